@@ -1,0 +1,53 @@
+# Everything a clean clone needs: Python 3.11+, make, pip. Each target makes .venv when it is missing or stale.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test bench lint lock docs clean help
+.DEFAULT_GOAL := help
+
+help:            ## this list
+	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+demo: $(VENV)/.demo     ## the whole system on embedded defaults: agents, proxy, sessions, outcomes, invoice
+	$(BIN)/sidecar demo
+
+test: $(VENV)/.dev      ## the whole test suite
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+bench: $(VENV)/.dev     ## the benchmarks, as ratios to peers measured in the same run
+	$(BIN)/python -m bench
+
+lint: $(VENV)/.dev      ## formatter, linter, types, import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock: pyproject.toml    ## resolve the dependencies again (needs the `uv` command)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	    --upgrade -q pyproject.toml --extra demo --group build -o requirements.txt
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	    --upgrade -q pyproject.toml --extra demo --group build --group dev -c requirements.txt -o requirements-dev.txt
+
+docs: $(VENV)/.demo     ## redraw what the docs take from the code
+	$(BIN)/python -m sidecar.sessions.states docs/architecture.md
+	$(BIN)/python -m sidecar.settings_reference docs/configuration.md
+	$(BIN)/python -m sidecar.traffic_reference docs/traffic.md
+
+clean:           ## remove the environment and caches (not .sidecar: that is data)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+
+# The stamp files say which lock an environment was made from: a changed lock makes it stale.
+$(VENV)/.demo: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or newer is needed; say which with: make PYTHON=python3.12 …' >&2; exit 1; }
+	@echo 'Setting up $(VENV) (about half a minute, once) …'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo requirements-dev.txt
+	@echo 'Adding what the tests need (about half a minute, once) …'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@

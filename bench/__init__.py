@@ -1,0 +1,1 @@
+"""Benchmarks: ratios between peers measured in one run, never bare numbers of one machine."""

@@ -1,0 +1,118 @@
+"""`sidecar sessions …`: asks a running sidecar's admin API; tables for people, the answer as it is with `--json`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from sidecar.addresses import parse_address
+
+DEFAULT_ADMIN = "127.0.0.1:8090"
+TIMEOUT_SECONDS = 10.0
+
+
+def sessions(arguments: argparse.Namespace) -> int:
+    """Run `list`, `explain` or `redeliver`; 0 fine, 1 no answer or unknown, 2 wrong usage."""
+    try:
+        client = _client(arguments.admin)
+    except (ValueError, OSError) as error:
+        print(f"sidecar: {error}", file=sys.stderr)
+        return 2
+    with client:
+        try:
+            answer = _ask(client, arguments)
+        except httpx.HTTPError as error:
+            print(f"sidecar: the admin API at {client.base_url} does not answer: {error}", file=sys.stderr)
+            return 1
+    document = answer.json() if answer.content else {}
+    if answer.is_error:
+        print(f"sidecar: {document.get('detail', answer.reason_phrase)}", file=sys.stderr)
+        return 1
+    if arguments.json:
+        print(json.dumps(document, indent=2))
+    else:
+        _SHOW[arguments.action](document)
+    return 0
+
+
+def _client(admin: str | None) -> httpx.Client:
+    text = admin or os.environ.get("SIDECAR_ADMIN_LISTEN") or DEFAULT_ADMIN
+    try:
+        address = parse_address(text)
+    except ValueError as error:
+        raise ValueError(f"the admin address {text!r} {error}") from None
+    token = os.environ.get("SIDECAR_ADMIN_TOKEN")
+    if token is None and (path := os.environ.get("SIDECAR_ADMIN_TOKEN_FILE")):
+        token = Path(path).read_text(encoding="utf-8").strip()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    if address.is_unix:
+        transport = httpx.HTTPTransport(uds=address.host.removeprefix("unix:"))
+        return httpx.Client(base_url="http://sidecar", transport=transport, headers=headers, timeout=TIMEOUT_SECONDS)
+    # An address that means "all of this machine's" is reached by loopback.
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address.host, str(address).rpartition(":")[0])
+    return httpx.Client(base_url=f"http://{host}:{address.port}", headers=headers, timeout=TIMEOUT_SECONDS)
+
+
+def _ask(client: httpx.Client, arguments: argparse.Namespace) -> httpx.Response:
+    if arguments.action == "redeliver":
+        return client.post("/v1/dead-letters/redeliver")
+    if arguments.action == "list":
+        query = {"limit": str(arguments.limit)} | ({"state": arguments.state} if arguments.state else {})
+        return client.get("/v1/sessions", params=query)
+    if ":" in arguments.id:
+        return client.get("/v1/sessions", params={"alias": arguments.id})
+    return client.get(f"/v1/sessions/{arguments.id}")
+
+
+def _show_list(document: dict[str, Any]) -> None:
+    if not document["sessions"]:
+        print("no sessions", file=sys.stderr)
+        return
+    rows = [
+        (
+            session["id"],
+            session.get("conversation") or "–",
+            session.get("customer") or "unattributed",
+            session["state"],
+            str(session["turns"]),
+            str(session["llm_calls"]),
+            session["last_activity_at"],
+        )
+        for session in document["sessions"]
+    ]
+    _print_columns(("SESSION", "CONVERSATION", "CUSTOMER", "STATE", "TURNS", "CALLS", "LAST ACTIVITY"), rows)
+
+
+def _show_explanation(document: dict[str, Any]) -> None:
+    print(f"{document['id']}  {document['state']}")
+    for sentence in document["explanation"]:
+        print(f"  {sentence}")
+    if document["timeline"]:
+        print()
+        rows = [
+            (entry["at"], entry["what"], entry.get("rule") or "", entry.get("digest") or "")
+            for entry in document["timeline"]
+        ]
+        _print_columns(("AT", "WHAT", "RULE", "EVIDENCE"), rows)
+
+
+def _print_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Aligned and never cut: an id is there to be copied, and the output to be piped."""
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _show_redelivered(document: dict[str, Any]) -> None:
+    count = document["redelivered"]
+    print(f"{count} dead letter{' is' if count == 1 else 's are'} in the outbox again" if count else "no dead letters")
+
+
+_SHOW = {"list": _show_list, "explain": _show_explanation, "redeliver": _show_redelivered}

@@ -1,0 +1,215 @@
+"""The observer's HTTP API, behind the proxy's admin listener: signals, sessions, metrics.
+
+Errors are `application/problem+json` (RFC 9457). Everything under /v1 asks for the admin token when one is set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import structlog
+from aiohttp import web
+from redis.exceptions import RedisError
+
+from sidecar.admin.metrics import CONTENT_TYPE, Metrics
+from sidecar.intake.signals import BODY_BYTES_MAX, InvalidSignalError, build_signal, parse_signal
+from sidecar.observer.journal import Journal, JournalFull
+from sidecar.observer.pipeline import now_ms
+from sidecar.policy.current import CurrentPlan
+from sidecar.sessions.applier import Applier
+from sidecar.sessions.explain import explain
+from sidecar.sessions.states import State
+from sidecar.sessions.store import Store
+
+# How long a signal's sender waits to be told whether it was a duplicate. It is durable before that.
+APPLIED_WAIT_SECONDS = 1.0
+LIST_MAX = 1000
+
+log = structlog.get_logger(__name__)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class AdminParts:
+    """What the API reads and writes."""
+
+    tenant: str
+    hash_key: bytes
+    journal: Journal
+    store: Store
+    applier: Applier
+    plan: CurrentPlan
+    metrics: Metrics
+    token: str | None
+
+
+class AdminServer:
+    """Serves the API on a Unix socket until closed."""
+
+    def __init__(self, parts: AdminParts) -> None:
+        self._parts = parts
+        app = web.Application(middlewares=[_problems, self._authorize], client_max_size=BODY_BYTES_MAX)
+        app.add_routes(
+            [
+                web.get("/metrics", self._metrics),
+                web.post("/v1/signals", self._signal),
+                web.get("/v1/sessions", self._sessions),
+                web.get("/v1/sessions/{id}", self._session),
+                web.get("/v1/dead-letters", self._dead_letters),
+                web.post("/v1/dead-letters/redeliver", self._redeliver),
+            ],
+        )
+        self._runner = web.AppRunner(app, access_log=None)
+
+    async def start(self, socket: Path) -> None:
+        """Listen; a socket file that a former process left is replaced."""
+        await self._runner.setup()
+        await web.UnixSite(self._runner, str(socket)).start()
+
+    async def close(self) -> None:
+        """Answer what is under way, then stop."""
+        await self._runner.cleanup()
+
+    @web.middleware
+    async def _authorize(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        token = self._parts.token
+        if token is not None and request.path.startswith("/v1/"):
+            scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+            if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
+                return _problem(
+                    401, "the bearer token of SIDECAR_ADMIN_TOKEN is needed", {"WWW-Authenticate": "Bearer"}
+                )
+        return await handler(request)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        body = self._parts.metrics.render()
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+
+    async def _signal(self, request: web.Request) -> web.Response:
+        parts = self._parts
+        raw = await request.read()
+        try:
+            body = parse_signal(raw)
+        except InvalidSignalError as error:
+            parts.metrics.count("signal_invalid")
+            return _problem(422, str(error), extra={"problems": error.problems})
+        arrived_ms = now_ms()
+        numbered = build_signal(
+            body,
+            producer=parts.journal.id,
+            tenant=parts.tenant,
+            at_ms=arrived_ms,
+            terms=parts.plan.loaded.terms,
+            hash_key=parts.hash_key,
+            raw=raw,
+        )
+        try:
+            sequence, duplicate = await asyncio.to_thread(
+                parts.journal.append_signal,
+                body.source,
+                body.id,
+                arrived_ms,
+                lambda number: numbered(number).to_json(),
+            )
+        except JournalFull as error:
+            parts.metrics.count("signal_refused")
+            return _problem(
+                503, f"the signal could not be made durable: {error}; send it again later", {"Retry-After": "5"}
+            )
+        answer: dict[str, Any] = {"id": body.id, "source": body.source, "duplicate": duplicate}
+        if not duplicate:
+            parts.applier.wake()
+            applied = await self._applied(sequence)
+            if applied is not None:
+                answer |= applied
+        parts.metrics.count("signal_duplicate" if answer["duplicate"] else "signal_accepted")
+        return web.json_response(answer, status=202)
+
+    async def _applied(self, sequence: int) -> dict[str, Any] | None:
+        """What became of the signal, when Redis says so soon; the 202 does not depend on it."""
+        try:
+            applied = await asyncio.wait_for(self._parts.applier.applied(sequence), APPLIED_WAIT_SECONDS)
+        except TimeoutError:
+            return None
+        if applied.status == "duplicate":
+            return {"duplicate": True}
+        if applied.status == "waiting":
+            return {"waiting": True}
+        return {"session_id": applied.session_id} if applied.session_id else {}
+
+    async def _sessions(self, request: web.Request) -> web.Response:
+        alias = request.query.get("alias")
+        if alias is not None:
+            kind, colon, value = alias.partition(":")
+            if not colon or not value:
+                return _problem(400, "alias must be KIND:VALUE, for example conversation:c-42")
+            found = await self._parts.store.by_alias(kind, value)
+            if found is None:
+                return _problem(404, f"no session is known by {kind} {value!r}")
+            return web.json_response(self._shown(found))
+        limit = request.query.get("limit", "100")
+        if not limit.isdecimal() or not 1 <= int(limit) <= LIST_MAX:
+            return _problem(400, f"limit must be a number from 1 to {LIST_MAX}")
+        state = request.query.get("state")
+        if state is not None and state not in list(State):
+            return _problem(400, f"state must be one of {', '.join(State)}")
+        sessions = await self._parts.store.list(int(limit), state)
+        return web.json_response({"sessions": [session.to_dict() for session in sessions]})
+
+    async def _session(self, request: web.Request) -> web.Response:
+        found = await self._parts.store.session(request.match_info["id"])
+        if found is None:
+            return _problem(404, f"no session {request.match_info['id']!r} is known")
+        return web.json_response(self._shown(found))
+
+    @staticmethod
+    def _shown(session: Any) -> dict[str, Any]:
+        shown: dict[str, Any] = session.to_dict()
+        return shown | {"explanation": explain(session)}
+
+    async def _dead_letters(self, _: web.Request) -> web.Response:
+        letters = await self._parts.store.dead_letters(LIST_MAX)
+        return web.json_response({"dead_letters": letters})
+
+    async def _redeliver(self, _: web.Request) -> web.Response:
+        count = await self._parts.store.redeliver()
+        return web.json_response({"redelivered": count})
+
+
+@web.middleware
+async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error as problem+json; a Redis that is away is a 503 with what still works."""
+    try:
+        return await handler(request)
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods - {"HEAD"}))
+        return _problem(405, f"{request.path} takes {allowed}, not {request.method}", {"Allow": allowed})
+    except web.HTTPNotFound:
+        return _problem(404, f"there is nothing at {request.path}")
+    except web.HTTPException as error:
+        return _problem(error.status, error.reason)
+    except (RedisError, OSError) as error:
+        return _problem(
+            503, f"Redis does not answer ({type(error).__name__}); signals are still taken", {"Retry-After": "5"}
+        )
+    except Exception:
+        log.exception("admin request failed", path=request.path)
+        return _problem(500, "the sidecar failed to answer; its log says why")
+
+
+def _problem(
+    status: int,
+    detail: str,
+    headers: dict[str, str] | None = None,
+    extra: dict[str, Any] | None = None,
+) -> web.Response:
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail} | (
+        extra or {}
+    )
+    return web.json_response(body, status=status, headers=headers, content_type="application/problem+json")

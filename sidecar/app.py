@@ -1,0 +1,392 @@
+"""Composition: which parts run in which process, in which order they start, and how they drain.
+
+`run` is `sidecar run`: it checks everything, then becomes the proxy by exec, so that nothing of what checking needed
+stays in the memory of the hot path. The proxy starts the children listed in `proxy_config`; the observer among them is
+this module again, `python -m sidecar.app`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import structlog
+from redis.exceptions import RedisError
+
+from sidecar import logs, preflight
+from sidecar.admin.metrics import Metrics
+from sidecar.admin.server import AdminParts, AdminServer
+from sidecar.connections import connect_redis
+from sidecar.delivery.courier import Courier
+from sidecar.observer.journal import Journal
+from sidecar.observer.observe import Observing
+from sidecar.observer.pipeline import Pipeline, now_ms
+from sidecar.observer.reader import ExchangeReader
+from sidecar.policy.current import CurrentPlan
+from sidecar.sessions.applier import Applier
+from sidecar.sessions.store import Store
+from sidecar.sessions.sweeper import Sweeper
+from sidecar.settings import EMBEDDED, TLS_FILES, Settings, SettingsError, load_settings
+from sidecar.tasks import told_to_stop
+from sidecar.wire.ring import RingReader
+from sidecar.wire.status import Slot
+
+BEAT_SECONDS = 1.0
+PLAN_POLL_SECONDS = 2.0
+FORMER_OBSERVER_SECONDS = 60.0
+OK, DOWN = 1, 2
+
+log = structlog.get_logger(__name__)
+
+
+def run(environ: Mapping[str, str]) -> NoReturn:
+    """`sidecar run`: check everything, then become the proxy. Raises SettingsError when something must change."""
+    settings, warnings = load_settings(environ)
+    logs.configure(settings.log_level, settings.log_format)
+    plan, more = preflight.check(settings)
+    preflight.remember_plan(settings, plan)
+    for warning in warnings + more:
+        log.warning(warning)
+    config = json.dumps(proxy_config(settings))
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "sidecar.proxy", config])  # noqa: S606 - ourselves
+
+
+def proxy_config(settings: Settings) -> dict[str, Any]:
+    """What the proxy process is told: plain values, no secrets (it stands in the process list)."""
+    runtime = preflight.runtime_dir(settings)
+    config: dict[str, Any] = {
+        "routes": [
+            {"listen": str(route.listen), "upstream": str(route.upstream), "preserve_host": settings.preserve_host}
+            for route in settings.all_routes
+        ],
+        "admin_listen": str(settings.admin_listen),
+        "runtime_dir": str(runtime),
+        "observer_socket": str(runtime / "observer.sock"),
+        "queue_path": str(runtime / "queue"),
+        "queue_bytes": settings.queue_bytes,
+        "capture_body_bytes": settings.capture_body_bytes,
+        "drain_seconds": settings.drain_seconds,
+        "children": _children(settings, runtime),
+        "log_format": logs.resolve_format(settings.log_format),
+        "log_level": settings.log_level,
+        "mode": settings.mode,
+    }
+    return config | _proxy_limits(settings) | _proxy_files(settings)
+
+
+def _proxy_limits(settings: Settings) -> dict[str, Any]:
+    return {
+        "head_bytes_max": settings.max_head_bytes,
+        "fields_max": settings.max_headers,
+        "connections_max": settings.max_connections,
+        "header_seconds": settings.header_timeout_seconds,
+        "idle_seconds": settings.idle_timeout_seconds,
+        "connect_seconds": settings.connect_timeout_seconds,
+        "upstream_connections_max": settings.upstream_connections,
+        "upstream_idle_seconds": settings.upstream_idle_seconds,
+        "upstream_dns_seconds": settings.upstream_dns_seconds,
+        "socket_mode": int(settings.socket_mode, 8),
+    }
+
+
+def _proxy_files(settings: Settings) -> dict[str, str]:
+    return {name: str(path) for name in TLS_FILES if (path := getattr(settings, name)) is not None}
+
+
+def _children(settings: Settings, runtime: Path) -> list[dict[str, Any]]:
+    """In the order in which they start; they stop in reverse, so the observer can hand over to the other two."""
+    children: list[dict[str, Any]] = []
+    if settings.redis_url == EMBEDDED:
+        children.append(
+            {
+                "name": "redis",
+                "argv": [
+                    *(sys.executable, "-m", "sidecar.embedded.redis"),
+                    *(str(settings.data_dir.resolve()), str(runtime / "redis.sock")),
+                ],
+                "env": {},
+            },
+        )
+    if settings.billing_url == EMBEDDED:
+        children.append(
+            {
+                "name": "billing",
+                "argv": [sys.executable, "-m", "sidecar", "billing"],
+                "env": {"SIDECAR_DATA_DIR": str(settings.data_dir.resolve())},
+            },
+        )
+    children.append({"name": "observer", "argv": [sys.executable, "-m", "sidecar.app"], "env": {}})
+    return children
+
+
+class ObserverApp:
+    """Process 2: the parts, wired."""
+
+    def __init__(self, settings: Settings, plan: CurrentPlan) -> None:
+        self.settings = settings
+        self.runtime = preflight.runtime_dir(settings)
+        self.stopping = asyncio.Event()
+        self._hash_key_hex: str | None = None  # None when it is given by the settings
+        self._recoveries = 0  # of the journal, reported so far
+        self._generation = ""  # of the data in which the hash key is known to be kept
+        # A former observer may still be handing over; a killed one has let go already.
+        self.ring = RingReader(str(self.runtime / "queue"), timeout_s=FORMER_OBSERVER_SECONDS)
+        self.status = self.ring.status
+        self.status.set(Slot.OBSERVER_PID, os.getpid())
+        self.plan = plan
+        self.journal = Journal(
+            settings.data_dir / "journal.sqlite3",
+            hours=settings.journal_hours,
+            bytes_max=settings.journal_bytes,
+        )
+        embedded = self.runtime / "redis.sock" if settings.redis_url == EMBEDDED else None
+        self.redis = connect_redis(settings.redis_url, embedded_socket=embedded)
+        self.store = Store(
+            self.redis,
+            settings.tenant,
+            outbox_max=settings.outbox_max,
+            journal_hours=settings.journal_hours,
+        )
+        self.counters: dict[str, int] = {}
+        self.metrics = Metrics(self.status, lambda: self.counters)
+        self.applier = Applier(self.journal, self.store, count=self.metrics.count)
+        self.sweeper = Sweeper(self.store, count=self.metrics.count)
+        token = settings.billing_token
+        self.courier = Courier(
+            self.store,
+            billing_url(settings),
+            token=token.get_secret_value() if token else None,
+            # The same after a restart, so that it goes on with what it had taken.
+            name=f"{socket.gethostname()}-{self.journal.id[:12]}",
+            count=self.metrics.count,
+        )
+
+    async def run(self) -> None:
+        """Until SIGTERM, then hand over: the queue's rest, what can be applied, what can be delivered."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_plan, True)
+        hash_key = await self._hash_key()
+        pipeline = self._pipeline(hash_key)
+        admin = AdminServer(self._admin_parts(hash_key))
+        await admin.start(self.runtime / "observer.sock")
+        self._report_lost_journal()
+        log.info("observer started", producer=self.ring.producer, plan=self.plan.loaded.name, pid=os.getpid())
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(pipeline.run(self.stopping))
+            background = [
+                group.create_task(part)
+                for part in (
+                    self.applier.run(),
+                    self._every(BEAT_SECONDS, lambda: self._beat(pipeline)),
+                    self._every(PLAN_POLL_SECONDS, self._follow_plan),
+                    self.sweeper.run(),
+                    self.courier.run(),
+                )
+            ]
+            await reading
+            await self._hand_over(pipeline)
+            for task in background:
+                task.cancel()
+        await admin.close()
+        self.ring.close()
+        self.journal.close()
+        log.info("observer stopped")
+
+    def _pipeline(self, hash_key: bytes) -> Pipeline:
+        observing = Observing(
+            tenant=self.settings.tenant,
+            hash_key=hash_key,
+            session_keys=self.settings.session_keys,
+            customer=self.settings.customer,
+            shadow=self.settings.mode == "shadow",
+            on_count=self.metrics.count,
+            listeners=[str(route.listen) for route in self.settings.all_routes],
+        )
+        reader = ExchangeReader(
+            self.ring,
+            self.runtime / "spill",
+            spill_bytes_max=self.settings.queue_bytes,
+        )
+        return Pipeline(
+            reader,
+            observing,
+            self.journal,
+            self.plan,
+            wake=self.applier.wake,
+            count=self.metrics.count,
+        )
+
+    def _admin_parts(self, hash_key: bytes) -> AdminParts:
+        token = self.settings.admin_token
+        return AdminParts(
+            tenant=self.settings.tenant,
+            hash_key=hash_key,
+            journal=self.journal,
+            store=self.store,
+            applier=self.applier,
+            plan=self.plan,
+            metrics=self.metrics,
+            token=token.get_secret_value() if token else None,
+        )
+
+    def _report_lost_journal(self) -> None:
+        """A queue that was read before, and a journal that never heard of it: what was read is in Redis alone."""
+        known = self.journal.meta(f"queue:{self.ring.producer}")
+        if known is None and self.ring.acknowledged > 0:
+            log.error("the journal is gone; what Redis has not applied of it is lost", queue=self.ring.producer)
+            self.metrics.count("journal_lost")
+        self.journal.set_meta(f"queue:{self.ring.producer}", str(now_ms()))
+
+    def _report_recovered_journal(self) -> None:
+        """At any time: what was in the former file, and not in Redis yet, is lost."""
+        if self.journal.recoveries > self._recoveries:
+            log.error("the journal was begun anew", reason=self.journal.recovered_from)
+            self.metrics.count("journal_recovered", self.journal.recoveries - self._recoveries)
+            self._recoveries = self.journal.recoveries
+
+    async def _hash_key(self) -> bytes:
+        """The deployment's key: given, or the one in Redis, or the one that this journal remembers."""
+        if self.settings.hash_key is not None:
+            return self.settings.hash_key.get_secret_value().encode()
+        proposal = self.journal.meta("hash_key") or os.urandom(32).hex()
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(3):
+                proposal = await self.store.hash_key(proposal)
+        self.journal.set_meta("hash_key", proposal)
+        self._hash_key_hex = proposal
+        return bytes.fromhex(proposal)
+
+    async def _keep_hash_key(self, generation: str) -> None:
+        """In new data the key is put back, lest a replica that starts then makes another one.
+
+        If another is kept there already (Redis was away when this observer started), the process ends and is started
+        again with that one: under two keys, what was said before looks new.
+        """
+        if self._hash_key_hex is not None and await self.store.hash_key(self._hash_key_hex) != self._hash_key_hex:
+            log.error("another replica's hash key is in force; starting again with it")
+            self.metrics.count("hash_key_changed")
+            self.stopping.set()
+        self._generation = generation
+
+    async def _beat(self, pipeline: Pipeline) -> None:
+        """Say on the status page that this process lives, and in Redis how far it has come."""
+        now = now_ms()
+        self.status.set(Slot.OBSERVER_BEAT_MS, now)
+        self._report_recovered_journal()
+        self.status.set(Slot.JOURNAL_STATE, OK if pipeline.journal_ok else DOWN)
+        self.status.set(Slot.JOURNAL_BACKLOG, self.applier.backlog())
+        self.status.set(Slot.PLAN_STATE, DOWN if self.plan.problems else OK)
+        self.status.set(Slot.BILLING_STATE, self.courier.state)
+        # Order matters: an exchange moves from the queue to the journal, never back.
+        mark_ms = pipeline.mark_ms(now)
+        pending_ms = self.applier.pending_ms()
+        if pending_ms is not None:
+            mark_ms = min(mark_ms, pending_ms)
+        try:
+            async with asyncio.timeout(BEAT_SECONDS * 3):
+                dropped = self.status.get(Slot.RECORDS_DROPPED) + self.status.get(Slot.SPILL_DROPPED)
+                pulse = await self.store.heartbeat(self.journal.id, mark_ms, now, dropped=dropped)
+                if pulse.generation != self._generation:
+                    await self._keep_hash_key(pulse.generation)
+                self.counters = await self.store.counters()
+                self.status.set(Slot.OUTBOX_LENGTH, await self.store.outbox_length())
+            self._redis_is(DOWN if self.applier.refusal else OK, self.applier.refusal)
+        except (RedisError, OSError, TimeoutError) as error:
+            self._redis_is(DOWN, error)
+
+    def _redis_is(self, state: int, error: BaseException | None = None) -> None:
+        if self.status.get(Slot.REDIS_STATE) != state:
+            self.status.set(Slot.REDIS_STATE, state)
+            self.status.set(Slot.REDIS_SINCE_MS, now_ms())
+            if state == OK:
+                log.info("redis answers")
+            else:
+                log.warning("redis takes no facts; observations wait in the journal", reason=repr(error))
+
+    async def _follow_plan(self) -> None:
+        self._reload_plan(force=False)
+
+    def _reload_plan(self, force: bool = True) -> None:  # noqa: FBT001, FBT002 - a signal handler's argument
+        refused, broken = self.plan.refused, bool(self.plan.problems)
+        if self.plan.refresh(force=force):
+            preflight.remember_plan(self.settings, self.plan.loaded)
+            log.info("plan in force", plan=self.plan.loaded.name, digest=self.plan.loaded.digest)
+        elif broken and not self.plan.problems:
+            log.info("the plan's file is right again", plan=self.plan.loaded.name)
+        if self.plan.refused > refused:
+            self.metrics.count("plan_refused")
+            log.error("plan refused; the former one stays in force", problems=self.plan.problems)
+
+    async def _every(self, seconds: float, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while not told_to_stop():
+            await act()
+            await asyncio.sleep(seconds)
+
+    async def _hand_over(self, pipeline: Pipeline) -> None:
+        """After the queue is empty: apply and deliver what can be within the time that is left."""
+        deadline = asyncio.get_running_loop().time() + max(self.settings.drain_seconds / 2, 4.0)
+        await self.applier.drained(deadline)
+        await self._beat(pipeline)
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            await self.courier.drain(deadline)
+            await self.store.leave(self.journal.id)
+
+
+def billing_url(settings: Settings) -> str | Callable[[], str | None]:
+    """The base URL; for the embedded service a function that reads where it listens, since the port may be any."""
+    if settings.billing_url != EMBEDDED:
+        return settings.billing_url
+    path = settings.data_dir / "billing.json"
+
+    def address() -> str | None:
+        try:
+            return f"http://{json.loads(path.read_text(encoding='utf-8'))['address']}"
+        except (OSError, ValueError, KeyError):
+            return None
+
+    return address
+
+
+def _step_back() -> None:
+    """Lowest priority: the proxy's needs come first.
+
+    Where the kernel groups processes by session (sched(7), autogroup), niceness counts inside a group only, and the
+    observer runs in a session of its own: the group must step back too.
+    """
+    os.nice(19)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text("19", encoding="ascii")
+
+
+def observe() -> int:
+    """`python -m sidecar.app`: the observer process, started by the proxy."""
+    _step_back()
+    settings, _ = load_settings(os.environ)
+    logs.configure(settings.log_level, settings.log_format)
+    try:
+        plan = CurrentPlan(preflight.read_plan(settings), settings.plan)
+    except SettingsError as error:
+        # The file broke after the start: a restarted observer must not stay down for it.
+        log.error("plan refused; the last good one is in force", problems=error.problems)
+        plan = CurrentPlan(preflight.last_good_plan(settings), settings.plan, error.problems)
+
+    async def run_app() -> None:
+        await ObserverApp(settings, plan).run()
+
+    asyncio.run(run_app())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(observe())

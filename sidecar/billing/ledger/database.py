@@ -1,0 +1,108 @@
+"""The connection to the database: pragmas, migrations, and transactions for reading and for writing.
+
+SQLite runs in WAL with synchronous=FULL, so what was answered with 200 survives the loss of the process and of power.
+Its writers take the lock when they begin (BEGIN IMMEDIATE): a transaction that first reads and then wants to write
+would otherwise fail when another has written in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, event, make_url, text
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+MIGRATIONS = Path(__file__).parents[1] / "migrations"
+_BUSY_TIMEOUT_SECONDS = 30
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+
+
+def database_url(given: str) -> URL:
+    """`sqlite:////path/file`, `postgresql://…` → URL with the asyncio driver; ValueError says what to write."""
+    try:
+        url = make_url(given)
+    except Exception:  # noqa: BLE001 - SQLAlchemy raises several unrelated types for text that is no URL
+        raise ValueError("is no database URL: write sqlite:////path/to/file or postgresql://user@host/name") from None
+    backend = url.drivername.partition("+")[0]
+    if backend not in _DRIVERS:
+        raise ValueError(f"{backend} is not supported: write sqlite:////path/to/file or postgresql://user@host/name")
+    if backend == "sqlite" and url.database in (None, "", ":memory:"):
+        raise ValueError("an in-memory database would lose the ledger: write sqlite:////path/to/file")
+    return url.set(drivername=_DRIVERS[backend])
+
+
+def sqlite_url(path: Path) -> URL:
+    """The URL of a SQLite file."""
+    return URL.create(_DRIVERS["sqlite"], database=str(path))
+
+
+class Database:
+    """An engine with one writer at a time in this process; `url` as `database_url` gives it."""
+
+    def __init__(self, url: URL) -> None:
+        self._sqlite = url.get_backend_name() == "sqlite"
+        if self._sqlite and url.database:
+            # The file is made here, so that it is never readable for others, not even for a moment.
+            os.close(os.open(url.database, os.O_CREAT | os.O_RDWR, 0o600))
+        arguments: dict[str, Any] = {"timeout": _BUSY_TIMEOUT_SECONDS} if self._sqlite else {}
+        self.engine: AsyncEngine = create_async_engine(url, connect_args=arguments, pool_pre_ping=not self._sqlite)
+        self._writer = asyncio.Lock()
+        if self._sqlite:
+            event.listen(self.engine.sync_engine, "connect", _on_connect)
+            event.listen(self.engine.sync_engine, "begin", _on_begin)
+
+    async def migrate(self) -> None:
+        """Bring the schema to the newest revision; harmless when it is there."""
+        async with self.writing() as connection:
+            await connection.run_sync(_upgrade)
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that writes; committed, durably, when the block ends without an error."""
+        async with self._writer, self.engine.connect() as connection:
+            writer = await connection.execution_options(sidecar_writes=True)
+            async with writer.begin():
+                yield writer
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """One consistent snapshot."""
+        async with self.engine.connect() as connection:
+            yield connection
+
+    async def check(self) -> None:
+        """Raise when the database does not answer."""
+        async with self.reading() as connection:
+            await connection.execute(text("SELECT 1"))
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _on_connect(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # the driver must not begin transactions; _on_begin does
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _on_begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("sidecar_writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,101 @@
+"""The process of `sidecar billing`: start, serve until SIGTERM, finish what is open, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+from sqlalchemy.exc import SQLAlchemyError
+
+from sidecar import logs
+from sidecar.addresses import Address
+from sidecar.billing.api.server import application
+from sidecar.billing.ledger.catalog import DEFAULT_PLAN
+from sidecar.billing.ledger.database import Database
+from sidecar.billing.service import Billing
+from sidecar.billing.settings import BillingSettings, BillingSettingsError, load_billing_settings
+
+log = structlog.get_logger()
+SHUTDOWN_SECONDS = 10.0
+ADDRESS_FILE = "billing.json"
+
+
+def run() -> int:
+    """Read the environment and serve; exit code 0 after SIGTERM or SIGINT, 2 when the configuration is wrong."""
+    try:
+        settings = load_billing_settings(os.environ)
+    except BillingSettingsError as error:
+        for line in error.problems:
+            print(f"sidecar billing: {line}", file=sys.stderr)  # noqa: T201 - before logging is set up, for a person
+        return 2
+    logs.configure(settings.log_level, settings.log_format)
+    for warning in settings.warnings:
+        log.warning("unknown variable ignored", variable=warning)
+    return asyncio.run(_serve(settings))
+
+
+async def _serve(settings: BillingSettings) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        database = Database(settings.database)
+        await database.migrate()
+        billing = Billing(database)
+        await billing.put_plan(DEFAULT_PLAN, settings.plan)
+    except (SQLAlchemyError, OSError, ImportError) as error:
+        shown = settings.database.render_as_string(hide_password=True)
+        log.error("database cannot be used", database=shown, error=str(error))
+        return 2
+    runner = web.AppRunner(application(billing, settings.token), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    await runner.setup()
+    try:
+        address = await _listen(runner, settings.listen)
+    except OSError as error:
+        change = "stop what listens there, or give another SIDECAR_BILLING_LISTEN"
+        log.error("cannot listen", address=str(settings.listen), error=error.strerror or str(error), change=change)
+        await runner.cleanup()
+        await database.close()
+        return 2
+    note = settings.data_dir / ADDRESS_FILE
+    _write_note(note, address)
+    log.info("listening", address=address, plan=settings.plan.name)
+    await stop.wait()
+    log.info("stopping")
+    await runner.cleanup()
+    await database.close()
+    _remove_note(note)
+    return 0
+
+
+async def _listen(runner: web.AppRunner, address: Address) -> str:
+    """Open the listener; the address as clients use it, with the port that the system chose if 0 was asked for."""
+    if address.is_unix:
+        path = address.host.removeprefix("unix:")
+        await web.UnixSite(runner, path).start()
+        return address.host
+    await web.TCPSite(runner, address.host, address.port).start()
+    return str(Address(address.host, runner.addresses[0][1]))
+
+
+def _write_note(path: Path, address: str) -> None:
+    """Say where we listen, in one step: a reader sees the old note or the new one, never half of one."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps({"address": address, "pid": os.getpid()}), encoding="utf-8")
+    draft.replace(path)
+
+
+def _remove_note(path: Path) -> None:
+    """Only our own: another process may have taken over."""
+    try:
+        if json.loads(path.read_text(encoding="utf-8"))["pid"] == os.getpid():
+            path.unlink()
+    except (OSError, ValueError, KeyError):
+        log.debug("the note of the address was gone already", path=str(path))

@@ -1,0 +1,100 @@
+"""One period over all customers: events by class, revenue, what the models cost, and the same by day."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal, localcontext
+from typing import Any
+
+from sidecar.billing.rating.account import Account, Row
+from sidecar.billing.rating.classes import CLASSES, Classes, EventClass
+from sidecar.billing.rating.cost import Costs, PlanOf, credits_of
+from sidecar.billing.rating.invoice import money
+from sidecar.billing.rating.llm_cost import llm_cost
+from sidecar.billing.rating.periods import Period, from_us
+from sidecar.billing.rating.price import EXACT, ZERO, round_amount
+
+_LATER: frozenset[EventClass] = frozenset({"reversed", "revised"})
+
+
+class _Tally:
+    """Counts of one kind of events, live or shadow."""
+
+    def __init__(self, period: Period) -> None:
+        self.total: Counter[str] = Counter()
+        self.days: dict[str, Counter[str]] = {day: Counter() for day in _days(period)}
+
+    def add(self, row: Row, kind: EventClass) -> None:
+        for counter in (self.total, self.days[_day(row.at_us)]):
+            counter[kind] += 1
+            counter["sessions"] += kind not in _LATER
+
+    @staticmethod
+    def shown(counter: Counter[str]) -> dict[str, int]:
+        return {name: counter[name] for name in ("sessions", *CLASSES)}
+
+
+def summary(accounts: Iterable[tuple[Account, PlanOf]], period: Period) -> dict[str, Any]:
+    """Sum up the accounts that have events in the period.
+
+    `sessions` counts sessions by their first event, `events` everything. `revenue` is in `currency`, the one with most
+    invoices; other currencies are in `other_revenue`. Amounts are texts. `llm_cost` is in USD, over the models whose
+    prices are known. Shadow events are classed as if they were charged, and stand apart.
+    """
+    with localcontext(EXACT):
+        return _summary(list(accounts), period)
+
+
+def _summary(accounts: list[tuple[Account, PlanOf]], period: Period) -> dict[str, Any]:
+    live, shadow = _Tally(period), _Tally(period)
+    totals: dict[str, list[Decimal]] = {}
+    spent = ZERO
+    for account, plan_of in accounts:
+        costs = Costs(account, plan_of)
+        for row, kind in Classes(costs).of_period(period):
+            live.add(row, kind)
+            spent += llm_cost(row.data) if kind not in _LATER else ZERO
+        if account.customer.attributed and any(Period.of(row.at_us) == period for row in account.own):
+            currency, total = _total(costs, period)
+            totals.setdefault(currency, []).append(total)
+        for row, kind in _shadow_classes(account, plan_of, period):
+            shadow.add(row, kind)
+    currency = max(totals, key=lambda code: (len(totals[code]), code), default="USD")
+    revenue = {code: sum(amounts, round_amount(ZERO, code)) for code, amounts in totals.items()}
+    return {
+        "period": str(period),
+        **_Tally.shown(live.total),
+        "events": sum(live.total[name] for name in CLASSES),
+        "currency": currency,
+        "revenue": money(revenue.pop(currency, round_amount(ZERO, currency))),
+        "other_revenue": {code: money(revenue[code]) for code in sorted(revenue)},
+        "llm_cost": money(round_amount(spent, "USD")),
+        "days": [{"day": day, **_Tally.shown(counter)} for day, counter in live.days.items()],
+        "shadow": _Tally.shown(shadow.total),
+    }
+
+
+def _total(costs: Costs, period: Period) -> tuple[str, Decimal]:
+    """The invoice's total, without writing the invoice."""
+    cost = costs.gross(period)
+    currency = cost.plan.currency
+    given = (entry.amount for entry in credits_of(costs, period) if entry.currency == currency)
+    return currency, cost.payable - sum(given, ZERO)
+
+
+def _shadow_classes(account: Account, plan_of: PlanOf, period: Period) -> Iterator[tuple[Row, EventClass]]:
+    apart = replace(account, shadow=True)
+    return Classes(Costs(apart, plan_of)).of_period(period)
+
+
+def _day(us: int) -> str:
+    return from_us(us).date().isoformat()
+
+
+def _days(period: Period) -> list[str]:
+    first = from_us(period.start_us).date()
+    count = (from_us(period.end_us).date() - first).days
+    return [(first + timedelta(days=offset)).isoformat() for offset in range(count)]

@@ -1,0 +1,143 @@
+"""Every environment variable of `sidecar billing`, once; every wrong one is named at once."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.engine import URL
+
+from sidecar.addresses import Address, parse_address
+from sidecar.billing.ledger.database import database_url, sqlite_url
+from sidecar.policy.loading import LoadedPlan, PlanError, builtin_plan, load_plan
+
+DEFAULT_LISTEN = "127.0.0.1:8095"
+DEFAULT_DATA_DIR = "./.sidecar"
+_LEVELS = ("debug", "info", "warning", "error")
+_FORMATS = ("auto", "json", "text")
+_PREFIX = "SIDECAR_BILLING_"
+_OURS = ("LISTEN", "DATABASE_URL", "TOKEN", "TOKEN_FILE", "PLAN")
+# Of `sidecar run`, and of parts that a deployment may configure for both.
+_OTHERS = ("URL", "ALERT_URL", "EXPORTS")
+# What Kubernetes puts into every container for a Service named sidecar-billing.
+_SERVICE_VARIABLE = re.compile(r"SERVICE_HOST$|SERVICE_PORT(_|$)|^PORT$|PORT_\d+_")
+
+
+class BillingSettingsError(ValueError):
+    """The configuration is wrong; `problems` has one sentence for each thing that must change."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class BillingSettings:
+    """`token` None: nobody is asked for one, which only a loopback address may do."""
+
+    listen: Address
+    database: URL
+    token: str | None
+    plan: LoadedPlan
+    data_dir: Path
+    log_level: str
+    log_format: str
+    warnings: tuple[str, ...] = ()
+
+
+def load_billing_settings(environ: Mapping[str, str]) -> BillingSettings:
+    """Read the environment; raises BillingSettingsError. Makes the data directory (mode 0700)."""
+    problems: list[str] = []
+    data_dir = _data_dir(environ.get("SIDECAR_DATA_DIR") or DEFAULT_DATA_DIR, problems)
+    listen = _listen(environ.get("SIDECAR_BILLING_LISTEN") or DEFAULT_LISTEN, problems)
+    token = _secret(environ, "SIDECAR_BILLING_TOKEN", problems)
+    if token is None and not listen.is_loopback:
+        problems.append(
+            f"SIDECAR_BILLING_TOKEN is needed, since SIDECAR_BILLING_LISTEN={listen} can be reached from outside: "
+            "set it, or listen on 127.0.0.1"
+        )
+    database = sqlite_url(data_dir / "billing.sqlite3")
+    if environ.get("SIDECAR_BILLING_DATABASE_URL"):
+        try:
+            database = database_url(environ["SIDECAR_BILLING_DATABASE_URL"])
+        except ValueError as error:
+            problems.append(f"SIDECAR_BILLING_DATABASE_URL {error}")
+    settings = BillingSettings(
+        listen=listen,
+        database=database,
+        token=token,
+        plan=_plan(environ.get("SIDECAR_BILLING_PLAN"), problems),
+        data_dir=data_dir,
+        log_level=_choice(environ, "SIDECAR_LOG_LEVEL", _LEVELS, "info", problems),
+        log_format=_choice(environ, "SIDECAR_LOG_FORMAT", _FORMATS, "auto", problems),
+        warnings=tuple(_unknown(environ)),
+    )
+    if problems:
+        raise BillingSettingsError(problems)
+    return settings
+
+
+def _unknown(environ: Mapping[str, str]) -> Iterator[str]:
+    """A misspelt name would silently mean the default, of the plan for instance: say so."""
+    for name in sorted(environ):
+        rest = name.removeprefix(_PREFIX)
+        if rest == name or rest in (*_OURS, *_OTHERS) or _SERVICE_VARIABLE.search(rest):
+            continue
+        close = difflib.get_close_matches(rest, _OURS, n=1, cutoff=0.5)
+        yield f"{name} is not known" + (f"; did you mean {_PREFIX}{close[0]}?" if close else "")
+
+
+def _data_dir(text: str, problems: list[str]) -> Path:
+    path = Path(text)
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        problems.append(f"SIDECAR_DATA_DIR={text} cannot be made: {error.strerror}")
+    return path
+
+
+def _listen(text: str, problems: list[str]) -> Address:
+    try:
+        return parse_address(text)
+    except ValueError as error:
+        problems.append(f"SIDECAR_BILLING_LISTEN={text} {error}")
+        return parse_address(DEFAULT_LISTEN)
+
+
+def _secret(environ: Mapping[str, str], name: str, problems: list[str]) -> str | None:
+    """The value, or what is in the file named by `…_FILE`; the value itself is never shown."""
+    given, path = environ.get(name), environ.get(f"{name}_FILE")
+    if given and path:
+        problems.append(f"{name} and {name}_FILE are both set: keep one")
+    if path:
+        try:
+            given = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(f"{name}_FILE={path} cannot be read: {getattr(error, 'strerror', None) or error}")
+            return "unreadable"
+        if not given:
+            problems.append(f"{name}_FILE={path} is empty")
+    return given or None
+
+
+def _plan(path: str | None, problems: list[str]) -> LoadedPlan:
+    if not path:
+        return builtin_plan()
+    try:
+        return load_plan(Path(path).read_bytes(), path)
+    except OSError as error:
+        problems.append(f"SIDECAR_BILLING_PLAN={path} cannot be read: {error.strerror}")
+    except PlanError as error:
+        problems.extend(f"SIDECAR_BILLING_PLAN: {problem}" for problem in error.problems)
+    return builtin_plan()
+
+
+def _choice(environ: Mapping[str, str], name: str, allowed: tuple[str, ...], default: str, problems: list[str]) -> str:
+    value = environ.get(name) or default
+    if value not in allowed:
+        problems.append(f"{name}={value} must be one of {', '.join(allowed)}")
+        return default
+    return value

@@ -1,0 +1,171 @@
+"""The `sidecar` command. Each command imports what it needs when it runs, so that `--help` answers at once.
+
+Exit codes: 0 fine, 1 a check failed, 2 wrong usage or configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from sidecar import __version__
+
+OK, CHECK_FAILED, WRONG_USAGE = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    root = parser()
+    arguments = root.parse_args(argv)
+    command: Callable[[argparse.Namespace], int] | None = getattr(arguments, "command", None)
+    if command is None:
+        root.print_help()
+        return WRONG_USAGE
+    try:
+        return command(arguments)
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line; the docs' commands are checked against it."""
+    root = argparse.ArgumentParser(
+        prog="sidecar",
+        description="Bills AI agents by outcome: a transparent proxy beside the agent, and the billing API behind it.",
+        epilog="Try `sidecar demo`: the whole system on this machine, with an invoice at the end.",
+    )
+    root.add_argument(
+        "--version", action="version", version=f"outcome-sidecar {__version__}", help="show the version and exit"
+    )
+    commands = root.add_subparsers(title="commands", metavar="COMMAND")
+    _add_run(commands)
+    billing = commands.add_parser(
+        "billing",
+        help="the reference central billing API",
+        description="The reference central billing API: takes outcomes, makes invoices. Configured by environment "
+        "variables alone: SIDECAR_BILLING_LISTEN (127.0.0.1:8095), SIDECAR_BILLING_DATABASE_URL (SQLite in "
+        "SIDECAR_DATA_DIR), SIDECAR_BILLING_TOKEN, SIDECAR_BILLING_PLAN.",
+    )
+    billing.set_defaults(command=_billing)
+    _add_demo(commands)
+    _add_plan(commands)
+    _add_sessions(commands)
+    doctor = commands.add_parser(
+        "doctor",
+        help="checks what the sidecar depends on and says what to change",
+        description="Checks Redis, the plan, upstreams, the billing API, disk and shared memory, in the environment "
+        "that `sidecar run` would have; changes nothing. Exits with 1 when something must change.",
+    )
+    doctor.set_defaults(command=_doctor)
+    return root
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    run = commands.add_parser(
+        "run",
+        help="the sidecar: proxy and observer",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="The sidecar: forwards traffic untouched and turns its copy into outcomes.\n"
+        "Without an upstream it is intake-only: signals, sweeping, delivery.\n"
+        "Configured by environment variables alone; `sidecar run --settings` lists them.",
+    )
+    run.add_argument("--settings", action="store_true", help="list every environment variable and exit")
+    run.set_defaults(command=_run)
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = commands.add_parser(
+        "demo", help="scripted agents talk through the sidecar to a fake LLM; ends with an invoice"
+    )
+    demo.add_argument("--json", action="store_true", help="print one JSON document on stdout and nothing else there")
+    demo.add_argument("--stay", action="store_true", help="keep everything running until Ctrl-C")
+    demo.add_argument("--conversations", type=int, default=64, metavar="N", help="how many at once (default 64)")
+    demo.set_defaults(command=_demo)
+
+
+def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    plan = commands.add_parser("plan", help="rate plans: check")
+    actions = plan.add_subparsers(title="actions", metavar="ACTION", required=True)
+    check = actions.add_parser("check", help="every error of a plan at once, with line numbers")
+    check.add_argument("files", nargs="+", metavar="FILE")
+    check.set_defaults(command=_plan_check)
+
+
+def _add_sessions(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    sessions = commands.add_parser("sessions", help="live sessions: list, explain, redeliver")
+    actions = sessions.add_subparsers(title="actions", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="the latest sessions")
+    listing.add_argument("--state", help="only those in this state, for example AI_HANDLING")
+    listing.add_argument(
+        "--limit", type=int, default=100, metavar="N", help="at most so many (default 100, up to 1000)"
+    )
+    explain = actions.add_parser("explain", help="why a session was, or was not, charged")
+    explain.add_argument("id", metavar="ID", help="a session id (ses_…), or KIND:VALUE, for example conversation:c-42")
+    redeliver = actions.add_parser("redeliver", help="send dead letters to the billing API again")
+    for action, name in ((listing, "list"), (explain, "explain"), (redeliver, "redeliver")):
+        action.add_argument("--json", action="store_true", help="the API's answer as it is")
+        action.add_argument("--admin", metavar="ADDRESS", help="admin address (default: SIDECAR_ADMIN_LISTEN)")
+        action.set_defaults(command=_sessions, action=name)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.settings:
+        from sidecar import settings_reference
+
+        print(settings_reference.describe())
+        return OK
+    from sidecar import app, settings
+
+    try:
+        app.run(os.environ)
+    except settings.SettingsError as error:
+        return _wrong(error.problems)
+
+
+def _billing(_: argparse.Namespace) -> int:
+    from sidecar.billing.main import run
+
+    return run()
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from sidecar.demo import run_demo
+
+    if arguments.conversations < 1:
+        return _wrong(["--conversations must be at least 1"])
+    return run_demo(json_output=arguments.json, stay=arguments.stay, conversations=arguments.conversations)
+
+
+def _plan_check(arguments: argparse.Namespace) -> int:
+    from sidecar.policy.loading import check_files
+
+    problems = check_files(arguments.files)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if not problems:
+        print("fine: " + ", ".join(arguments.files))
+    return CHECK_FAILED if problems else OK
+
+
+def _sessions(arguments: argparse.Namespace) -> int:
+    from sidecar.admin import client
+
+    return client.sessions(arguments)
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from sidecar import settings
+    from sidecar.admin import doctor
+
+    try:
+        return doctor.run(os.environ)
+    except settings.SettingsError as error:
+        return _wrong(error.problems)
+
+
+def _wrong(problems: list[str]) -> int:
+    for problem in problems:
+        print(f"sidecar: {problem}", file=sys.stderr)
+    return WRONG_USAGE

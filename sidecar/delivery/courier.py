@@ -1,0 +1,333 @@
+"""Outbox → billing API: at least once, for ever, in batches; the ledger's ids make it exactly once.
+
+How it works. Replicas are consumers of one group on the outbox stream. A courier takes up to 100 new entries, posts
+them, and removes those that were delivered (XACK and XDEL) or refused (moved to the dead letters in one step). What was
+neither is sent again after a pause that grows up to a cap; the same entries, hence the same bytes. While it tries it
+refreshes its claim, so that nobody takes them over; entries whose courier died are taken over once they have been idle
+long enough. One request is in flight at a time: a batch of 100 per round trip is more than one Redis can finalize.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import structlog
+from redis.exceptions import RedisError, ResponseError
+
+from sidecar.delivery.answers import Verdict, judge
+from sidecar.delivery.event import Event, event_of, request_of
+from sidecar.sessions.store import GROUP, Store
+from sidecar.tasks import told_to_stop
+
+BATCH_MAX = 100
+POLL_MS = 250
+ANSWER_BYTES_MAX = 1 << 20
+REQUEST_SECONDS = 30.0
+BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX = 0.2, 30.0
+HURRY_SECONDS_MAX = 0.25
+TAKEOVER_SECONDS = 90.0  # longer than the longest pause and request together
+UNKNOWN, OK, DOWN = 0, 1, 2
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """An outbox entry and the event that it is posted as."""
+
+    entry: str
+    event: Event
+
+
+class Courier:
+    """Delivers `store`'s outbox to `url` (or what the function `url` returns; None while that is not known).
+
+    `name` is this replica's among the couriers: the same after a restart, so that it goes on with what it had taken.
+    `count(event, n)` is told what happens. `sleep`, `clock` and `rng` are parameters for the tests.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        url: str | Callable[[], str | None],
+        *,
+        token: str | None = None,
+        name: str | None = None,
+        count: Callable[[str, int], None] = lambda _event, _n: None,
+        takeover_seconds: float = TAKEOVER_SECONDS,
+        transport: httpx.AsyncBaseTransport | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.time,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.state = UNKNOWN
+        self._store = store
+        self._url = url
+        self._name = name or socket.gethostname()
+        self._count = count
+        self._takeover_ms = int(takeover_seconds * 1000)
+        self._sleep = sleep
+        self._clock = clock
+        self._rng = rng or random.Random()  # noqa: S311  jitter, not secrets
+        headers = {"User-Agent": "outcome-sidecar"}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        self._client = httpx.AsyncClient(
+            headers=headers,
+            timeout=httpx.Timeout(10.0),
+            follow_redirects=False,
+            trust_env=False,
+            transport=transport,
+        )
+        self._outbox = store.key("outbox")
+        self._resumed = False
+        self._failures = 0
+        self._looked_for_dead = float("-inf")
+        self._hurry = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until cancelled. An outbox that cannot be read is waited for."""
+        failures = 0
+        try:
+            while not told_to_stop():
+                try:
+                    await self.step()
+                    failures = 0
+                except (RedisError, OSError, TimeoutError) as error:
+                    self._resumed = False
+                    if failures == 0:
+                        log.warning("the outbox cannot be read", reason=repr(error))
+                    failures = min(failures + 1, 8)
+                    await self._sleep(self._rng.uniform(0.5, 1.0) * min(0.1 * 2.0**failures, 5.0))
+        finally:
+            await self._client.aclose()
+
+    async def step(self) -> int:
+        """Take one batch and see it through; returns how many entries were taken."""
+        parcels = await self._open(await self._take())
+        taken = len(parcels)
+        while parcels and not told_to_stop():
+            parcels, pause = await self._deliver(parcels)
+            while parcels and pause > 0 and not told_to_stop():
+                await self._pause(min(pause, BACKOFF_SECONDS_MAX))
+                pause = 0.0 if self._hurry.is_set() else pause - BACKOFF_SECONDS_MAX
+                parcels = await self._still_ours(parcels)
+        return taken
+
+    async def drain(self, deadline: float) -> bool:
+        """Deliver what is there, without long pauses, until the loop's clock reads `deadline`; says whether all was.
+
+        `run` goes on meanwhile.
+        """
+        self._hurry.set()
+        loop = asyncio.get_running_loop()
+        try:
+            while await self._store.outbox_length() > 0:
+                left = deadline - loop.time()
+                if left <= 0:
+                    return False
+                await asyncio.sleep(min(left, 0.05))
+        finally:
+            self._hurry.clear()
+        return True
+
+    # -- the outbox --------------------------------------------------------------------------------------------
+
+    async def _take(self) -> list[tuple[Any, Any]]:
+        """Up to a batch of entries: our own from before a restart, new ones, a dead courier's."""
+        redis = self._store.redis
+        try:
+            if not self._resumed:
+                await self._make_group()
+                mine = await self._read("0")
+                if mine:
+                    return mine
+                self._resumed = True
+            fresh = await self._read(">")
+            if fresh:
+                return fresh
+            now = asyncio.get_running_loop().time()
+            if (now - self._looked_for_dead) * 4000 < self._takeover_ms:
+                return []
+            self._looked_for_dead = now
+            claimed = await redis.xautoclaim(
+                self._outbox, GROUP, self._name, self._takeover_ms, start_id="0-0", count=BATCH_MAX
+            )
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            self._resumed = False  # Redis lost its data
+            return []
+        entries: list[tuple[Any, Any]] = [entry for entry in claimed[1] if entry[1]]
+        if entries:
+            log.info("took over the deliveries of another courier", entries=len(entries))
+            self._count("deliveries_taken_over", len(entries))
+        return entries
+
+    async def _read(self, start: str) -> list[tuple[Any, Any]]:
+        block = None if start == "0" else POLL_MS
+        answer = await self._store.redis.xreadgroup(
+            GROUP, self._name, {self._outbox: start}, count=BATCH_MAX, block=block
+        )
+        streams = answer.values() if isinstance(answer, dict) else [entries for _, entries in answer or ()]
+        entries = [
+            entry for found in streams for entry in (found[0] if found and isinstance(found[0], list) else found)
+        ]
+        gone = [entry for entry, fields in entries if not fields]
+        if gone:
+            await self._store.redis.xack(self._outbox, GROUP, *gone)
+        return [(entry, fields) for entry, fields in entries if fields]
+
+    async def _make_group(self) -> None:
+        try:
+            await self._store.redis.xgroup_create(self._outbox, GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+
+    async def _open(self, entries: list[tuple[Any, Any]]) -> list[Parcel]:
+        parcels = []
+        for raw_entry, raw in entries:
+            entry = _text(raw_entry)
+            fields = {_text(name): value for name, value in raw.items()}
+            try:
+                event = event_of(_text(fields["kind"]), _bytes(fields["body"]))
+            except (ValueError, KeyError, TypeError) as error:
+                await self._bury(entry, f"not an outbox entry of this release: {error!r}")
+                continue
+            parcels.append(Parcel(entry, event))
+        return parcels
+
+    async def _still_ours(self, parcels: list[Parcel]) -> list[Parcel]:
+        """Refresh the claim; what another courier delivered meanwhile is gone and need not be sent again."""
+        try:
+            kept = await self._store.redis.xclaim(
+                self._outbox, GROUP, self._name, 0, [parcel.entry for parcel in parcels], justid=True
+            )
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+            self._resumed = False
+            return []
+        ids = {_text(entry) for entry in kept}
+        return [parcel for parcel in parcels if parcel.entry in ids]
+
+    async def _bury(self, entry: str, reason: str) -> bool:
+        log.error("an event was refused; it is among the dead letters", entry=entry, reason=reason)
+        if await self._store.bury(entry, reason):
+            self._count("dead_letter", 1)
+            return True
+        log.error("the dead letters are full: redeliver them or delete them", entry=entry)
+        return False
+
+    # -- the billing API ---------------------------------------------------------------------------------------
+
+    async def _deliver(self, parcels: list[Parcel]) -> tuple[list[Parcel], float]:
+        """Send; returns what has to be sent again, and after how many seconds."""
+        verdict = await self._post([parcel.event for parcel in parcels])
+        if verdict.again:
+            self._is(DOWN, verdict.reason)
+            self._count("delivery_failed", 1)
+            return parcels, self._pause_seconds(verdict)
+        if verdict.whole:
+            # One of them spoils the batch: halve it until it stands alone.
+            self._count("batch_split", 1)
+            middle = len(parcels) // 2
+            first, pause = await self._deliver(parcels[:middle])
+            if first:
+                return first + parcels[middle:], pause
+            return await self._deliver(parcels[middle:])
+        self._failures = 0
+        self._is(OK, "")
+        return await self._finish(parcels, verdict)
+
+    async def _finish(self, parcels: list[Parcel], verdict: Verdict) -> tuple[list[Parcel], float]:
+        done = [parcel.entry for parcel in parcels if parcel.event.id not in verdict.rejected]
+        if done:
+            # In this order: an entry without its claim would be nobody's, a claim without its entry goes by itself.
+            await self._store.redis.xdel(self._outbox, *done)
+            await self._store.redis.xack(self._outbox, GROUP, *done)
+            self._count("delivered", len(done))
+        left = []
+        for parcel in parcels:
+            reason = verdict.rejected.get(parcel.event.id)
+            if reason is not None and not await self._bury(parcel.entry, reason):
+                left.append(parcel)
+        return left, BACKOFF_SECONDS_MAX
+
+    async def _post(self, events: list[Event]) -> Verdict:
+        url = self._url() if callable(self._url) else self._url
+        if url is None:
+            return Verdict(again=True, reason="the billing API's address is not known yet")
+        request = request_of(events)
+        headers = {"Content-Type": request.content_type, "Idempotency-Key": request.idempotency_key}
+        target = f"{url.rstrip('/')}/v1/outcomes"
+        try:
+            async with (
+                asyncio.timeout(REQUEST_SECONDS),
+                self._client.stream("POST", target, content=request.body, headers=headers) as response,
+            ):
+                body = await _read_answer(response)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
+            return Verdict(again=True, reason=repr(error))
+        return judge(
+            response.status_code,
+            body,
+            [event.id for event in events],
+            retry_after=response.headers.get("Retry-After"),
+            now=self._clock(),
+        )
+
+    def _is(self, state: int, reason: str) -> None:
+        if state != self.state:
+            if state == DOWN:
+                log.warning("the billing API does not take outcomes; they wait in the outbox", reason=reason)
+            else:
+                log.info("the billing API takes outcomes")
+        self.state = state
+
+    # -- pauses ------------------------------------------------------------------------------------------------
+
+    def _pause_seconds(self, verdict: Verdict) -> float:
+        """Capped exponential with jitter; never shorter than the billing API asked for."""
+        pause = min(BACKOFF_SECONDS_MIN * 2.0**self._failures, BACKOFF_SECONDS_MAX) * self._rng.uniform(0.5, 1.0)
+        self._failures = min(self._failures + 1, 16)
+        return max(pause, verdict.retry_after_seconds or 0.0)
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, but hurry while draining. One sleep is shorter than the time after which others take over."""
+        if self._hurry.is_set():
+            await self._sleep(min(seconds, HURRY_SECONDS_MAX))
+            return
+        sleeping = asyncio.ensure_future(self._sleep(seconds))
+        hurrying = asyncio.ensure_future(self._hurry.wait())
+        try:
+            await asyncio.wait({sleeping, hurrying}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            hurrying.cancel()
+
+
+async def _read_answer(response: httpx.Response) -> bytes:
+    """The answer's body, or nothing when it is longer than any answer to 100 events."""
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > ANSWER_BYTES_MAX:
+            return b""
+    return bytes(body)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _bytes(value: bytes | str) -> bytes:
+    return value.encode() if isinstance(value, str) else value

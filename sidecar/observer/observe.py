@@ -1,0 +1,296 @@
+"""From an exchange to the observation that it leaves behind. Pure: what it needs of the world is given to it.
+
+Text ends here. Rules see it in memory; the observation holds ids, counts, and digests under the deployment's hash key.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import orjson
+import structlog
+
+from sidecar.identity import content_digest
+from sidecar.observer.apis.call import Call, ToolCall
+from sidecar.observer.apis.registry import recognise
+from sidecar.observer.exchange import Exchange
+from sidecar.observer.locators import is_usable, parse_locators
+from sidecar.observer.observation import Observation
+from sidecar.observer.reader import RawExchange
+from sidecar.observer.stitch import Stitch, Stitcher, is_telling
+from sidecar.policy.effect import Effect
+from sidecar.policy.terms import Terms
+from sidecar.wire.message import Message
+
+USER_MESSAGES_MAX = 200
+# Of a body that no API module reads, this much is shown to rules as `text`.
+PLAIN_TEXT_BYTES_MAX = 64 << 10
+
+log = structlog.get_logger(__name__)
+
+
+class Judge(Protocol):
+    """The rules of a plan."""
+
+    def wants(self, on: str) -> bool:
+        """Whether any rule looks at this kind of event."""
+
+    def judge(self, on: str, facts: Mapping[str, Any], *, call: str = "", digest: str = "") -> tuple[Effect, ...]:
+        """The effects of every rule that holds."""
+
+
+class Plan(Protocol):
+    """What a loaded plan is to the observer."""
+
+    @property
+    def terms(self) -> Terms:
+        """What it says about sessions."""
+
+    @property
+    def rules(self) -> Judge:
+        """What it says about outcomes."""
+
+
+class Observing:
+    """Observes the exchanges of one deployment.
+
+    `session_keys` and `customer` are lines of locators (ValueError when they are none); `listeners` are the names of
+    the routes by number, for `listener:` locators. `on_count` is told the name of each thing worth counting, each time:
+
+    `request_unreadable`, `response_unreadable`; `opaque`, with `coding_unknown`, `coding_nested`, `body_too_large` or
+    `body_too_dense` if it was a body's coding; `coding_broken`; `answer_too_long` (a stream, or its parts too many);
+    `api_failed` (a defect: the exchange is treated as of unknown API); `session_key_unusable`, `customer_unusable`,
+    `model_unusable`; and for exchanges that leave no observation `unidentified` (unknown API, no id) and `unanswered`
+    (known API, no id, no answer).
+    """
+
+    def __init__(  # noqa: PLR0917 -- made once, from the settings
+        self,
+        tenant: str,
+        hash_key: bytes,
+        session_keys: str,
+        customer: str,
+        shadow: bool,  # noqa: FBT001 -- the deployment's mode, named at the one call
+        on_count: Callable[[str], None],
+        *,
+        listeners: Sequence[str] = (),
+    ) -> None:
+        self._tenant = tenant
+        self._hash_key = hash_key
+        self._stitcher = Stitcher(tenant, parse_locators(session_keys))
+        self._customer = parse_locators(customer)
+        self._shadow = shadow
+        self._count = on_count
+        self._listeners = tuple(listeners)
+
+    def observe(self, raw: RawExchange, plan: Plan) -> Observation | None:
+        """The observation of an exchange; None when there is no session that it could belong to."""
+        exchange = Exchange(raw, listener=self._listener(raw.listener))
+        if not raw.finished:
+            return self._touch(exchange, plan)
+        call = self._call(exchange)
+        stitch = self._stitcher.stitch(exchange, call)
+        for reason in (*exchange.reasons, *(["opaque"] if exchange.opaque else [])):
+            self._count(reason)
+        self._count_times("session_key_unusable", stitch.unusable)
+        # A tool's call, a look at a task: nothing that opens a session, unless an id says which.
+        if stitch.conversation is None and (call is None or not (call.opens or stitch.keys)):
+            self._count("unidentified")
+            return None
+        # A failure that no conversation is known for opens no session: its sender will try again, or has gone.
+        if not exchange.succeeded and all(key.kind == "trace" for key in stitch.keys):
+            self._count("unanswered")
+            return None
+        return self._observation(exchange, call, stitch, plan)
+
+    def _observation(self, exchange: Exchange, call: Call | None, stitch: Stitch, plan: Plan) -> Observation:
+        raw = exchange.raw
+        digests = {
+            "request": content_digest(self._hash_key, raw.request),
+            "response": content_digest(self._hash_key, raw.response),
+        }
+        answered = call is not None and exchange.succeeded and call.error is None
+        tool_calls = self._tool_calls(exchange, call) if call is not None and answered and call.completed else []
+        judged = _Judged(self._hash_key, plan.rules, exchange, call, digests)
+        return Observation(
+            producer=raw.producer,
+            sequence=raw.sequence,
+            tenant=self._tenant,
+            started_ms=raw.started_ms,
+            at_ms=raw.at_ms,
+            keys=stitch.keys,
+            made=stitch.made,
+            base=stitch.base,
+            terms=plan.terms,
+            conversation=stitch.conversation,
+            customer=self._customer_of(exchange),
+            api=call.api if call else None,
+            complete=exchange.copied if call is None else exchange.whole and not call.overflow,
+            aborted=exchange.aborted and not (call and call.completed),
+            shadow=self._shadow,
+            user_messages=self._user_messages(call) if call else (),
+            tool_calls=tuple(digest for digest, _tool_call in tool_calls),
+            llm_calls=int(answered and call is not None and call.llm_call),
+            models=self._models(call) if call and answered else (),
+            input_tokens=(call.usage.input or 0) if call else 0,
+            output_tokens=(call.usage.output or 0) if call else 0,
+            effects=(*judged.request(), *judged.response(), *judged.tool_calls(tool_calls)),
+            digests=digests,
+        )
+
+    def _touch(self, exchange: Exchange, plan: Plan) -> Observation | None:
+        """A sign of life of an exchange still running: it counts nothing, and finds a session by explicit ids alone."""
+        stitch = self._stitcher.stitch(exchange, None)
+        if stitch.conversation is None:
+            return None
+        raw = exchange.raw
+        return Observation(
+            producer=raw.producer,
+            sequence=raw.sequence,
+            tenant=self._tenant,
+            started_ms=raw.started_ms,
+            at_ms=raw.at_ms,
+            keys=stitch.keys,
+            base=stitch.base,
+            terms=plan.terms,
+            conversation=stitch.conversation,
+            customer=self._customer_of(exchange),
+            touch=True,
+            shadow=self._shadow,
+        )
+
+    def _call(self, exchange: Exchange) -> Call | None:
+        api = recognise(exchange)
+        if api is None:
+            return None
+        try:
+            call = api.read(exchange)
+        except Exception:
+            # A defect of one API's module must not cost the exchange: with an id in its head it is still activity.
+            log.exception("an exchange could not be read", api=api.name, sequence=exchange.raw.sequence)
+            self._count("api_failed")
+            return None
+        if call.overflow:
+            self._count("answer_too_long")
+        return call
+
+    def _customer_of(self, exchange: Exchange) -> str | None:
+        found = self._customer.find(exchange)
+        self._count_times("customer_unusable", found.unusable)
+        return found.value
+
+    def _models(self, call: Call) -> tuple[str, ...]:
+        """The model, which stands in clear in what is posted: a name, not any text in its place."""
+        if call.model and not is_usable(call.model):
+            self._count("model_unusable")
+            return ()
+        return (call.model,) if call.model else ()
+
+    def _user_messages(self, call: Call) -> tuple[str, ...]:
+        """A digest of each user message, with its number among equal ones in this request.
+
+        So a history that is sent again brings none that was not seen before, trimmed at its start or not, and a second
+        "yes" is another message than the first.
+        """
+        seen: Counter[tuple[str, ...]] = Counter()
+        numbered = []
+        for turn in call.turns:
+            if turn.role == "user":
+                said = (turn.text, *turn.media)
+                numbered.append((str(seen[said]), *said))
+                seen[said] += 1
+        return tuple(content_digest(self._hash_key, *parts) for parts in numbered[-USER_MESSAGES_MAX:])
+
+    def _tool_calls(self, exchange: Exchange, call: Call) -> list[tuple[str, ToolCall]]:
+        """Each tool call with the digest of its identity.
+
+        That is its id; with its name, where servers number the calls of each answer anew (`call_0`), lest two calls
+        pass for one; and where there is no id, the place where it was seen.
+        """
+        place = call.response_id or f"{exchange.raw.producer}:{exchange.raw.first}"
+
+        def identity(number: int, each: ToolCall) -> tuple[str, ...]:
+            if not each.id:
+                return place, str(number)
+            return (each.id,) if is_telling(each.id) else (each.id, each.name)
+
+        numbered = enumerate(call.tool_calls)
+        return list({content_digest(self._hash_key, *identity(n, each)): each for n, each in numbered}.items())
+
+    def _listener(self, number: int) -> str:
+        return self._listeners[number] if 0 <= number < len(self._listeners) else str(number)
+
+    def _count_times(self, name: str, times: int) -> None:
+        for _ in range(times):
+            self._count(name)
+
+
+class _Judged:
+    """The rules' view of one exchange: facts are put together only for the kinds of events that a rule looks at."""
+
+    def __init__(
+        self, hash_key: bytes, rules: Judge, exchange: Exchange, call: Call | None, digests: Mapping[str, str]
+    ) -> None:
+        self._hash_key = hash_key
+        self._rules = rules
+        self._exchange = exchange
+        self._call = call
+        self._digests = digests
+
+    def request(self) -> tuple[Effect, ...]:
+        """Effects of the request, if all of it came. `text` is what the user says now, not what was said before."""
+        exchange, call = self._exchange, self._call
+        if exchange.request is None or not exchange.request.complete or not self._rules.wants("request"):
+            return ()
+        if call is None:
+            text = _plain_text(exchange.request_body.body)
+        else:
+            text = call.turns[-1].text if call.turns and call.turns[-1].role == "user" else ""
+        facts = self._facts(exchange.request, exchange.request_json, text)
+        return self._rules.judge("request", facts, digest=self._digests["request"])
+
+    def response(self) -> tuple[Effect, ...]:
+        """Effects of the response, if all of it came: a cut answer says nothing for certain."""
+        exchange, call = self._exchange, self._call
+        if exchange.response is None or not self._rules.wants("response"):
+            return ()
+        ended = exchange.response.complete if call is None or call.error else call.completed
+        if not ended:
+            return ()
+        text = call.reply if call else _plain_text(exchange.response_body.body)
+        body = call.answer if call is not None and call.answer is not None else exchange.response_json
+        facts = self._facts(exchange.response, body, text) | {"status": exchange.status}
+        return self._rules.judge("response", facts, digest=self._digests["response"])
+
+    def tool_calls(self, tool_calls: Sequence[tuple[str, ToolCall]]) -> tuple[Effect, ...]:
+        """Effects of the tool calls, given with the digests of their ids."""
+        if not self._rules.wants("tool_call"):
+            return ()
+        return tuple(effect for digest, each in tool_calls for effect in self._tool_call(digest, each))
+
+    def _tool_call(self, call_digest: str, tool_call: ToolCall) -> tuple[Effect, ...]:
+        facts = {"name": tool_call.name, "arguments": tool_call.arguments}
+        evidence = content_digest(self._hash_key, tool_call.name, _canonical(tool_call.arguments))
+        return self._rules.judge("tool_call", facts, call=call_digest, digest=evidence)
+
+    def _facts(self, message: Message, body: Any, text: str) -> dict[str, Any]:
+        headers: dict[str, str] = {}
+        for name, value in message.fields:
+            lower = name.lower()
+            headers[lower] = f"{headers[lower]}, {value}" if lower in headers else value
+        exchange = self._exchange
+        return {"method": exchange.method, "path": exchange.path, "headers": headers, "body": body, "text": text}
+
+
+def _plain_text(body: bytes) -> str:
+    return body[:PLAIN_TEXT_BYTES_MAX].decode("utf-8", "replace")
+
+
+def _canonical(arguments: Any) -> bytes:
+    """JSON bytes that are the same for the same arguments."""
+    try:
+        return orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:  # nested deeper than orjson writes
+        return repr(arguments).encode("utf-8", "replace")

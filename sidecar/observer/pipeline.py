@@ -1,0 +1,107 @@
+"""Process 2's first half, in a loop: queue → exchange → observation → journal; then the queue's space is released.
+
+Nothing is released before it is in the journal, and nothing is journaled twice: an observation's identity comes from
+the queue. A journal that cannot take more (disk full, bound reached) stops the loop, the queue fills, and the proxy
+drops copies (bodies first, counted); traffic is never held up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+
+from sidecar.observer.journal import Journal, JournalFull, NewRow
+from sidecar.observer.observe import Observing
+from sidecar.observer.reader import ExchangeReader, RawExchange
+from sidecar.policy.current import CurrentPlan
+
+# How long an empty queue is left alone: short after traffic, longer when idle, so that idling costs next to nothing.
+POLL_SECONDS_MIN = 0.005
+POLL_SECONDS_MAX = 0.05
+JOURNAL_RETRY_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class Pipeline:
+    """Reads the queue until stopped; `wake` is called when rows were added to the journal."""
+
+    def __init__(
+        self,
+        reader: ExchangeReader,
+        observing: Observing,
+        journal: Journal,
+        plan: CurrentPlan,
+        *,
+        wake: Callable[[], None],
+        count: Callable[[str], None],
+    ) -> None:
+        self._reader = reader
+        self._observing = observing
+        self._journal = journal
+        self._plan = plan
+        self._wake = wake
+        self._count = count
+        self.journal_ok = True
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Until `stopping` is set and the queue is empty, or can be emptied no further."""
+        pause = POLL_SECONDS_MIN
+        while True:
+            exchanges = self._reader.poll()
+            if exchanges:
+                if not await self._keep(exchanges, stopping):
+                    return
+                pause = POLL_SECONDS_MIN
+            self._reader.release()
+            if exchanges:
+                await asyncio.sleep(0)
+                continue
+            if stopping.is_set():
+                return
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, POLL_SECONDS_MAX)
+
+    def mark_ms(self, now_ms: int) -> int:
+        """Event time up to which everything that passed the proxy is in the journal."""
+        return self._reader.mark_ms(now_ms)
+
+    async def _keep(self, exchanges: list[RawExchange], stopping: asyncio.Event) -> bool:
+        """Into the journal, however long it takes; False when stopped before: the queue still has them."""
+        rows = [row for exchange in exchanges if (row := self._row(exchange)) is not None]
+        while rows:
+            try:
+                await asyncio.to_thread(self._journal.append, rows)
+            except JournalFull as error:
+                if self.journal_ok:
+                    log.error("journal cannot take more; copies wait in the queue", reason=str(error))
+                self.journal_ok = False
+                self._count("journal_full")
+                if stopping.is_set():
+                    return False
+                await asyncio.sleep(JOURNAL_RETRY_SECONDS)
+                continue
+            self.journal_ok = True
+            self._wake()
+            return True
+        return True
+
+    def _row(self, raw: RawExchange) -> NewRow | None:
+        try:
+            observation = self._observing.observe(raw, self._plan.loaded)
+        except Exception:
+            # Hostile bytes must not stop the others; the bytes themselves are never logged.
+            log.exception("an exchange could not be observed", producer=raw.producer, sequence=raw.sequence)
+            self._count("observe_failed")
+            return None
+        if observation is None:
+            return None
+        return NewRow(raw.producer, raw.sequence, "observation", observation.at_ms, observation.to_json())
+
+
+def now_ms() -> int:
+    """Wall clock in Unix milliseconds: the clock that the proxy stamps records with."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,54 @@
+"""The plan that is in force, followed as its file changes. A broken new version is refused and the old one stays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sidecar.policy.loading import LoadedPlan, PlanError, load_plan
+
+
+class CurrentPlan:
+    """`loaded` is the plan in force; `problems` is empty, or why the file's newest version was refused."""
+
+    def __init__(self, loaded: LoadedPlan, path: Path | None, problems: Sequence[str] = ()) -> None:
+        self.loaded = loaded
+        self.problems = list(problems)
+        self.refused = 0
+        self._path = path
+        self._seen = self._stamp()
+
+    def refresh(self, *, force: bool = False) -> bool:
+        """Read the file again if it changed (or `force`); True when another plan came into force."""
+        if self._path is None:
+            return False
+        stamp = self._stamp()
+        if stamp == self._seen and not force:
+            return False
+        self._seen = stamp
+        try:
+            loaded = load_plan(self._path.read_bytes(), str(self._path))
+        except PlanError as error:
+            self._refuse([str(problem) for problem in error.problems])
+            return False
+        except OSError as error:
+            self._refuse([f"{self._path} cannot be read: {error.strerror}"])
+            return False
+        self.problems = []
+        changed = loaded.digest != self.loaded.digest
+        self.loaded = loaded
+        return changed
+
+    def _refuse(self, problems: list[str]) -> None:
+        self.problems = problems
+        self.refused += 1
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        """Identity, time and size: a ConfigMap is replaced by moving a symbolic link, which changes the inode."""
+        if self._path is None:
+            return None
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return None
+        return stat.st_ino, stat.st_mtime_ns, stat.st_size

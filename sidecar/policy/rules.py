@@ -1,0 +1,139 @@
+"""Rules: what is seen in traffic, or told by a webhook, becomes effects on a session.
+
+The facts of an event are a mapping, by its kind: a request has `method`, `path`, `headers`, `body`, `text`; a response
+`status`, `headers`, `body`, `text`; a tool call `name`, `arguments`; a webhook `source`, `payload`. Names of headers
+are lower case in the facts, and are written in any case in the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar.policy.conditions import Conditions, gather, lookup, parse_path
+from sidecar.policy.effect import Effect, EventName
+from sidecar.policy.plan import Alias, ConditionSpec, Setting, SignalRule
+
+ALIAS_CHARS_MAX = 256
+
+_RESOLVING = ("resolve_conversation", "mark_resolved", "close_ticket")
+_ESCALATING = ("transfer_to_human", "escalate_to_human", "handoff_to_agent", "request_human")
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """A webhook's effect, and the alias (kind, value) under which its conversation is found."""
+
+    effect: Effect
+    kind: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    conditions: Conditions
+    effect: Effect  # call and digest are filled in by `judge`
+    alias: Alias | None
+
+
+class Rules:
+    """All rules of a plan, compiled. Pure: the same facts give the same effects."""
+
+    def __init__(self, rules: Iterable[SignalRule]) -> None:
+        self._rules: dict[str, tuple[_Rule, ...]] = {}
+        for rule in rules:
+            self._rules[rule.on] = (*self._rules.get(rule.on, ()), _compiled(rule))
+
+    def wants(self, on: str) -> bool:
+        """Whether any rule looks at this kind of event; if not, its facts need not be put together."""
+        return on in self._rules
+
+    def judge(self, on: str, facts: Mapping[str, Any], *, call: str = "", digest: str = "") -> tuple[Effect, ...]:
+        """The effects of every rule that holds, in the plan's order.
+
+        `call` is the digest of a tool call's id, `digest` the evidence: both are passed on in the effects.
+        """
+        return tuple(
+            _filled(rule.effect, call, digest) for rule in self._rules.get(on, ()) if rule.conditions.hold(facts)
+        )
+
+    def judge_webhook(self, facts: Mapping[str, Any], *, digest: str = "") -> tuple[Mapped, ...]:
+        """As `judge`, with the alias of the conversation; a rule whose alias is not in the payload does not hold."""
+        found = []
+        for rule in self._rules.get("webhook", ()):
+            if rule.alias is None or not rule.conditions.hold(facts):
+                continue
+            value = _alias_value(lookup(facts, parse_path(rule.alias.value)))
+            if value is not None:
+                found.append(Mapped(_filled(rule.effect, "", digest), rule.alias.kind, value))
+        return tuple(found)
+
+
+def builtin_rules() -> list[SignalRule]:
+    """The rules of a plan that has no `signals`: the usual names of tools by which agents resolve and hand over."""
+    return [
+        *(_tool_rule(name, Setting(outcome="RESOLVED", reason=f"{name} tool")) for name in _RESOLVING),
+        *(_tool_rule(name, Setting(escalated_to_human=True, reason=f"{name} tool")) for name in _ESCALATING),
+    ]
+
+
+def _tool_rule(name: str, setting: Setting) -> SignalRule:
+    condition = ConditionSpec(field="name", operator="EQUALS", value=name)
+    return SignalRule(id=name, on="tool_call", conditions=[condition], set=setting)
+
+
+def _compiled(rule: SignalRule) -> _Rule:
+    event, outcome = _event(rule.set)
+    effect = Effect(
+        rule=rule.id,
+        kind=rule.on,
+        event=event,
+        outcome=outcome,
+        confirmation=rule.set.confirmation,
+        reason=rule.set.reason or rule.id,
+        customer=rule.set.customer,
+        attributes=dict(rule.set.attributes),
+    )
+    conditions = gather(spec.compiled(_lowered(spec.field)) for spec in rule.conditions)
+    return _Rule(conditions, effect, rule.alias)
+
+
+def _event(setting: Setting) -> tuple[EventName | None, str | None]:
+    """What `set` means for the session's state, and the name of the outcome when it resolves."""
+    if setting.escalated_to_human or setting.outcome == "ESCALATED_TO_HUMAN":
+        return "escalate", None
+    if setting.outcome is None:
+        return None, None
+    if setting.outcome == "UNRESOLVED":
+        return "unresolve", None
+    return "resolve", setting.outcome
+
+
+def _lowered(field: str) -> str:
+    root, dot, name = field.partition(".")
+    return root + dot + (name.lower() if root == "headers" else name)
+
+
+def _filled(effect: Effect, call: str, digest: str) -> Effect:
+    return Effect(
+        rule=effect.rule,
+        kind=effect.kind,
+        event=effect.event,
+        outcome=effect.outcome,
+        confirmation=effect.confirmation,
+        reason=effect.reason,
+        customer=effect.customer,
+        attributes=effect.attributes,
+        call=call,
+        digest=digest,
+    )
+
+
+def _alias_value(found: Any) -> str | None:
+    """Ids come as texts or whole numbers; anything else, empty or over-long names no conversation."""
+    if isinstance(found, bool) or not isinstance(found, str | int):
+        return None
+    text = str(found)
+    usable = 0 < len(text) <= ALIAS_CHARS_MAX and text.isprintable()
+    return text if usable else None

@@ -1,0 +1,125 @@
+"""What must hold before `sidecar run` takes traffic: directories, a tmpfs for the queue, a plan that loads.
+
+Raises SettingsError with every problem at once; what can be lived with comes back as warnings. A Redis or a billing
+API that is down is neither: traffic flows without them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from sidecar.policy.loading import LoadedPlan, PlanError, builtin_plan, load_plan
+from sidecar.settings import PREFIX, TLS_FILES, Settings, SettingsError
+
+# sockaddr_un holds 108 bytes; the longest name in the runtime directory is observer.sock.
+_SOCKET_PATH_MAX = 107
+_LAST_GOOD = "plan.last-good.yaml"
+TMPFS = {"tmpfs", "ramfs", "devtmpfs"}
+
+
+def runtime_dir(settings: Settings) -> Path:
+    """Where the queue and the sockets of this data directory live: `{queue_dir}/sidecar-{digest}`."""
+    digest = hashlib.sha256(str(settings.data_dir.resolve()).encode()).hexdigest()[:12]
+    return settings.queue_dir.resolve() / f"sidecar-{digest}"
+
+
+def read_plan(settings: Settings) -> LoadedPlan:
+    """The plan that the sidecar starts with; raises SettingsError with every error of the file, by line."""
+    if settings.plan is None:
+        return builtin_plan()
+    try:
+        source = settings.plan.read_bytes()
+    except OSError as error:
+        raise SettingsError([f"SIDECAR_PLAN: {settings.plan} cannot be read: {error.strerror}"]) from None
+    try:
+        return load_plan(source, str(settings.plan))
+    except PlanError as error:
+        raise SettingsError([f"SIDECAR_PLAN: {problem}" for problem in error.problems]) from None
+
+
+def last_good_plan(settings: Settings) -> LoadedPlan:
+    """The plan as it was when it last loaded: for a restarted observer whose plan file broke meanwhile."""
+    return load_plan((settings.data_dir / _LAST_GOOD).read_bytes(), str(settings.plan))
+
+
+def remember_plan(settings: Settings, plan: LoadedPlan) -> None:
+    """Keep the bytes of a plan that came into force."""
+    path = settings.data_dir / _LAST_GOOD
+    fresh = path.with_suffix(".new")
+    fresh.write_bytes(plan.source)
+    fresh.replace(path)
+
+
+def check(settings: Settings) -> tuple[LoadedPlan, list[str]]:
+    """Make the directories and read the plan; returns it with the warnings."""
+    problems: list[str] = []
+    warnings: list[str] = []
+    plan: LoadedPlan | None = None
+    try:
+        plan = read_plan(settings)
+        problems += _retention(settings, plan)
+    except SettingsError as error:
+        problems += error.problems
+    _private_directory(settings.data_dir, "SIDECAR_DATA_DIR", problems)
+    if not settings.queue_dir.is_dir():
+        problems.append(_no_queue_dir(settings))
+    else:
+        if filesystem(settings.queue_dir) not in TMPFS:
+            warnings.append(
+                f"SIDECAR_QUEUE_DIR ({settings.queue_dir}) is not a tmpfs: the queue holds traffic as it is, "
+                "prompts and keys included, and will be written to that disk",
+            )
+        directory = runtime_dir(settings)
+        if len(str(directory / "observer.sock")) > _SOCKET_PATH_MAX:
+            problems.append(f"SIDECAR_QUEUE_DIR: {settings.queue_dir} is too long a path for the sockets in it")
+        else:
+            _private_directory(directory, "SIDECAR_QUEUE_DIR", problems)
+    for field in TLS_FILES:
+        path = getattr(settings, field)
+        if path is not None and not path.is_file():
+            problems.append(f"{PREFIX}{field.upper()}: {path} is not a file")
+    if problems or plan is None:
+        raise SettingsError(problems)
+    return plan, warnings
+
+
+def filesystem(path: Path) -> str:
+    """The type of the filesystem that holds `path`, by the longest mount point that leads to it."""
+    found, length = "unknown", -1
+    resolved = path.resolve()
+    for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
+        mount = Path(line.split(" ")[1].encode().decode("unicode_escape"))
+        if resolved.is_relative_to(mount) and len(mount.parts) >= length:
+            found, length = line.split(" ")[2], len(mount.parts)
+    return found
+
+
+def _retention(settings: Settings, plan: LoadedPlan) -> list[str]:
+    needed_hours = (plan.terms.timeout_ms + plan.terms.settle_ms + plan.terms.reversal_ms) / 3_600_000
+    if settings.journal_hours >= needed_hours:
+        return []
+    return [
+        f"SIDECAR_JOURNAL_HOURS: {settings.journal_hours:g} is less than what the plan {plan.name!r} needs to rebuild "
+        f"a session: timeout, settling and reversal together are {needed_hours:g} hours",
+    ]
+
+
+def _private_directory(path: Path, variable: str, problems: list[str]) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)
+    except OSError as error:
+        problems.append(f"{variable}: {path} cannot be made a private directory: {error.strerror}")
+        return
+    if not os.access(path, os.W_OK | os.X_OK):
+        problems.append(f"{variable}: {path} is not writable for this user")
+
+
+def _no_queue_dir(settings: Settings) -> str:
+    return (
+        f"SIDECAR_QUEUE_DIR: {settings.queue_dir} is not a directory. The queue needs a tmpfs of at least "
+        f"{settings.queue_bytes // 2**20 + 1} MiB: mount one there (in Kubernetes an emptyDir with medium: Memory), "
+        "or name another directory (one on disk is allowed, and holds traffic as it is)"
+    )

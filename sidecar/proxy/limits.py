@@ -1,0 +1,160 @@
+"""Bounds on what clients may hold open: how many connections, and for how long without asking for anything.
+
+Theory of operation. No request costs a timer or a look at the clock. Once a tick a sweep walks over the connections and
+looks at what each waits for. The first sweep that finds a connection waiting notes the time in it, the connection
+forgets the note when a request's head is whole, and a later sweep that finds the note too old ends the connection. So a
+timeout is late by up to one tick and never early. A client that trickles a head in byte by byte does not renew the
+note. The walk is made in slices, so that thousands of silent clients do not hold up the one that talks.
+
+A connection that serves a request, or carries another protocol, has no timeout at all: streams run for hours, and a
+model may think for many minutes before its first byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import islice
+from typing import Final, Protocol
+
+from sidecar.proxy.answers import error_answer
+from sidecar.wire.status import Slot, StatusPage
+
+TICK_SECONDS: Final = 0.5
+_SLICE: Final = 128  # connections looked at between two turns of the event loop
+# Descriptors for listeners, the queue, children, logs, look-ups of names, and connections that are being refused.
+_FILES_RESERVED: Final = 256
+# A client that is told that there are too many connections holds one for a moment; past this share it is not told.
+_CROWD_SHARE: Final = 8
+
+
+class Awaits(IntEnum):
+    """What a client's connection waits for, as far as a timeout is concerned."""
+
+    NOTHING = 0  # a request is under way, or another protocol
+    FIRST_BYTE = 1  # of the first request
+    HEAD = 2  # the rest of a request's head
+    REQUEST = 3  # the next request, if there is one
+    CLOSE = 4  # everything is said: what was written has yet to be taken, or the client to close
+
+
+class Waiting(Protocol):
+    """What the sweep sees of a client's connection. It sets `waiting` to None when a request's head is whole."""
+
+    waiting: tuple[Awaits, float] | None
+
+    def awaits(self) -> Awaits:
+        """What it waits for."""
+
+    def expire(self, answer: bytes) -> None:
+        """Send `answer`, if any, and close."""
+
+    def abort(self) -> None:
+        """Close now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """In seconds. `header`: for a request's head, from its first byte on, or from the connection for the first one.
+    `idle`: between two requests, and for a client to take what was last said.
+    """
+
+    header: float = 30.0
+    idle: float = 300.0
+
+    def overdue(self, connection: Waiting, now: float) -> Awaits:
+        """What `connection` has waited for too long, NOTHING when it has not; notes since when it waits."""
+        awaits = connection.awaits()
+        if awaits is Awaits.NOTHING:
+            connection.waiting = None
+            return awaits
+        since = now
+        if connection.waiting is not None:
+            before, noted = connection.waiting
+            if before is awaits or before is Awaits.FIRST_BYTE:
+                since = noted
+        connection.waiting = (awaits, since)
+        seconds = self.header if awaits in {Awaits.FIRST_BYTE, Awaits.HEAD} else self.idle
+        return awaits if now - since > seconds else Awaits.NOTHING
+
+
+def end_overdue(connection: Waiting, now: float, timeouts: Timeouts, status: StatusPage) -> None:
+    """End `connection` if it has had its time.
+
+    A head that was begun and not finished is answered 408. A connection on which nothing was asked is closed without
+    an answer: its client may take whatever comes for the answer to a request that it is just sending.
+    """
+    awaits = timeouts.overdue(connection, now)
+    if awaits is Awaits.NOTHING:
+        return
+    connection.waiting = None
+    if awaits is Awaits.HEAD:
+        status.add(Slot.HEADER_TIMEOUTS)
+        reason = f"the request's head was not complete within {timeouts.header:g} s"
+        connection.expire(error_answer(408, "header-timeout", reason))
+    elif awaits is Awaits.FIRST_BYTE:
+        status.add(Slot.HEADER_TIMEOUTS)
+        connection.expire(b"")
+    elif awaits is Awaits.REQUEST:
+        status.add(Slot.IDLE_TIMEOUTS)
+        connection.expire(b"")
+    else:
+        connection.abort()
+
+
+async def sweep(connections: Sequence[Waiting], timeouts: Timeouts, status: StatusPage) -> None:
+    """Look at each connection once, a slice at a time."""
+    loop = asyncio.get_running_loop()
+    for some in _slices(connections):
+        now = loop.time()
+        for connection in some:
+            end_overdue(connection, now, timeouts, status)
+        await asyncio.sleep(0)
+
+
+def _slices(connections: Iterable[Waiting]) -> Iterator[list[Waiting]]:
+    left = iter(connections)
+    while some := list(islice(left, _SLICE)):
+        yield some
+
+
+def crowd(connections_max: int) -> int:
+    """The number of connections past which another one is cut without an answer."""
+    return connections_max + max(16, connections_max // _CROWD_SHARE)
+
+
+def raise_file_limit() -> int:
+    """Raise the soft limit of open files as far as the hard one allows; returns what it is now.
+
+    The soft limit of 1,024 that most systems give is for programs that use select().
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        most = 1 << 20 if hard == resource.RLIM_INFINITY else hard
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return 1 << 20 if soft == resource.RLIM_INFINITY else soft
+
+
+def files_wanted(connections_max: int, upstream_connections_max: int, origins: int) -> int:
+    """How many open files these limits may come to: one for each connection on either side."""
+    upstream = min(connections_max, upstream_connections_max * origins)
+    return crowd(connections_max) + upstream + _FILES_RESERVED
+
+
+def connections_allowed(connections_max: int, upstream_connections_max: int, origins: int, files: int) -> int:
+    """The most connections from clients that `files` open files are enough for, `connections_max` at most.
+
+    It is better to refuse a connection with an answer than to run out of files in the middle of other requests.
+    """
+
+    def wanted(connections: int) -> int:
+        return files_wanted(connections, upstream_connections_max, origins)
+
+    return max(1, bisect_right(range(1, connections_max + 1), files, key=wanted))

@@ -1,0 +1,355 @@
+"""Journal → Redis: every fact, in the journal's order, as often as it takes.
+
+How it works. The applier reads rows after its cursor, sends them to the store in batches, and moves the cursor past
+what is final. It trusts Redis, not itself: each fact names its producer's preceding sequence, and when Redis answers
+`rewind` (it lost its last second) the cursor goes back to the first row that Redis does not have. What Redis already
+has answers `duplicate` and costs little. When the store's generation changed, Redis lost everything and the whole
+journal is applied again; ids are derived, so nothing counts twice. While rows wait, `pending_ms` holds the replica's
+mark back, so that no deadline fires that waiting traffic would have moved.
+
+A row that the journal no longer has is a hole: logged, counted, and passed over. A row that cannot be read is counted
+and passed over too; both leave a trace in the counters, never a standstill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import orjson
+import structlog
+from redis.exceptions import RedisError
+
+from sidecar.intake import signal as intake_signal
+from sidecar.observer import observation as observer_observation
+from sidecar.observer.journal import Journal, JournalFull, Row
+from sidecar.sessions.store import Applied, Fact, Store
+from sidecar.tasks import told_to_stop
+
+BATCH = 256
+IDLE_CHECK_SECONDS = 2.0  # how often an idle applier asks whether Redis still has everything
+FULL_SECONDS = 0.5
+BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX = 0.05, 5.0
+SAVE_SECONDS = 1.0
+PRUNE_SECONDS = 30.0
+RESULTS_MAX = 4096  # answers kept for senders that still wait for them
+_CURSOR = "applier"
+
+OK, DOWN = 1, 2
+log = structlog.get_logger(__name__)
+
+
+class _RedisRefusedError(Exception):
+    """Redis answered, but does not take facts now: out of memory, loading, read-only."""
+
+
+class Applier:
+    """Applies `journal` to `store` until cancelled. `count(event, n)` is told what happens; see the counters' names."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        store: Store,
+        *,
+        count: Callable[[str, int], None] = lambda _event, _n: None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.state = 0  # 0 unknown, OK, DOWN
+        self.refusal: Exception | None = None  # why Redis, which may answer others, takes no facts
+        self._journal = journal
+        self._store = store
+        self._count = count
+        self._rng = rng or random.Random()  # noqa: S311  jitter, not secrets
+        self._cursor = 0
+        self._saved = ""
+        self._saved_at = self._pruned_at = 0.0
+        self._generation: str | None = None
+        self._verified = False
+        self._acknowledged: dict[str, int] = {}  # producer → last sequence that Redis is known to have had
+        self._holes: set[tuple[str, int]] = set()  # (producer, sequence) whose predecessors are lost
+        self._unreadable: dict[tuple[str, int], int] = {}  # (producer, sequence) → the one before it
+        self._wake = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._waiters: dict[int, asyncio.Future[Applied]] = {}
+        self._results: OrderedDict[int, Applied] = OrderedDict()
+        self._failures = 0
+        store.pending_ms = self.pending_ms
+
+    # -- what others ask ---------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """There are new rows."""
+        self._wake.set()
+
+    def backlog(self) -> int:
+        """Rows not applied yet."""
+        return max(self._journal.last_row() - self._cursor, 0)
+
+    def pending_ms(self) -> int | None:
+        """Event time of the oldest fact not applied; 0 while that cannot be known; None when nothing waits."""
+        if not self._verified:
+            return 0
+        if self.backlog() == 0:
+            return None
+        try:
+            rows = self._journal.after(self._cursor, BATCH)
+        except JournalFull:
+            return 0
+        return min((_begun_ms(row) for row in rows), default=None)
+
+    async def applied(self, sequence: int) -> Applied:
+        """What became of this journal's signal `sequence`; waits until it is applied."""
+        if sequence in self._results:
+            return self._results[sequence]
+        waiter = self._waiters.get(sequence)
+        if waiter is None:
+            waiter = self._waiters[sequence] = asyncio.get_running_loop().create_future()
+        try:
+            return await asyncio.shield(waiter)
+        finally:
+            if not waiter.done():
+                self._waiters.pop(sequence, None)
+
+    async def drained(self, deadline: float) -> bool:
+        """Wait until nothing waits, or until the loop's clock reads `deadline`; says which."""
+        loop = asyncio.get_running_loop()
+        while not self._verified or self.backlog():
+            left = deadline - loop.time()
+            if left <= 0:
+                return False
+            self._wake.set()
+            self._progress.clear()
+            try:
+                async with asyncio.timeout(min(left, 0.2)):
+                    await self._progress.wait()
+            except TimeoutError:
+                continue
+        return True
+
+    # -- the loop ----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until cancelled. Redis or the journal failing is waited out with capped backoff and jitter."""
+        while not told_to_stop():
+            try:
+                worked = await self.step()
+            except (RedisError, _RedisRefusedError, JournalFull, OSError, TimeoutError) as error:
+                await self._back_off(error)
+                continue
+            if self.state != OK:
+                log.info("facts are applied", backlog=self.backlog())
+            self.state, self.refusal, self._failures = OK, None, 0
+            if not worked:
+                await self._idle()
+
+    async def step(self) -> bool:
+        """One batch; False when there was nothing to do. Raises what Redis or the disk raised."""
+        if not self._verified:
+            await self.verify()
+        last_row = await asyncio.to_thread(self._journal.last_row)
+        rows = await asyncio.to_thread(self._journal.after, self._cursor, BATCH)
+        if not rows:
+            # A journal that was begun anew has numbers without rows: what is not there cannot wait.
+            self._cursor = max(self._cursor, last_row)
+            return False
+        facts, kept = self._read(rows)
+        answers = await self._store.apply_many(facts, own=self._journal.id)
+        await self._settle(rows, dict(zip((row.row for row in kept), answers, strict=True)))
+        await self._keep_house()
+        return True
+
+    async def _idle(self) -> None:
+        await self._save()
+        try:
+            async with asyncio.timeout(IDLE_CHECK_SECONDS):
+                await self._wake.wait()
+        except TimeoutError:
+            self._verified = self._verified and await self._still_there()
+        self._wake.clear()
+
+    async def _still_there(self) -> bool:
+        try:
+            await self.verify()
+        except (RedisError, JournalFull, OSError, TimeoutError) as error:
+            await self._back_off(error)
+            return False
+        return True
+
+    async def _back_off(self, error: BaseException) -> None:
+        if self.state != DOWN:
+            log.warning("facts wait in the journal", reason=repr(error), backlog=self.backlog())
+        self.state = DOWN
+        self.refusal = error if isinstance(error, RedisError | _RedisRefusedError) else None
+        self._count("apply_failed", 1)
+        # Redis may come back without what it had.
+        self._verified = False
+        pause = min(BACKOFF_SECONDS_MIN * 2**self._failures, BACKOFF_SECONDS_MAX)
+        self._failures = min(self._failures + 1, 16)
+        await asyncio.sleep(pause * self._rng.uniform(0.5, 1.0))
+
+    # -- reading and answers -----------------------------------------------------------------------------------
+
+    def _read(self, rows: Sequence[Row]) -> tuple[list[tuple[Fact, int]], list[Row]]:
+        facts: list[tuple[Fact, int]] = []
+        kept: list[Row] = []
+        for row in rows:
+            previous = self._previous(row)
+            try:
+                fact = _fact(row)
+            except ValueError as error:
+                log.error("a journal row cannot be read; it is passed over", row=row.row, reason=str(error)[:200])
+                self._count("journal_row_unreadable", 1)
+                # The producer's next row names this one; Redis knows only the one before.
+                self._unreadable[row.producer, row.sequence] = previous
+                continue
+            facts.append((fact, previous))
+            kept.append(row)
+        return facts, kept
+
+    def _previous(self, row: Row) -> int:
+        if (row.producer, row.sequence) in self._holes:
+            return 0
+        return self._unreadable.get((row.producer, row.previous), row.previous)
+
+    async def _settle(self, rows: Sequence[Row], answers: dict[int, Applied]) -> None:
+        """Move the cursor past what is final; then act on the first answer that is not."""
+        stopped: tuple[Row, Applied] | None = None
+        for row in rows:
+            answer = answers.get(row.row)
+            if answer is not None and not answer.final:
+                stopped = stopped or (row, answer)
+                continue
+            if answer is not None:
+                self._note(row, answer)
+            if stopped is None:
+                self._cursor = row.row
+        self._progress.set()
+        if stopped is None:
+            return
+        row, answer = stopped
+        if answer.status == "rewind":
+            if not await self.verify():
+                await self._rewind(row.producer, answer.mark)
+        elif answer.status == "full":
+            self._count("outbox_full", 1)
+            await asyncio.sleep(FULL_SECONDS)
+        else:
+            raise _RedisRefusedError(answer.reason)
+
+    def _note(self, row: Row, answer: Applied) -> None:
+        self._acknowledged[row.producer] = max(self._acknowledged.get(row.producer, 0), row.sequence)
+        self._holes.discard((row.producer, row.sequence))
+        if answer.status == "refused":
+            log.error("a fact cannot be applied; it is passed over", row=row.row, reason=answer.reason)
+        self._count(f"{row.kind}_{answer.status}", 1)
+        if row.kind != "signal" or row.producer != self._journal.id or row.sequence in self._results:
+            return
+        self._results[row.sequence] = answer
+        if len(self._results) > RESULTS_MAX:
+            self._results.popitem(last=False)
+        waiter = self._waiters.pop(row.sequence, None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(answer)
+
+    # -- going back --------------------------------------------------------------------------------------------
+
+    async def verify(self) -> bool:
+        """Does Redis still have what it had? If not, go back as far as it takes; True when that is the beginning."""
+        generation = await self._store.generation()
+        if self._generation is None:
+            await self._resume()
+        if generation != self._generation:
+            if self._generation is not None:
+                log.error("redis lost its data; the journal is applied again", rows=self._journal.last_row())
+                self._count("redis_data_lost", 1)
+            await self._store.hold_others(self._journal.id)
+            self._generation, self._cursor = generation, 0
+            self._store.known_generation = generation
+            self._acknowledged.clear()
+            self._holes.clear()
+            self._unreadable.clear()
+            await self._hold()
+            self._verified = True
+            return True
+        self._store.known_generation = generation
+        for producer, mark in (await self._store.marks(list(self._acknowledged))).items():
+            if mark < self._acknowledged[producer]:
+                await self._rewind(producer, mark)
+        self._verified = True
+        return False
+
+    async def _resume(self) -> None:
+        """Where a former process left off; the rows before say what Redis should have."""
+        saved = await asyncio.to_thread(self._journal.meta, _CURSOR)
+        if saved is None:
+            return
+        document = orjson.loads(saved)
+        self._generation = document["generation"]
+        self._cursor = min(document["row"], self._journal.last_row())
+        for row in await asyncio.to_thread(self._journal.after, max(self._cursor - BATCH, 0), BATCH):
+            if row.row <= self._cursor:
+                self._acknowledged[row.producer] = max(self._acknowledged.get(row.producer, 0), row.sequence)
+
+    async def _rewind(self, producer: str, mark: int) -> None:
+        """Back to the producer's first row after `mark`. A row missing from the journal is a hole, and passed over."""
+        self._count("rewind", 1)
+        self._acknowledged[producer] = mark
+        first = await asyncio.to_thread(self._journal.first_after, producer, mark)
+        if first is None:
+            self._hole(producer, mark, None)
+            return
+        for row in await asyncio.to_thread(self._journal.after, first - 1, 1):
+            if self._previous(row) > mark:
+                self._hole(producer, mark, row.sequence)
+                self._holes.add((producer, row.sequence))
+        self._cursor = min(self._cursor, first - 1)
+        await self._hold()
+
+    def _hole(self, producer: str, mark: int, sequence: int | None) -> None:
+        log.error(
+            "facts are lost: neither Redis nor the journal has them", producer=producer, after=mark, until=sequence
+        )
+        self._count("facts_lost", 1)
+
+    async def _hold(self) -> None:
+        """Hold back the replica's mark before anything is applied again, so that no old deadline fires meanwhile."""
+        rows = await asyncio.to_thread(self._journal.after, self._cursor, BATCH)
+        if rows:
+            mark_ms = min(_begun_ms(row) for row in rows)
+            await self._store.heartbeat(self._journal.id, mark_ms, mark_ms)
+
+    # -- housekeeping ------------------------------------------------------------------------------------------
+
+    async def _keep_house(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._saved_at >= SAVE_SECONDS:
+            self._saved_at = now
+            await self._save()
+        if now - self._pruned_at >= PRUNE_SECONDS:
+            self._pruned_at = now
+            await asyncio.to_thread(self._journal.prune, self._cursor)
+
+    async def _save(self) -> None:
+        """Remember the cursor. An old one costs only repetitions, so it is saved now and then."""
+        document = orjson.dumps({"row": self._cursor, "generation": self._generation}).decode()
+        if document != self._saved:
+            self._saved = document
+            await asyncio.to_thread(self._journal.set_meta, _CURSOR, document)
+
+
+def _fact(row: Row) -> Fact:
+    if row.kind == "observation":
+        return observer_observation.from_json(row.body)
+    return intake_signal.from_json(row.body)
+
+
+def _begun_ms(row: Row) -> int:
+    """When the fact began: an exchange keeps its session alive from its first byte on."""
+    if row.kind != "observation":
+        return row.at_ms
+    try:
+        return min(int(orjson.loads(row.body)["started_ms"]), row.at_ms)
+    except (ValueError, KeyError, TypeError):
+        return row.at_ms

@@ -1,0 +1,99 @@
+"""Why a session was, or was not, charged: sentences for a person who got an invoice. Pure.
+
+The sidecar knows facts, not prices, so the last sentence says what the plan decides on, never an amount.
+"""
+
+from __future__ import annotations
+
+from sidecar.sessions.states import State
+from sidecar.sessions.view import SessionView, rfc3339
+
+MINUTE_MS = 60_000
+HOUR_MS = 3_600_000
+
+
+def explain(session: SessionView) -> list[str]:
+    """Plain sentences, in the order in which a person would ask."""
+    sentences = [_what(session), _state(session)]
+    sentences += _evidence(session)
+    sentences += _flags(session)
+    sentences.append(_charge(session))
+    return sentences
+
+
+def _what(session: SessionView) -> str:
+    conversation = f"conversation {session.conversation}" if session.conversation else "a conversation without an id"
+    customer = f"customer {session.customer}" if session.customer else "no customer that could be found"
+    return (
+        f"The session of {conversation}, for {customer}, began at {rfc3339(session.started_ms)}: "
+        f"{_count(session.turns, 'user message')}, {_count(session.llm_calls, 'model call')}, "
+        f"{_count(session.tool_calls, 'tool call')}."
+    )
+
+
+def _state(session: SessionView) -> str:
+    reason = f" ({session.reason})" if session.reason else ""
+    at = rfc3339(session.finalized_ms) if session.finalized_ms else ""
+    minutes = f"{session.terms.timeout_ms / MINUTE_MS:g}"
+    match session.state:
+        case State.AI_HANDLING:
+            return (
+                f"It is open: nothing has resolved or escalated it. Without activity it ends at "
+                f"{rfc3339(session.deadline_ms)}, {minutes} minutes after the last."
+            )
+        case State.RESOLVED_PENDING:
+            return f"It is resolved{reason} and settles at {rfc3339(session.deadline_ms)} unless that is taken back."
+        case State.ESCALATED_TO_HUMAN | State.NOT_BILLABLE:
+            return f"It was escalated to a human{reason}, first posted at {at}; escalation wins over any resolution."
+        case State.RESOLVED if session.confirmation == "ASSUMED":
+            return (
+                f"It ended at {at} after {minutes} minutes without activity; "
+                "the plan takes silence for a resolution (ASSUMED)."
+            )
+        case State.RESOLVED:
+            return f"It was resolved as {session.outcome}{reason}, first posted at {at}."
+        case State.INCONCLUSIVE:
+            return f"It ended at {at} after {minutes} minutes without activity: nobody said that it was resolved."
+        case State.REVERSED:
+            return f"It was resolved, and that was taken back{reason}; first posted at {at}."
+
+
+def _evidence(session: SessionView) -> list[str]:
+    sentences = []
+    for item in session.evidence:
+        proof = f", evidence {item.digest}" if item.digest else ""
+        sentences.append(f"At {rfc3339(item.at_ms)} the rule {item.rule} ({item.kind}) matched{proof}.")
+    return sentences
+
+
+def _flags(session: SessionView) -> list[str]:
+    flags = []
+    if not session.complete:
+        consequence = {
+            "NO_CHARGE": "so it is not billable",
+            "HOLD": "so it is held for an operator",
+            "CHARGE": "and is billed all the same",
+        }[session.terms.incomplete_policy]
+        flags.append(f"A part of its traffic could not be copied; by the plan's incomplete_policy {consequence}.")
+    if session.held:
+        flags.append("It is held: an operator decides at the billing API whether it is charged.")
+    if session.shadow:
+        flags.append("It was recorded in shadow mode and is never invoiced.")
+    if session.customer is None:
+        flags.append("Without a customer it is recorded as unattributed and never invoiced.")
+    if session.revision > 0:
+        flags.append(f"It was posted {session.revision + 1} times; the last revision replaces the others.")
+    return flags
+
+
+def _charge(session: SessionView) -> str:
+    if session.is_open:
+        return "Nothing has been posted, so nothing has been charged yet."
+    plan = f"plan {session.terms.plan} ({session.terms.digest})"
+    if session.state == State.RESOLVED:
+        return f"Posted as {session.outcome}: what it costs is decided by the metrics and charges of {plan}."
+    return f"Posted as {session.state}: it costs something only if a metric of {plan} counts this."
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

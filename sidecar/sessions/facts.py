@@ -1,0 +1,107 @@
+"""Observations and signals as the scripts read them: JSON without nulls, within the scripts' bounds.
+
+An observation: producer, tenant, started_ms, at_ms, keys [{kind, digest}], aliases [digest] (keys, then made), base,
+terms {plan, digest, timeout_ms, …}, touch, complete, aborted, shadow, user_messages, tool_calls, models, llm_calls,
+input_tokens, output_tokens, effects, digests; conversation, customer, api when known.
+A signal: producer, source, id, at_ms, effect; session_id or alias (a digest); claimed_at when given.
+Attributes travel as JSON texts inside the JSON: Lua knows one kind of number and would not give them back unchanged.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from sidecar.intake.signal import Signal
+from sidecar.observer.observation import Observation
+from sidecar.policy.effect import Effect
+from sidecar.policy.terms import Terms
+
+KEYS_MAX = 64
+MESSAGES_MAX = 4096
+CALLS_MAX = 1024
+EFFECTS_MAX = 256
+TOKENS_MAX = 10**12
+
+
+def observation_json(o: Observation) -> bytes:
+    """One observation for apply.lua."""
+    keys = o.keys[:KEYS_MAX]
+    fact: dict[str, Any] = {
+        "producer": o.producer,
+        "tenant": o.tenant,
+        "started_ms": o.started_ms,
+        "at_ms": max(o.at_ms, o.started_ms),
+        "keys": [{"kind": key.kind, "digest": key.digest} for key in keys],
+        "aliases": [key.digest for key in keys + o.made[:KEYS_MAX]],
+        "base": o.base,
+        "terms": _terms(o.terms),
+        "conversation": o.conversation,
+        "customer": o.customer,
+        "api": o.api,
+        "touch": o.touch,
+        # A call that is not looked at might have been an escalation.
+        "complete": o.complete and len(o.tool_calls) <= CALLS_MAX and len(o.effects) <= EFFECTS_MAX,
+        "aborted": o.aborted,
+        "shadow": o.shadow,
+        # A long history is resent in full: the newest messages are the ones that can be new.
+        "user_messages": o.user_messages[-MESSAGES_MAX:],
+        "tool_calls": o.tool_calls[:CALLS_MAX],
+        "models": o.models,
+        "llm_calls": o.llm_calls,
+        "input_tokens": min(o.input_tokens, TOKENS_MAX),
+        "output_tokens": min(o.output_tokens, TOKENS_MAX),
+        "effects": [_effect(effect) for effect in o.effects[:EFFECTS_MAX]],
+        "digests": o.digests,
+    }
+    return orjson.dumps(_without_none(fact))
+
+
+def signal_json(signal: Signal) -> bytes:
+    """One signal for apply.lua."""
+    fact: dict[str, Any] = {
+        "producer": signal.producer,
+        "source": signal.source,
+        "id": signal.id,
+        "at_ms": signal.at_ms,
+        "effect": _effect(signal.effect),
+        "session_id": signal.session_id,
+        "alias": signal.alias.digest if signal.alias else None,
+        "claimed_at": signal.claimed_at,
+    }
+    return orjson.dumps(_without_none(fact))
+
+
+def _terms(terms: Terms) -> dict[str, Any]:
+    return {
+        "plan": terms.plan,
+        "digest": terms.digest,
+        "timeout_ms": terms.timeout_ms,
+        "settle_ms": terms.settle_ms,
+        "reversal_ms": terms.reversal_ms,
+        "inconclusive_policy": terms.inconclusive_policy,
+        "incomplete_policy": terms.incomplete_policy,
+        "on_return": terms.on_return,
+    }
+
+
+def _effect(effect: Effect) -> dict[str, Any]:
+    return _without_none(
+        {
+            "rule": effect.rule,
+            "kind": effect.kind,
+            "event": effect.event,
+            "outcome": effect.outcome,
+            "confirmation": effect.confirmation,
+            "reason": effect.reason,
+            "customer": effect.customer,
+            "attributes": {name: orjson.dumps(value).decode() for name, value in effect.attributes.items()},
+            "call": effect.call,
+            "digest": effect.digest,
+        },
+    )
+
+
+def _without_none(fact: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fact.items() if value is not None}

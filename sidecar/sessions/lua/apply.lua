@@ -1,0 +1,367 @@
+#!lua
+-- apply.lua: applies one observation or signal, all of it or nothing.
+--
+-- KEYS[1]  the tenant's prefix, sidecar:{tenant}
+-- ARGV[1]  observation | signal
+-- ARGV[2]  producer      ARGV[3] sequence      ARGV[4] that producer's preceding sequence (0: none, or given up)
+-- ARGV[5]  most entries in the outbox          ARGV[6] life of the producer's mark, ms
+-- ARGV[7]  the fact as JSON (facts.py says which fields)
+-- ARGV[8]  whose mark need not be asked: the replica's, which applies its own facts in order ('': ask all)
+-- ARGV[9]  the generation that the caller knows ('': none)
+-- returns  {status, mark, session id, state, reason, "session revision state" of each event posted …}
+--   applied    written; mark is now this sequence
+--   duplicate  applied before (by the mark, or by the signal's source and id)
+--   waiting    a signal whose session is not known yet: kept until it is
+--   rewind     Redis is behind, or of another generation: mark is what it has; nothing written
+--   full       the outbox has no room for what this would post; nothing written
+--   refused    the fact cannot be applied, ever (reason); only the mark is written
+
+local kind, producer, sequence, previous = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local outbox_max, mark_ttl, body, own = tonumber(ARGV[5]), ARGV[6], ARGV[7], ARGV[8]
+
+-- The signals that wait under a name by which the session has just become known.
+local function take_waiting(work, name)
+  local list = key('waiting', name)
+  local signals = {}
+  for _, raw in ipairs(redis.call('LRANGE', list, 0, -1)) do
+    work.taken[list] = true
+    table.insert(signals, cjson.decode(raw))
+  end
+  return signals
+end
+
+local function apply_effect(work, session, effect, at, origin)
+  name_customer(work, session, effect.customer)
+  if effect.event then
+    local cause = {
+      rule = effect.rule, kind = effect.kind, event = effect.event, reason = effect.reason, outcome = effect.outcome,
+      confirmation = effect.confirmation, digest = effect.digest, attributes = effect.attributes,
+      what = origin and 'signal' or 'rule', source = origin and origin.source, id = origin and origin.id,
+      claimed_at = origin and origin.claimed_at,
+    }
+    perform(work, session, advance(session, effect.event, at), at, cause)
+    return
+  end
+  if is_open(session) then
+    merge_attributes(work, session, effect.attributes)
+  end
+  note(work, session, { what = origin and 'signal' or 'rule', at = at, rule = effect.rule, kind = effect.kind,
+    digest = effect.digest, source = origin and origin.source, id = origin and origin.id })
+end
+
+-- The sessions that a signal is for: one named by id; else the conversation's newest, and for what takes money back
+-- every one that is open or can still be revised.
+local function targets(work, signal)
+  if signal.session_id then
+    return { find(work, signal.session_id) }
+  end
+  local session = session_of_alias(work, signal.alias)
+  if not session then
+    return {}
+  end
+  local all = siblings(work, session.root)
+  local chosen = {}
+  if signal.effect.event == 'escalate' or signal.effect.event == 'unresolve' then
+    for _, other in ipairs(all) do
+      if is_open(other) or QUESTIONS.window(other, signal.at_ms) == 'open' then
+        table.insert(chosen, other)
+      end
+    end
+  end
+  return #chosen > 0 and chosen or { all[1] or session }
+end
+
+local function apply_signal(work, signal, sessions)
+  for _, session in ipairs(sessions) do
+    fire_due(work, session, signal.at_ms, own)
+    apply_effect(work, session, signal.effect, signal.at_ms, signal)
+  end
+end
+
+-- In the order of arrival, whatever names they waited under: what was taken back stays taken back.
+local function apply_waiting(work, signals, now)
+  for i, signal in ipairs(signals) do
+    signal.place = i
+  end
+  table.sort(signals, function(one, other)
+    return one.at_ms < other.at_ms or (one.at_ms == other.at_ms and one.place < other.place)
+  end)
+  for _, signal in ipairs(signals) do
+    if now - signal.at_ms > LIMITS.waiting_days * DAY then
+      count(work, 'waiting_expired')
+    else
+      apply_signal(work, signal, targets(work, signal))
+      count(work, 'waiting_applied')
+    end
+  end
+end
+
+-- Makes every key of the exchange lead to the session; returns the signals that waited for one of them.
+local function register(work, session, o, opened)
+  local signals = opened and take_waiting(work, session.id) or {}
+  work.registered[session.id] = work.registered[session.id] or {}
+  work.used[session.id] = work.used[session.id] or {}
+  local done = {}
+  for _, digest in ipairs(o.aliases) do
+    local current = not done[digest] and session_of_alias(work, digest)
+    if done[digest] or (current and current.id == session.id) then
+      table.insert(work.used[session.id], digest)
+    elseif current and is_open(current) then
+      count(work, 'keys_of_other_sessions')
+    elseif not current or is_open(session) then
+      work.aliases[digest] = session.id
+      table.insert(work.registered[session.id], digest)
+      for _, signal in ipairs(take_waiting(work, digest)) do
+        table.insert(signals, signal)
+      end
+    end
+    done[digest] = true
+  end
+  return signals
+end
+
+-- The user messages of the exchange that the conversation had not seen, and how many more its set may hold.
+local function unseen_messages(session, o)
+  local room = LIMITS.messages
+  local before = {}
+  if session and #o.user_messages > 0 then
+    room = math.max(room - redis.call('SCARD', key('seen', session.root)), 0)
+    before = known(key('seen', session.root), o.user_messages)
+  end
+  local fresh = {}
+  for _, message in ipairs(o.user_messages) do
+    if not before[message] then
+      before[message] = true
+      table.insert(fresh, message)
+    end
+  end
+  return fresh, room
+end
+
+local function is_return(session, o, fresh)
+  return not o.touch and o.started_ms >= session.finalized and (not o.api or #fresh > 0)
+end
+
+local function locate(work, o)
+  for _, digest in ipairs(o.keys) do
+    local session = session_of_alias(work, digest.digest)
+    if session and digest.kind == 'conversation' then
+      return siblings(work, session.root)[1] or session
+    elseif session then
+      return session
+    end
+  end
+  return nil
+end
+
+local function trail(work, session, o, decision)
+  if decision.action == 'follow' then
+    session.last = math.max(session.last, o.at_ms)
+    change(work, session)
+  end
+  if not o.touch then
+    count(work, 'trailing')
+    note(work, session, { what = 'trailing', at = o.at_ms, api = o.api, digests = o.digests, aborted = o.aborted })
+  end
+end
+
+-- The session that the exchange belongs to, opened if need be. Returns session, opened, trailing.
+local function settle_session(work, o, session, fresh)
+  if not session then
+    if o.touch and #o.keys == 0 then
+      return nil
+    end
+    return open_session(work, o, nil), true, false
+  end
+  if is_open(session) then
+    return session, false, false
+  end
+  local event, at = 'activity', o.at_ms
+  if is_return(session, o, fresh) then
+    event, at = 'return', o.started_ms
+  end
+  local decision = advance(session, event, at)
+  if decision.action ~= 'new_session' then
+    trail(work, session, o, decision)
+    return session, false, true
+  end
+  local cause = { what = 'return', rule = 'on_return', kind = 'return', event = 'return', reason = 'the user came back',
+    digest = o.digests.request }
+  if decision.state ~= session.state then
+    decision.action = 'revise'
+  end
+  perform(work, session, decision, at, cause)
+  return open_session(work, o, session.root), true, false
+end
+
+local function count_exchange(work, session, o, fresh, room)
+  local turns = #fresh
+  if room < turns then
+    turns = math.max(room, math.min(turns, 1))
+    count(work, 'messages_over')
+  end
+  session.turns = session.turns + turns
+  session.llm_calls = session.llm_calls + o.llm_calls
+  session.input_tokens = session.input_tokens + o.input_tokens
+  session.output_tokens = session.output_tokens + o.output_tokens
+  for _, model in ipairs(o.models) do
+    local listed = #session.models >= LIMITS.models
+    for _, other in ipairs(session.models) do
+      listed = listed or other == model
+    end
+    if not listed then
+      table.insert(session.models, model)
+    end
+  end
+  name_customer(work, session, o.customer)
+  session.conversation = session.conversation or o.conversation
+  if not o.complete then
+    session.complete = false
+  end
+  note(work, session, { what = 'exchange', at = o.at_ms, api = o.api, turns = turns, digests = o.digests,
+    aborted = o.aborted, complete = o.complete })
+end
+
+-- Tool calls count, and their effects apply, once per call id in a session. Returns the calls known before.
+local function count_calls(work, session, o, trailing)
+  local all = {}
+  for _, call in ipairs(o.tool_calls) do
+    table.insert(all, call)
+  end
+  local own = #all
+  for _, effect in ipairs(o.effects) do
+    if effect.call ~= '' then
+      table.insert(all, effect.call)
+    end
+  end
+  if own == 0 and #all == 0 then
+    return {}
+  end
+  local before = known(key('calls', session.id), all)
+  local fresh, done = {}, {}
+  for i, call in ipairs(all) do
+    if not before[call] and not done[call] then
+      done[call] = true
+      table.insert(fresh, call)
+      if i <= own and not trailing then
+        session.tool_calls = session.tool_calls + 1
+      end
+    end
+  end
+  local room = math.max(LIMITS.calls - redis.call('SCARD', key('calls', session.id)), 0)
+  if room < #fresh then
+    count(work, 'calls_over', #fresh - room)
+  end
+  work.calls[session.id] = { { members = fresh, room = room } }
+  change(work, session)
+  return before
+end
+
+local function observe(work, o)
+  local session = locate(work, o)
+  if session then
+    fire_due(work, session, o.started_ms, own)
+  end
+  local fresh, room = unseen_messages(session, o)
+  if session and not is_open(session) and is_return(session, o, fresh) then
+    -- A key of an old session in a conversation that has gone on since: what is new belongs to the newest.
+    session = siblings(work, session.root)[1] or session
+    fire_due(work, session, o.started_ms, own)
+  end
+  if not o.complete then
+    count(work, 'incomplete')
+  end
+  local opened, trailing
+  session, opened, trailing = settle_session(work, o, session, fresh)
+  if not session then
+    return nil
+  end
+  if #fresh > 0 and not o.touch then
+    work.seen[session.root] = { { members = fresh, room = room } }
+    change(work, session)
+  end
+  if not trailing then
+    perform(work, session, advance(session, 'activity', o.at_ms), o.at_ms, {})
+    session.last = math.max(session.last, o.at_ms)
+    session.started = math.min(session.started, o.started_ms)
+    if not o.touch then
+      count_exchange(work, session, o, fresh, room)
+    end
+  end
+  local before = o.touch and {} or count_calls(work, session, o, trailing)
+  local signals = register(work, session, o, opened)
+  if #work.registered[session.id] > 0 then
+    change(work, session)
+  end
+  apply_waiting(work, signals, o.at_ms)
+  for _, effect in ipairs(o.effects) do
+    if not before[effect.call] then
+      apply_effect(work, session, effect, o.at_ms)
+    end
+  end
+  return session
+end
+
+-- The whole of one signal: {status, session}.
+local function receive(work, signal)
+  local name = key('signal', redis.sha1hex(#signal.source .. ':' .. signal.source .. signal.id))
+  work.signal = name
+  if redis.call('EXISTS', name) == 1 then
+    count(work, 'signals_duplicate')
+    return 'duplicate', nil
+  end
+  local sessions = targets(work, signal)
+  if #sessions > 0 then
+    apply_signal(work, signal, sessions)
+    return 'applied', sessions[1]
+  end
+  local list = key('waiting', signal.session_id or signal.alias)
+  if redis.call('LLEN', list) >= LIMITS.waiting then
+    error('too many signals wait for this session', 0)
+  end
+  table.insert(work.waiting, { name = list, body = body })
+  count(work, 'signals_waiting')
+  return 'waiting', nil
+end
+
+local function decide(work)
+  local fact = cjson.decode(body)
+  local status, session = 'applied', nil
+  if kind == 'observation' then
+    session = observe(work, fact)
+  else
+    status, session = receive(work, fact)
+  end
+  settle_at_once(work)
+  return { status, session }
+end
+
+local mark_name = key('applied', producer)
+local mark = tonumber(redis.call('GET', mark_name) or '0')
+if sequence <= mark then
+  return { 'duplicate', int(mark), '', '', '' }
+end
+-- In new data even a producer's first fact is too early: what its journal had before it has to come first.
+local forgotten = ARGV[9] ~= '' and redis.call('GET', key('generation')) ~= ARGV[9]
+if previous > mark or forgotten then
+  return { 'rewind', int(mark), '', '', '' }
+end
+
+local work = new_work()
+local ok, result = pcall(decide, work)
+if not ok then
+  local reason = type(result) == 'table' and result.err or tostring(result)
+  redis.call('HINCRBY', key('counters'), 'refused', 1)
+  redis.call('SET', mark_name, int(sequence), 'PX', mark_ttl)
+  return { 'refused', int(sequence), '', '', reason }
+end
+if not fits(work, outbox_max) then
+  return { 'full', int(mark), '', '', '' }
+end
+commit(work)
+if work.signal then
+  redis.call('SET', work.signal, producer .. ':' .. int(sequence), 'PX', int(LIMITS.signal_days * DAY), 'NX')
+end
+redis.call('SET', mark_name, int(sequence), 'PX', mark_ttl)
+local session = result[2]
+return { result[1], int(sequence), session and session.id or '', session and session.state or '', '', unpack(told(work)) }

@@ -1,0 +1,56 @@
+#!lua flags=allow-oom
+-- heartbeat.lua: a producer says that it lives and up to when all that it knows of is applied.
+--
+-- KEYS[1]  the tenant's prefix
+-- ARGV[1]  beat | hold | leave | prune
+--   beat:  ARGV[2] generation proposed, ARGV[3] producer, ARGV[4] its mark (event time, ms), ARGV[5] its clock (ms),
+--          ARGV[6] copies it dropped so far (-1: not known), ARGV[7] the generation that it knows ('': none)
+--   hold:  ARGV[2…] pairs producer, clock: not heard of in this data yet, and to be waited for from its beginning on
+--   leave: ARGV[2…] producers that shut down cleanly: nobody waits for them any more
+--   prune: ARGV[2…] pairs producer, clock at which it was seen to stand still
+-- returns  beat: {generation, producer, clock, …} of all live producers; else {number changed}
+-- A new generation means that the data was lost (FLUSHALL). Who knows the former one has everything yet to apply again,
+-- whatever it believes: its mark is 0.
+
+local verb = ARGV[1]
+
+if verb == 'beat' then
+  redis.call('SET', key('generation'), ARGV[2], 'NX')
+  if tonumber(ARGV[6]) >= 0 then
+    redis.call('HSET', key('dropped'), ARGV[3], ARGV[6])
+  end
+  local generation = redis.call('GET', key('generation'))
+  local current = ARGV[7] == '' or ARGV[7] == generation
+  redis.call('HSET', key('marks'), ARGV[3], current and ARGV[4] or '0')
+  redis.call('HSET', key('beats'), ARGV[3], ARGV[5])
+  return { generation, unpack(redis.call('HGETALL', key('beats'))) }
+end
+
+if verb == 'hold' then
+  local held = 0
+  for i = 2, #ARGV, 2 do
+    held = held + redis.call('HSETNX', key('marks'), ARGV[i], '0')
+    redis.call('HSETNX', key('beats'), ARGV[i], ARGV[i + 1])
+  end
+  return { held }
+end
+
+local removed = 0
+local function remove(producer)
+  removed = removed + redis.call('HDEL', key('marks'), producer)
+  redis.call('HDEL', key('beats'), producer)
+end
+
+if verb == 'leave' then
+  for i = 2, #ARGV do
+    remove(ARGV[i])
+  end
+else
+  for i = 2, #ARGV, 2 do
+    if redis.call('HGET', key('beats'), ARGV[i]) == ARGV[i + 1] then
+      remove(ARGV[i])
+      redis.call('HINCRBY', key('counters'), 'producers_pruned', 1)
+    end
+  end
+end
+return { removed }

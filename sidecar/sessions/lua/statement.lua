@@ -1,0 +1,38 @@
+#!lua flags=allow-oom
+-- statement.lua: once an hour, one statement of the tenant's counters goes into the outbox, whichever replica asks first.
+--
+-- KEYS[1]  the tenant's prefix
+-- ARGV[1]  the hour, as 2026-11-22T10      ARGV[2] its time, Unix ms      ARGV[3] tenant
+-- ARGV[4]  most entries in the outbox
+-- returns  1 when this call made the statement, else 0; there is nothing to state before the first session
+
+local name = key('statement', ARGV[1])
+if redis.call('EXISTS', name) == 1 or redis.call('XLEN', key('outbox')) >= tonumber(ARGV[4]) then
+  return 0
+end
+local counters = { opened = 0, open = 0 }
+local finalized = {}
+local raw = redis.call('HGETALL', key('counters'))
+for i = 1, #raw, 2 do
+  local state = string.match(raw[i], '^finalized:(.+)$')
+  if state then
+    finalized[state] = tonumber(raw[i + 1])
+  else
+    counters[raw[i]] = tonumber(raw[i + 1])
+  end
+end
+if counters.opened == 0 then
+  return 0
+end
+local dropped = 0
+for _, total in ipairs(redis.call('HVALS', key('dropped'))) do
+  dropped = dropped + tonumber(total)
+end
+local body = cjson.encode({
+  v = 1, tenant = ARGV[3], hour = ARGV[1], time_ms = tonumber(ARGV[2]),
+  generation = redis.call('GET', key('generation')) or '', counters = counters, finalized = finalized,
+  dropped = dropped,
+})
+redis.call('XADD', key('outbox'), '*', 'kind', 'statement', 'body', body)
+redis.call('SET', name, '1', 'PX', int(2 * DAY))
+return 1

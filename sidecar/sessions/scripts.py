@@ -1,0 +1,53 @@
+"""The Lua scripts as Redis gets them: the state table and the bounds as Lua literals, the library, then the script.
+
+A script's own `#!lua flags=…` line has to stand first; everything else is put together here, once per process.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+
+from sidecar.sessions.states import lua_literal, lua_tables
+
+# What bounds one session, one conversation, one tenant. What is over is counted (Store.counters).
+LIMITS = {
+    "aliases": 256,  # per session: the first 8 and the newest
+    "aliases_first": 8,
+    "attributes": 32,
+    "calls": 4096,  # tool-call digests per session
+    "evidence": 32,
+    "messages": 4096,  # user-message digests per conversation
+    "models": 16,
+    "number_days": 400,  # a conversation that comes back within these never gets an old session's id
+    "recent": 100_000,
+    "siblings": 64,  # sessions of one conversation that a signal can reach
+    "signal_days": 35,  # a signal's (source, id) is remembered
+    "timeline_first": 20,
+    "timeline_last": 100,
+    "waiting": 64,  # signals per unknown alias
+    "waiting_days": 7,
+}
+
+_LIBRARY = ("machine", "work", "session")
+
+
+@cache
+def library() -> str:
+    """What stands before every script: TABLE, TIMERS, OUTCOMES, LIMITS and the functions."""
+    texts = "\n".join(_text(name) for name in _LIBRARY)
+    return f"{lua_tables()}local LIMITS = {lua_literal(LIMITS)}\n{texts}\n"
+
+
+@cache
+def script(name: str) -> str:
+    """The full text of `lua/<name>.lua`."""
+    text = _text(name)
+    shebang, _, rest = text.partition("\n")
+    if not shebang.startswith("#!"):
+        raise ValueError(f"{name}.lua must begin with #!lua and its flags")
+    return f"{shebang}\n{library()}{rest}"
+
+
+def _text(name: str) -> str:
+    return resources.files("sidecar.sessions").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")

@@ -1,0 +1,361 @@
+"""Sessions in Redis: one script call applies one fact; replicas may call in any order, any number of times.
+
+The store is a thin shell around the scripts in lua/ (work.lua lists every key). All keys of a tenant share the hash
+tag {tenant}, so a script is atomic over them on Redis Cluster too. Commands are sent in pipelines, in order; a fact
+that could not be applied makes the producer's following facts answer `rewind`, so nothing can be skipped by accident.
+Needs Redis 7 or Valkey (script flags). The client may be redis-py or valkey-py, asyncio, decoding or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+from redis.exceptions import ResponseError
+
+from sidecar.identity import alias_digest
+from sidecar.intake.signal import Signal
+from sidecar.observer.observation import Observation
+from sidecar.sessions.facts import observation_json, signal_json
+from sidecar.sessions.scripts import LIMITS, script
+from sidecar.sessions.view import SessionView, read_session, rfc3339
+
+Status = Literal["applied", "duplicate", "waiting", "rewind", "full", "refused", "error"]
+Fact = Observation | Signal
+
+HOUR_MS = 3_600_000
+DEAD_LETTERS_MAX = 100_000
+GROUP = "courier"
+_READ_AT_ONCE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """An outcome that went into the outbox."""
+
+    session_id: str
+    revision: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of one fact.
+
+    `applied`, `duplicate`, `waiting` (a signal before its session) and `refused` (it can never be applied; `reason`)
+    are final. `rewind`: Redis is behind, `mark` says where; `full`: the outbox has no room; `error`: Redis said
+    `reason` (out of memory, loading, …). After these three the fact has to come again.
+    """
+
+    status: Status
+    mark: int = 0
+    session_id: str = ""
+    state: str = ""
+    reason: str = ""
+    events: tuple[Posted, ...] = ()
+
+    @property
+    def final(self) -> bool:
+        """Whether the fact need not come again."""
+        return self.status in {"applied", "duplicate", "waiting", "refused"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """The answer to a heartbeat: `generation` changes when Redis lost its data; `beats` by live producer."""
+
+    generation: str
+    beats: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """`fired` sessions; `more` are due; `full`: the outbox had no room."""
+
+    fired: int
+    more: bool
+    full: bool
+    events: tuple[Posted, ...]
+
+
+# Inside the class, `list` is the method.
+AppliedFacts = list[Applied]
+Views = list[SessionView]
+Letters = list[dict[str, Any]]
+Answers = list[Any]
+
+
+class Store:
+    """One tenant's sessions. `outbox_max` bounds undelivered outcomes; marks live a day longer than the journals."""
+
+    def __init__(
+        self,
+        redis: Any,
+        tenant: str,
+        *,
+        outbox_max: int = 1_000_000,
+        journal_hours: float = 168,
+    ) -> None:
+        if "{" in tenant or "}" in tenant:
+            raise ValueError("a tenant's name cannot contain { or }: it is a Redis hash tag")
+        self.redis = redis
+        self.tenant = tenant
+        self.prefix = f"sidecar:{{{tenant}}}"
+        self.outbox_max = outbox_max
+        self._mark_ttl_ms = int(journal_hours * HOUR_MS) + 24 * HOUR_MS
+        self.pending_ms: Callable[[], int | None] | None = None  # set by the applier
+        self.known_generation = ""  # of the data that the applier has brought up to date
+        self._live: dict[str, str] = {}  # the last heartbeat of every producer alive in that generation
+        self._beating = asyncio.Lock()
+        self._digests: dict[str, str] = {}
+
+    def key(self, *parts: str) -> str:
+        """A key's full name; work.lua lists them."""
+        return ":".join((self.prefix, *parts))
+
+    # -- facts ---------------------------------------------------------------------------------------------------
+
+    async def apply_many(self, operations: Sequence[tuple[Fact, int]], *, own: str = "") -> AppliedFacts:
+        """Apply (fact, its producer's preceding sequence) in order; one answer each.
+
+        `own` names the replica's own live mark (see `heartbeat`), which its own facts, applied in the journal's order,
+        need not wait for: so a replay of the journal decides as the live run did, wherever the mark stood then.
+        Raises redis.exceptions.RedisError or OSError when Redis does not answer: any of the facts may have been
+        applied then, and sending them again is harmless.
+        """
+        calls = [self._arguments(fact, previous, own) for fact, previous in operations]
+        answers = await self._run_many("apply", calls)
+        return [_applied(answer) for answer in answers]
+
+    def _arguments(self, fact: Fact, previous: int, own: str) -> Sequence[bytes | str | int]:
+        if isinstance(fact, Observation):
+            kind, body = "observation", observation_json(fact)
+        else:
+            kind, body = "signal", signal_json(fact)
+        bounds = (self.outbox_max, self._mark_ttl_ms)
+        return [kind, fact.producer, fact.sequence, previous, *bounds, body, own, self.known_generation]
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    async def heartbeat(self, producer: str, mark_ms: int, now_ms: int, *, dropped: int = -1) -> Pulse:
+        """Say that `producer` lives and that all it knows of up to `mark_ms` (event time) is applied.
+
+        `dropped` is how many copies it dropped so far, for the statements; -1 when not known. What the applier still
+        has to apply (`pending_ms`) is looked at last, so that a replay that began meanwhile is never overtaken.
+        """
+        async with self._beating:
+            if self.pending_ms is not None and (pending := self.pending_ms()) is not None:
+                mark_ms = min(mark_ms, pending)
+            beat = (uuid.uuid4().hex, producer, mark_ms, now_ms, dropped, self.known_generation)
+            answer = await self._run("heartbeat", ["beat", *beat])
+        texts = [_text(part) for part in answer]
+        pulse = Pulse(texts[0], dict(zip(texts[1::2], texts[2::2], strict=True)))
+        if pulse.generation == self.known_generation:
+            self._live = pulse.beats
+        return pulse
+
+    async def hold_others(self, own: str) -> None:
+        """The data is new: wait for every producer that lived before its loss, until it is heard of or presumed dead.
+
+        Their journals hold what moved deadlines that a replay of our own alone would fire.
+        """
+        others = [part for name, beat in self._live.items() if name != own for part in (name, beat)]
+        if others:
+            await self._run("heartbeat", ["hold", *others])
+
+    async def beats(self) -> dict[str, str]:
+        """The last heartbeat of every live producer."""
+        raw = await self.redis.hgetall(self.key("beats"))
+        return {_text(name): _text(value) for name, value in raw.items()}
+
+    async def leave(self, *producers: str) -> None:
+        """A clean shutdown: nobody waits for these any more."""
+        await self._run("heartbeat", ["leave", *producers])
+
+    async def prune(self, still: Mapping[str, str]) -> int:
+        """Presume producers dead whose heartbeat still is the one given; returns how many were."""
+        if not still:
+            return 0
+        pairs = [part for pair in still.items() for part in pair]
+        return int((await self._run("heartbeat", ["prune", *pairs]))[0])
+
+    async def sweep(self, limit: int = 100) -> Swept:
+        """Fire up to `limit` deadlines that every live producer has come past."""
+        answer = await self._run("sweep", [limit, self.outbox_max])
+        return Swept(int(answer[0]), bool(answer[1]), bool(answer[2]), _posted(answer[4:]))
+
+    async def statement(self, now_ms: int) -> bool:
+        """Put this hour's statement into the outbox unless some replica did; True when this call did."""
+        hour_ms = now_ms - now_ms % HOUR_MS
+        answer = await self._run("statement", [rfc3339(hour_ms)[:13], hour_ms, self.tenant, self.outbox_max])
+        return bool(answer)
+
+    # -- views ---------------------------------------------------------------------------------------------------
+
+    async def session(self, session_id: str) -> SessionView | None:
+        """One session with its timeline."""
+        raw = await self.redis.get(self.key("session", session_id))
+        if raw is None:
+            return None
+        timeline = await self.redis.lrange(self.key("timeline", session_id), 0, -1)
+        return read_session(raw, timeline)
+
+    async def by_alias(self, kind: str, value: str) -> SessionView | None:
+        """The session that an id leads to; for a conversation's id its newest."""
+        found = await self.redis.get(self.key("alias", alias_digest(self.tenant, kind, value)))
+        return await self.session(_text(found)) if found is not None else None
+
+    async def list(self, limit: int = 100, state: str | None = None) -> Views:
+        """The latest sessions, newest first, without timelines; only those in `state` when one is named."""
+        found: Views = []
+        for first in range(0, LIMITS["recent"], _READ_AT_ONCE):
+            ids = await self.redis.zrevrange(self.key("recent"), first, first + _READ_AT_ONCE - 1)
+            if not ids:
+                break
+            raws = await self.redis.mget([self.key("session", _text(session_id)) for session_id in ids])
+            views = [read_session(raw) for raw in raws if raw is not None]
+            found += [view for view in views if state is None or view.state == state]
+            if len(found) >= limit:
+                break
+        return found[:limit]
+
+    async def counters(self) -> dict[str, int]:
+        """What the scripts count: opened, open, finalized:STATE, revised, trailing, incomplete, refused, …"""
+        raw = await self.redis.hgetall(self.key("counters"))
+        return {_text(name): int(value) for name, value in raw.items()}
+
+    # -- the deployment ------------------------------------------------------------------------------------------
+
+    async def hash_key(self, proposal: str) -> str:
+        """The deployment's hash key: the one in Redis, or `proposal`, which is then kept there."""
+        kept = await self.redis.set(self.key("hash-key"), proposal, nx=True, get=True)
+        return proposal if kept is None else _text(kept)
+
+    async def generation(self) -> str:
+        """Named when the data is new: another name than before means that Redis lost what it had."""
+        proposal = uuid.uuid4().hex
+        kept = await self.redis.set(self.key("generation"), proposal, nx=True, get=True)
+        return proposal if kept is None else _text(kept)
+
+    async def marks(self, producers: Sequence[str]) -> dict[str, int]:
+        """The last applied sequence of each; 0 when none is known. Keeps those that are asked for alive."""
+        pipeline = self.redis.pipeline(transaction=False)
+        for producer in producers:
+            pipeline.getex(self.key("applied", producer), px=self._mark_ttl_ms)
+        found = await pipeline.execute() if producers else []
+        return {producer: int(mark or 0) for producer, mark in zip(producers, found, strict=True)}
+
+    # -- outbox and dead letters ---------------------------------------------------------------------------------
+
+    async def outbox_length(self) -> int:
+        """Outcomes not delivered yet."""
+        return int(await self.redis.xlen(self.key("outbox")))
+
+    async def bury(self, entry: str, reason: str) -> bool:
+        """Move an outbox entry to the dead letters; False when these have no room (it stays in the outbox)."""
+        return int(await self._run("letters", ["bury", entry, GROUP, reason[:500], DEAD_LETTERS_MAX])) >= 0
+
+    async def dead_letters(self, limit: int = 100) -> Letters:
+        """Refused events, oldest first: {"id", "kind", "reason", "body"}."""
+        letters: Letters = []
+        for entry, raw in await self.redis.xrange(self.key("dead"), count=limit):
+            fields = {_text(name): _text(value) for name, value in raw.items()}
+            letters.append(
+                {
+                    "id": _text(entry),
+                    "kind": fields.get("kind", ""),
+                    "reason": fields["why"],
+                    "body": _document(fields.get("body", "")),
+                },
+            )
+        return letters
+
+    async def redeliver(self) -> int:
+        """Move the dead letters back into the outbox, as far as it has room; returns how many."""
+        total = 0
+        # Those there now: one refused again meanwhile must not make this go on for ever.
+        left = int(await self.redis.xlen(self.key("dead")))
+        while left > 0:
+            moved = int(await self._run("letters", ["revive", self.outbox_max, min(left, _READ_AT_ONCE)]))
+            if moved == 0:
+                break
+            total += moved
+            left -= moved
+        return total
+
+    # -- scripts -------------------------------------------------------------------------------------------------
+
+    async def _run(self, name: str, arguments: Sequence[bytes | str | int]) -> Any:
+        answer = (await self._run_many(name, [arguments]))[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def _run_many(self, name: str, calls: Sequence[Sequence[bytes | str | int]]) -> Answers:
+        """Answers in order; an error answer of Redis is returned as the exception, in its place."""
+        if not calls:
+            return []
+        digest = self._digest(name)
+        answers = await self._send(digest, calls)
+        missing = next((i for i, answer in enumerate(answers) if _is_noscript(answer)), None)
+        if missing is not None:
+            await self.redis.script_load(script(name))
+            answers[missing:] = await self._send(digest, calls[missing:])
+        return answers
+
+    async def _send(self, digest: str, calls: Sequence[Sequence[bytes | str | int]]) -> Answers:
+        pipeline = self.redis.pipeline(transaction=False)
+        for arguments in calls:
+            # By its name: the method is barred in the pipelines of a cluster client, where one slot is what we use.
+            pipeline.execute_command("EVALSHA", digest, 1, self.prefix, *arguments)
+        return list(await pipeline.execute(raise_on_error=False))
+
+    def _digest(self, name: str) -> str:
+        if name not in self._digests:
+            text = script(name).encode()
+            self._digests[name] = hashlib.sha1(text, usedforsecurity=False).hexdigest()
+        return self._digests[name]
+
+
+def _is_noscript(answer: Any) -> bool:
+    return isinstance(answer, Exception) and (
+        type(answer).__name__ == "NoScriptError" or str(answer).startswith("NOSCRIPT")
+    )
+
+
+def _applied(answer: Any) -> Applied:
+    if isinstance(answer, Exception):
+        if isinstance(answer, ResponseError) or type(answer).__module__.partition(".")[0] in {"redis", "valkey"}:
+            return Applied("error", reason=str(answer))
+        raise answer
+    status: Status = _text(answer[0])  # type: ignore[assignment]
+    return Applied(
+        status,
+        int(answer[1]),
+        _text(answer[2]),
+        _text(answer[3]),
+        _text(answer[4]),
+        _posted(answer[5:]),
+    )
+
+
+def _posted(lines: Sequence[bytes | str]) -> tuple[Posted, ...]:
+    parts = [_text(line).split(" ") for line in lines]
+    return tuple(Posted(session, int(revision), state) for session, revision, state in parts)
+
+
+def _document(text: str) -> Any:
+    """An entry that could not be read is shown as the text that it is."""
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        return text
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

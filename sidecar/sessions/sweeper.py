@@ -1,0 +1,109 @@
+"""Fires deadlines, presumes silent producers dead, and makes the hourly statement. Any number of replicas may sweep:
+the script checks and fires in one step.
+
+A producer is presumed dead only when this very sweeper has watched its heartbeat stand still for 15 minutes on its own
+monotonic clock. An outage of Redis restarts the watch: during it nobody could beat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+
+import structlog
+from redis.exceptions import RedisError
+
+from sidecar.sessions.store import HOUR_MS, Store
+from sidecar.tasks import told_to_stop
+
+SWEEP_SECONDS = 0.5
+WATCH_SECONDS = 5.0
+PATIENCE_SECONDS = 15 * 60.0
+BACKOFF_SECONDS_MAX = 10.0
+
+log = structlog.get_logger(__name__)
+
+
+class Watch:
+    """Since when each heartbeat has stood still, as far as this process saw it. Times are seconds of one clock."""
+
+    def __init__(self, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        self._patience = patience_seconds
+        self._seen: dict[str, tuple[str, float]] = {}
+
+    def look(self, beats: Mapping[str, str], now: float) -> dict[str, str]:
+        """Take in the beats of now; returns those that have stood still for long enough to be dead."""
+        self._seen = {
+            name: self._seen[name] if self._seen.get(name, ("", 0.0))[0] == beat else (beat, now)
+            for name, beat in beats.items()
+        }
+        return {name: beat for name, (beat, since) in self._seen.items() if now - since >= self._patience}
+
+    def restart(self) -> None:
+        """Redis was away: what stood still meanwhile proves nothing."""
+        self._seen.clear()
+
+
+class Sweeper:
+    """Sweeps `store` until cancelled. `clock_ms` is the wall clock, for the statement's hour alone."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        count: Callable[[str, int], None] = lambda _event, _n: None,
+        patience_seconds: float = PATIENCE_SECONDS,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._count = count
+        self._watch = Watch(patience_seconds)
+        self._clock_ms = clock_ms
+        self._monotonic = monotonic
+        self._watched_at = float("-inf")
+        self._stated_hour = 0
+
+    async def run(self) -> None:
+        """Until cancelled; errors of Redis are waited out."""
+        failures = 0
+        while not told_to_stop():
+            try:
+                more = await self.step()
+                failures = 0
+            except (RedisError, OSError, TimeoutError) as error:
+                self._watch.restart()
+                failures += 1
+                self._count("sweep_failed", 1)
+                if failures == 1:
+                    log.warning("deadlines wait", reason=repr(error))
+                pause = min(SWEEP_SECONDS * 2 ** min(failures, 8), BACKOFF_SECONDS_MAX)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  jitter
+                continue
+            await asyncio.sleep(0 if more else SWEEP_SECONDS)
+
+    async def step(self) -> bool:
+        """One sweep; True when more deadlines are due."""
+        swept = await self._store.sweep()
+        if swept.fired:
+            self._count("sessions_timed_out", swept.fired)
+        if swept.full:
+            self._count("sweep_outbox_full", 1)
+        now = self._monotonic()
+        if now - self._watched_at >= WATCH_SECONDS:
+            self._watched_at = now
+            await self._look(now)
+        return swept.more
+
+    async def _look(self, now: float) -> None:
+        still = self._watch.look(await self._store.beats(), now)
+        pruned = await self._store.prune(still)
+        if pruned:
+            log.warning("producers presumed dead; nobody waits for them any more", producers=sorted(still))
+            self._count("producers_pruned", pruned)
+        now_ms = self._clock_ms()
+        if now_ms // HOUR_MS != self._stated_hour and await self._store.outbox_length() < self._store.outbox_max:
+            await self._store.statement(now_ms)
+            self._stated_hour = now_ms // HOUR_MS

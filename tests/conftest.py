@@ -1,0 +1,26 @@
+"""Processes for the tests of the whole."""
+
+import pytest
+from harness import FakeLLM, Sidecar
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory):
+    server = FakeLLM(tmp_path_factory.mktemp("llm"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def sidecar(tmp_path, llm):
+    """A factory of sidecars; all are closed at the end."""
+    made = []
+
+    def make(**environ):
+        sidecar = Sidecar(tmp_path / f"sidecar-{len(made)}", **({"UPSTREAM": llm.url} | environ))
+        made.append(sidecar)
+        return sidecar
+
+    yield make
+    for one in made:
+        one.close()

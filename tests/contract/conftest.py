@@ -1,0 +1,82 @@
+"""A real embedded server for every contract test: one per module, emptied before each test, killable."""
+
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis as redis_client
+
+from sidecar.embedded.redis import server_argv
+
+
+class RedisServer:
+    """The embedded server on a Unix socket in a directory of its own. `kill()` is kill -9; data stays for `start()`."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="sidecar-redis-"))
+        self.socket = self.folder / "redis.sock"
+        self.url = f"unix://{self.socket}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            server_argv(self.folder, self.socket), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self.wait_ready()
+
+    def wait_ready(self, patience_s: float = 30.0) -> None:
+        deadline = time.monotonic() + patience_s
+        while True:
+            assert self.process is not None
+            assert self.process.poll() is None, f"the server exited with {self.process.returncode}"
+            try:
+                with redis_client.Redis(unix_socket_path=str(self.socket)) as client:
+                    client.ping()
+            except (redis_client.ConnectionError, redis_client.BusyLoadingError):
+                assert time.monotonic() < deadline, "the embedded server does not answer"
+                time.sleep(0.01)
+            else:
+                return
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
+    def flush(self) -> None:
+        with redis_client.Redis(unix_socket_path=str(self.socket)) as client:
+            client.config_set("maxmemory", 0)
+            client.flushall()
+
+    def close(self) -> None:
+        if self.process is not None:
+            self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def _redis_process() -> Iterator[RedisServer]:
+    server = RedisServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def redis_server(_redis_process: RedisServer) -> RedisServer:
+    """The session's server, running and empty."""
+    if _redis_process.process is None:
+        _redis_process.start()
+    _redis_process.flush()
+    return _redis_process

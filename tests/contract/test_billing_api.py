@@ -1,0 +1,396 @@
+"""The billing API over real HTTP, on a real SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from aiohttp import web
+
+from sidecar.billing.api.server import application
+from sidecar.billing.ledger.catalog import DEFAULT_PLAN
+from sidecar.billing.ledger.database import Database, sqlite_url
+from sidecar.billing.service import Billing
+from sidecar.policy.loading import builtin_plan
+
+PLANS = Path(__file__).parents[2] / "examples" / "plans"
+ONE, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
+NOW_US = 1_795_341_600_000_000  # 2026-11-22T10:00:00Z
+
+
+class Clock:
+    """Time as the tests set it, in microseconds."""
+
+    def __init__(self) -> None:
+        self.now_us = NOW_US
+
+    def __call__(self) -> int:
+        return self.now_us
+
+
+def event(number: int, **changes) -> dict:
+    data = {
+        "session_id": f"ses_{number}", "conversation": f"c-{number}", "tenant": "acme", "outcome": "RESOLVED",
+        "state": "RESOLVED", "confirmation": "CONFIRMED", "escalated_to_human": False, "reason": "tool",
+        "revision": 0, "reverses": None, "held": False, "billable": True, "shadow": False, "turns": 1,
+        "models": ["gpt-4o"], "tokens": {"input": 10, "output": 5}, "complete": True, "attributes": {},
+        "evidence": [{"at": "2026-11-22T10:00:00Z", "rule": "r", "kind": "tool_call", "digest": "hmac-sha256:0"}],
+        **changes.pop("data", {}),
+    }  # fmt: skip
+    return {
+        "specversion": "1.0", "id": f"out_{number}", "source": "sidecar/acme", "type": "sidecar.outcome.v1",
+        "subject": "customer-17", "time": "2026-11-22T10:00:00Z", "datacontenttype": "application/json",
+        "data": data, **changes,
+    }  # fmt: skip
+
+
+@asynccontextmanager
+async def serving(path: Path, token: str | None = None, clock: Clock | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    database = Database(sqlite_url(path))
+    await database.migrate()
+    billing = Billing(database, clock or Clock())
+    await billing.put_plan(DEFAULT_PLAN, builtin_plan())
+    runner = web.AppRunner(application(billing, token), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    base = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        async with httpx.AsyncClient(base_url=base, timeout=30, trust_env=False) as client:
+            yield client
+    finally:
+        await runner.cleanup()
+        await database.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def api(tmp_path: Path, clock: Clock) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(tmp_path / "billing.sqlite3", clock=clock) as client:
+        yield client
+
+
+async def post(api: httpx.AsyncClient, *events: object, kind: str | None = None) -> dict:
+    one = len(events) == 1 and kind is None
+    answer = await api.post(
+        "/v1/outcomes",
+        content=json.dumps(events[0] if one else list(events)),
+        headers={"Content-Type": kind or (ONE if one else BATCH)},
+    )
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def get(api: httpx.AsyncClient, path: str, status: int = 200, **query: str) -> dict:
+    answer = await api.get(path, params=query)
+    assert answer.status_code == status, answer.text
+    if status >= 400:
+        assert answer.headers["content-type"].startswith("application/problem+json")
+        assert answer.json()["status"] == status
+    return answer.json()
+
+
+async def test_outcomes_become_an_invoice_by_the_reference_plan(api: httpx.AsyncClient) -> None:
+    events = [event(n) for n in range(102)]
+    events.append(
+        event(200, data={"outcome": "ESCALATED_TO_HUMAN", "state": "NOT_BILLABLE", "escalated_to_human": True})
+    )
+    events.append(event(201, data={"outcome": "INCONCLUSIVE", "state": "INCONCLUSIVE"}))
+    assert await post(api, *events[:100]) == {"accepted": 100, "duplicates": 0, "rejected": []}
+    assert await post(api, *events[100:]) == {"accepted": 4, "duplicates": 0, "rejected": []}
+    invoice = await get(api, "/v1/customers/customer-17/invoice", period="2026-11")
+    assert invoice["lines"] == [
+        {
+            "charge": "pricing", "metric": "ai_resolution", "quantity": 102, "trial": 0, "free": 100, "billed": 2,
+            "amount": "1.98", "description": "Successful AI Resolutions: 100 free, 2 × 0.99 USD",
+        }
+    ]  # fmt: skip
+    assert (invoice["customer"], invoice["period"], invoice["currency"]) == ("customer-17", "2026-11", "USD")
+    assert (invoice["subtotal"], invoice["credits"], invoice["total"]) == ("1.98", "0.00", "1.98")
+    summary = await get(api, "/v1/summary", period="2026-11")
+    expected = {"sessions": 104, "charged": 2, "free": 100, "escalated": 1, "inconclusive": 1, "revenue": "1.98"}
+    assert expected.items() <= summary.items()
+    assert (await get(api, "/v1/customers/customer-17/invoice", period="2026-10"))["total"] == "0.00"
+
+
+async def test_a_repeated_event_is_a_duplicate_and_a_changed_one_a_conflict(api: httpx.AsyncClient) -> None:
+    assert await post(api, event(1)) == {"accepted": 1, "duplicates": 0, "rejected": []}
+    assert await post(api, event(1)) == {"accepted": 0, "duplicates": 1, "rejected": []}
+    reordered = dict(reversed(list(event(1).items())))
+    assert (await post(api, reordered))["duplicates"] == 1
+    conflict = event(1, subject="somebody-else")
+    assert await post(api, conflict) == {
+        "accepted": 0, "duplicates": 0, "rejected": [{"id": "out_1", "reason": "conflict"}],
+    }  # fmt: skip
+    [stored] = (await get(api, "/v1/outcomes"))["outcomes"]
+    assert stored["customer"] == "customer-17"
+
+
+async def test_every_event_of_a_batch_has_its_own_fate(api: httpx.AsyncClient) -> None:
+    broken = event(3, data={"state": "OPEN"})
+    nameless = {key: value for key, value in event(4).items() if key != "id"}
+    result = await post(api, event(1), event(2), event(1), event(2, time="2026-11-22T11:00:00Z"), broken, nameless, 7)
+    assert (result["accepted"], result["duplicates"]) == (2, 1)
+    reasons = {entry["id"]: entry["reason"] for entry in result["rejected"]}
+    assert len(result["rejected"]) == 4
+    assert reasons["out_2"] == "conflict"
+    assert "data.state" in reasons["out_3"]
+    assert await post(api, kind=BATCH) == {"accepted": 0, "duplicates": 0, "rejected": []}
+    assert (await post(api, broken))["rejected"][0]["id"] == "out_3", "a single one is answered alike"
+
+
+async def test_eight_clients_posting_the_same_hundred_events_make_one_row_each(api: httpx.AsyncClient) -> None:
+    events = [event(n) for n in range(100)]
+
+    async def client(seed: int) -> dict:
+        mine = events[:]
+        random.Random(seed).shuffle(mine)
+        counts = {"accepted": 0, "duplicates": 0, "rejected": 0}
+        for start in range(0, 100, 20):
+            result = await post(api, *mine[start : start + 20])
+            counts["accepted"] += result["accepted"]
+            counts["duplicates"] += result["duplicates"]
+            counts["rejected"] += len(result["rejected"])
+        return counts
+
+    counts = await asyncio.gather(*(client(seed) for seed in range(8)))
+    assert sum(count["accepted"] for count in counts) == 100
+    assert sum(count["duplicates"] for count in counts) == 700
+    assert sum(count["rejected"] for count in counts) == 0
+    assert (await get(api, "/v1/summary", period="2026-11"))["sessions"] == 100
+
+
+async def test_two_processes_on_one_file_agree(tmp_path: Path) -> None:
+    path = tmp_path / "billing.sqlite3"
+    async with serving(path) as one, serving(path) as other:
+        results = await asyncio.gather(*(post(api, event(n)) for n in range(30) for api in (one, other)))
+        assert sum(result["accepted"] for result in results) == 30
+        assert sum(result["duplicates"] for result in results) == 30
+
+
+async def test_unusable_posts(api: httpx.AsyncClient) -> None:
+    async def status(content: bytes, kind: str | None) -> int:
+        answer = await api.post("/v1/outcomes", content=content, headers={"Content-Type": kind} if kind else {})
+        assert answer.headers["content-type"].startswith("application/problem+json")
+        return answer.status_code
+
+    good = json.dumps(event(1)).encode()
+    assert await status(b"{", ONE) == 400
+    assert await status(b"", ONE) == 400
+    assert await status(b"\xff", BATCH) == 400
+    assert await status(b"[" * 50_000, BATCH) == 400
+    assert await status(good, BATCH) == 400
+    assert await status(b"[]", ONE) == 400
+    assert await status(good, "application/json") == 415
+    assert await status(good, None) == 415
+    assert await status(good, f"{ONE}; charset=utf-16") == 415
+    assert await status(json.dumps([event(n) for n in range(101)]).encode(), BATCH) == 413
+    assert await status(b"[" + b" " * (33 << 20) + b"]", BATCH) == 413
+    assert (await get(api, "/v1/outcomes"))["outcomes"] == []
+    answer = await api.post("/v1/outcomes", content=good, headers={"Content-Type": f"{ONE}; charset=UTF-8"})
+    assert answer.json()["accepted"] == 1
+
+
+async def test_a_reversal_that_arrives_before_what_it_reverses(api: httpx.AsyncClient) -> None:
+    metric = "{id: m, aggregation: COUNT, filter_conditions: [{field: outcome, operator: EQUALS, value: RESOLVED}]}"
+    plan = f"rate_plan: {{name: p, metrics: [{metric}], pricing: {{model: PER_UNIT, rate: 0.99}}}}"
+    assert (await api.put("/v1/plans/p", content=plan, headers={"Content-Type": "application/yaml"})).status_code == 201
+    assert (await api.put("/v1/customers/customer-17", json={"plan": "p"})).status_code == 200
+    back = event(
+        2, time="2026-12-01T00:00:00Z",
+        data={"session_id": "ses_1", "outcome": "UNRESOLVED", "state": "REVERSED", "revision": 1, "reverses": "out_1"},
+    )  # fmt: skip
+    await post(api, back)
+    assert (await get(api, "/v1/customers/customer-17/invoice", period="2026-12"))["total"] == "0.00"
+    await post(api, event(1))
+    assert (await get(api, "/v1/customers/customer-17/invoice", period="2026-11"))["total"] == "0.99"
+    december = await get(api, "/v1/customers/customer-17/invoice", period="2026-12")
+    assert (december["credits"], december["total"]) == ("0.99", "-0.99")
+    assert (await get(api, "/v1/summary", period="2026-12"))["reversed"] == 1
+    session = await get(api, "/v1/sessions/ses_1")
+    assert (session["state"], session["revision"]) == ("REVERSED", 1)
+    assert [entry["id"] for entry in session["entries"]] == ["out_1", "out_2"]
+    assert session["evidence"][0]["rule"] == "r"
+    await get(api, "/v1/sessions/ses_unknown", status=404)
+
+
+async def test_statements_are_kept_apart(api: httpx.AsyncClient, tmp_path: Path) -> None:
+    statement = {
+        "specversion": "1.0", "id": "sta_1", "source": "sidecar/acme", "type": "sidecar.statement.v1",
+        "subject": "acme", "time": "2026-11-22T10:00:00Z", "data": {"opened": 5, "open": 1, "finalized": {}},
+    }  # fmt: skip
+    assert (await post(api, statement))["accepted"] == 1
+    assert (await post(api, statement))["duplicates"] == 1
+    assert (await post(api, {**statement, "data": {}}))["rejected"][0]["reason"] == "conflict"
+    assert (await get(api, "/v1/outcomes"))["outcomes"] == []
+    assert (await get(api, "/v1/summary", period="2026-11"))["events"] == 0
+
+
+async def test_pages_of_the_ledger(api: httpx.AsyncClient) -> None:
+    await post(api, *(event(n, subject=f"customer-{n % 2}") for n in range(25)))
+    seen, after = [], None
+    while True:
+        page = await get(api, "/v1/outcomes", limit="10", **({"after": after} if after else {}))
+        seen += [entry["id"] for entry in page["outcomes"]]
+        await post(api, event(100 + len(seen)))  # what arrives meanwhile does not shift the pages
+        after = page["next"]
+        if after is None:
+            break
+    assert seen == [f"out_{n}" for n in reversed(range(25))]
+    only = await get(api, "/v1/outcomes", customer="customer-1", state="RESOLVED")
+    assert {entry["customer"] for entry in only["outcomes"]} == {"customer-1"}
+    assert [entry["id"] for entry in (await get(api, "/v1/outcomes", conversation="c-3"))["outcomes"]] == ["out_3"]
+    for wrong in ({"limit": "0"}, {"limit": "1001"}, {"after": "x"}, {"limit": "²"}):
+        await get(api, "/v1/outcomes", status=400, **wrong)
+
+
+async def test_the_ledger_shows_numbers_as_they_came(api: httpx.AsyncClient) -> None:
+    exact = "0.1000000000000000000000000000000001"
+    body = (
+        json.dumps(event(1, data={"attributes": {"a": "A", "b": "B"}})).replace('"A"', exact).replace('"B"', "1e999999")
+    )
+    answer = await api.post("/v1/outcomes", content=body, headers={"Content-Type": ONE})
+    assert answer.json()["accepted"] == 1
+    for path in ("/v1/outcomes", "/v1/sessions/ses_1"):
+        shown = (await api.get(path)).text
+        assert exact in shown
+        assert "1E+999999" in shown
+    assert (await get(api, "/v1/customers/customer-17/invoice", period="2026-11"))["lines"][0]["quantity"] == 1
+
+
+async def test_plans_have_versions_and_say_every_error(api: httpx.AsyncClient) -> None:
+    fin = (PLANS / "fin.yaml").read_bytes()
+    yaml = {"Content-Type": "application/yaml"}
+    first = await api.put("/v1/plans/gold", content=fin, headers=yaml)
+    assert (first.status_code, first.json()["version"]) == (201, 1)
+    again = await api.put("/v1/plans/gold", content=fin, headers=yaml)
+    assert (again.status_code, again.json()["version"]) == (200, 1)
+    as_json = await api.put(
+        "/v1/plans/gold", json={"rate_plan": {"name": "g", "pricing": {"model": "FLAT", "rate": 4.5}}}
+    )
+    assert (as_json.status_code, as_json.json()["version"]) == (201, 2)
+    newest = await get(api, "/v1/plans/gold")
+    assert (newest["version"], newest["versions"], newest["rate_plan"]["pricing"]["rate"]) == (2, [1, 2], "4.5")
+    assert (await get(api, "/v1/plans/gold", version="1"))["source"] == fin.decode()
+    broken = await api.put("/v1/plans/gold", content=b"rate_plan:\n  name: x\n  trial_days: -1\n  nam: y", headers=yaml)
+    assert broken.status_code == 422
+    assert [error["line"] for error in broken.json()["errors"]] == [3, 4]
+    assert (await api.put("/v1/plans/gold", json={"rate_plan": {}})).status_code == 422
+    deep = b'{"rate_plan":' * 400 + b"1" + b"}" * 400
+    refused = await api.put("/v1/plans/gold", content=deep, headers={"Content-Type": "application/json"})
+    assert refused.status_code == 422
+    assert (await api.put("/v1/plans/gold", content=fin, headers={"Content-Type": "image/png"})).status_code == 415
+    assert (await api.put("/v1/plans/no%20blank", content=fin, headers=yaml)).status_code == 422
+    await get(api, "/v1/plans/absent", status=404)
+    await get(api, "/v1/plans/gold", status=404, version="9")
+
+
+async def test_customers_and_their_plans_through_time(api: httpx.AsyncClient, clock: Clock) -> None:
+    flat = "rate_plan: {{name: p, charges: [{{id: f, metrics: [], model: FLAT, rate: {rate}}}]}}"
+    for name, rate in (("a", 1), ("b", 2)):
+        await api.put(f"/v1/plans/{name}", content=flat.format(rate=rate), headers={"Content-Type": "text/yaml"})
+    await get(api, "/v1/customers/k%2F1", status=404)
+    body = {"plan": "a", "started_at": "2026-11-01", "seat_tier": "PRO", "seats": 12, "attributes": {"region": "eu"}}
+    put = await api.put("/v1/customers/k%2F1", json=body)
+    assert put.json() == {"customer": "k/1", **body}
+    assert await get(api, "/v1/customers/k%2F1") == {"customer": "k/1", **body}
+
+    async def total(period: str) -> str:
+        return (await get(api, "/v1/customers/k%2F1/invoice", period=period))["total"]
+
+    assert await total("2026-11") == "1.00"
+    await api.put("/v1/customers/k%2F1", json={**body, "plan": "b"})
+    assert (await total("2026-11"), await total("2026-12")) == ("1.00", "2.00")
+    clock.now_us += 40 * 86_400_000_000  # into January: a new version of b rates January, December stays
+    await api.put("/v1/plans/b", content=flat.format(rate=3), headers={"Content-Type": "text/yaml"})
+    assert [await total(period) for period in ("2026-11", "2026-12", "2027-01")] == ["1.00", "2.00", "3.00"]
+    for wrong, status in (({"plan": "absent"}, 422), ({"seats": -1}, 422), ({"seat": 1}, 422), ([], 422)):
+        assert (await api.put("/v1/customers/k%2F1", json=wrong)).status_code == status
+    assert (
+        await api.put("/v1/customers/k", content=b"{", headers={"Content-Type": "application/json"})
+    ).status_code == 400
+    assert (await api.put("/v1/customers/k", content=b"{}")).status_code == 415
+    assert (await api.put("/v1/customers/a%0Ab", json={})).status_code == 422
+    assert (await api.put("/v1/customers/unattributed", json={})).status_code == 422
+
+
+async def test_wrong_requests_are_problems(api: httpx.AsyncClient) -> None:
+    await get(api, "/v1/summary", status=400)
+    await get(api, "/v1/summary", status=400, period="November")
+    await get(api, "/v1/customers/x/invoice", status=400, period="2026-13")
+    await get(api, "/v1/nothing", status=404)
+    answer = await api.delete("/v1/outcomes")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET,HEAD,POST")
+    assert answer.headers["content-type"].startswith("application/problem+json")
+    assert (await get(api, "/"))["service"] == "outcome-sidecar billing"
+
+
+async def test_the_token_is_asked_for(tmp_path: Path) -> None:
+    async with serving(tmp_path / "b.sqlite3", token="s3cret") as api:
+        for given in (
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "Basic s3cret"},
+            {"Authorization": "Bearer é"},
+        ):
+            headers = {name: value.encode() for name, value in given.items()}
+            answer = await api.get("/v1/summary?period=2026-11", headers=headers)
+            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+        answer = await api.get("/v1/summary?period=2026-11", headers={"Authorization": "Bearer s3cret"})
+        assert answer.status_code == 200
+        assert (await api.get("/livez")).status_code == 200
+        assert (await api.get("/readyz")).status_code == 200
+
+
+async def test_a_restart_keeps_everything(tmp_path: Path) -> None:
+    path = tmp_path / "billing.sqlite3"
+    async with serving(path) as api:
+        await post(api, *(event(n) for n in range(50)))
+        await api.put("/v1/customers/customer-17", json={"seat_tier": "PRO"})
+        before = await get(api, "/v1/customers/customer-17/invoice", period="2026-11")
+    async with serving(path) as api:
+        assert await get(api, "/v1/customers/customer-17/invoice", period="2026-11") == before
+        assert (await get(api, "/v1/customers/customer-17"))["seat_tier"] == "PRO"
+        assert (await post(api, event(7)))["duplicates"] == 1
+
+
+async def test_the_database_itself_refuses_to_change_the_ledger(api: httpx.AsyncClient, tmp_path: Path) -> None:
+    await post(api, event(1))
+    connection = sqlite3.connect(tmp_path / "billing.sqlite3")
+    try:
+        for statement in ("UPDATE outcomes SET customer = 'x'", "DELETE FROM outcomes"):
+            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                connection.execute(statement)
+    finally:
+        connection.close()
+
+
+async def test_a_database_that_fails_half_way_takes_nothing_of_the_post(tmp_path: Path) -> None:
+    path = tmp_path / "billing.sqlite3"
+    async with serving(path) as api:
+        connection = sqlite3.connect(path)
+        connection.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON outcomes WHEN NEW.id = 'out_3' "
+            "BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"
+        )
+        connection.commit()
+        answer = await api.post(
+            "/v1/outcomes", content=json.dumps([event(n) for n in range(6)]), headers={"Content-Type": BATCH}
+        )
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) > 0
+        assert (await get(api, "/v1/outcomes"))["outcomes"] == []
+        connection.execute("DROP TRIGGER full")
+        connection.commit()
+        connection.close()
+        assert (await post(api, *(event(n) for n in range(6))))["accepted"] == 6

@@ -1,0 +1,397 @@
+"""The applier between a real journal and a real Redis that restarts, forgets, fills up and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+import redis.asyncio as redis_async
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from sidecar import identity
+from sidecar.intake.signal import Signal
+from sidecar.observer.journal import Journal, JournalFull, NewRow
+from sidecar.observer.observation import Observation
+from sidecar.policy.effect import Effect
+from sidecar.policy.terms import Terms
+from sidecar.sessions.applier import DOWN, OK, Applier
+from sidecar.sessions.outcome import read_outcome
+from sidecar.sessions.store import Store
+from sidecar.sessions.sweeper import Sweeper, Watch
+
+TENANT, HOUR = "acme", 3_600_000
+T0 = 1_795_000_000_000
+TERMS = Terms("fin", "sha256:aa")
+RESOLVE = Effect("resolve_tool", "tool_call", "resolve", "RESOLVED")
+
+
+def exchange(sequence, at, conversation="c", *, producer="ring", says=(), effects=()):
+    observation = Observation(
+        producer,
+        sequence,
+        TENANT,
+        T0 + at,
+        T0 + at + 10,
+        (identity.key(TENANT, "conversation", conversation),),
+        identity.session_base(TENANT, "conversation", conversation),
+        TERMS,
+        conversation=conversation,
+        api="openai.chat",
+        user_messages=tuple(says),
+        effects=tuple(effects),
+        llm_calls=1,
+    )
+    return NewRow(producer, sequence, "observation", observation.at_ms, observation.to_json())
+
+
+def tell(journal, at, conversation, event, ident):
+    effect = Effect("signal", "signal", event, "RESOLVED" if event == "resolve" else None)
+    alias = identity.key(TENANT, "conversation", conversation)
+
+    def body(sequence):
+        return Signal(journal.id, sequence, TENANT, "crm", ident, T0 + at, effect, TERMS, alias=alias).to_json()
+
+    return journal.append_signal("crm", ident, T0 + at, body)
+
+
+@pytest.fixture
+async def redis(redis_server):
+    client = redis_async.Redis(unix_socket_path=str(redis_server.socket), retry=Retry(NoBackoff(), 0))
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def journal(tmp_path):
+    journal = Journal(tmp_path / "journal.sqlite3", hours=168, bytes_max=1 << 26)
+    yield journal
+    journal.close()
+
+
+class Replica:
+    """An applier in the loop, with the counts that it reported."""
+
+    def __init__(self, journal, redis, **options):
+        self.counts = {}
+        self.journal = journal
+        self.store = Store(redis, TENANT, **options)
+        self.applier = Applier(journal, self.store, count=self.count)
+        self.task = None
+
+    def count(self, event, n=1):
+        self.counts[event] = self.counts.get(event, 0) + n
+
+    async def __aenter__(self):
+        self.task = asyncio.create_task(self.applier.run())
+        return self
+
+    async def __aexit__(self, *_):
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+    async def drained(self):
+        assert await self.applier.drained(asyncio.get_running_loop().time() + 30)
+
+    async def until(self, condition):
+        async with asyncio.timeout(30):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    async def outcomes(self):
+        entries = await self.store.redis.xrange(self.store.key("outbox"))
+        return sorted((o.conversation, o.revision, o.state) for o in (read_outcome(f[b"body"]) for _, f in entries))
+
+
+async def test_rows_are_applied_once_and_a_restart_goes_on(journal, redis):
+    journal.append([exchange(n, n * 100, says=(f"m{n}",)) for n in range(1, 400)])
+    async with Replica(journal, redis) as replica:
+        await replica.drained()
+        assert replica.applier.backlog() == 0
+        assert replica.applier.pending_ms() is None
+        assert replica.applier.state == OK
+        await replica.applier._save()
+    journal.append([exchange(500, 500_000, says=("last",), effects=(RESOLVE,))])
+    async with Replica(journal, redis) as again:
+        await again.drained()
+        assert again.counts == {"observation_applied": 1}
+        assert await again.outcomes() == [("c", 0, "RESOLVED")]
+        assert (await again.store.by_alias("conversation", "c")).turns == 400
+
+
+async def test_a_flushed_redis_is_rebuilt_without_new_traffic(journal, redis, monkeypatch):
+    monkeypatch.setattr("sidecar.sessions.applier.IDLE_CHECK_SECONDS", 0.05)
+    journal.append(
+        [
+            exchange(1, 0, "a", says=("m",), effects=(RESOLVE,)),
+            exchange(2, 10, "b", says=("m",)),
+            exchange(9, 50, "b", says=("n",), effects=(RESOLVE,)),
+        ]
+    )
+    tell(journal, 100, "a", "escalate", "s-1")
+    async with Replica(journal, redis) as replica:
+        await replica.drained()
+        before = await replica.outcomes()
+        assert before == [("a", 0, "RESOLVED"), ("a", 1, "NOT_BILLABLE"), ("b", 0, "RESOLVED")]
+        entries = [f[b"body"] for _, f in await redis.xrange(replica.store.key("outbox"))]
+        await redis.flushall()
+        await replica.until(lambda: replica.counts.get("redis_data_lost") == 1)
+        await replica.drained()
+        assert [f[b"body"] for _, f in await redis.xrange(replica.store.key("outbox"))] == entries
+        assert (await replica.store.counters())["opened"] == 2
+
+
+async def test_a_signal_right_after_flushall_does_not_overtake_the_replay(journal, redis):
+    journal.append(
+        [exchange(1, 0, says=("m",)), exchange(2, 50, says=("m", "n")), exchange(3, 90, effects=(RESOLVE,))],
+    )
+    async with Replica(journal, redis) as replica:
+        await replica.drained()
+        before = await _outcome_bodies(redis, replica.store)
+        await redis.flushall()
+        tell(journal, 200, "c", "escalate", "s-1")
+        replica.applier.wake()
+        await replica.until(lambda: replica.counts.get("redis_data_lost"))
+        await replica.drained()
+        assert await replica.outcomes() == [("c", 0, "RESOLVED"), ("c", 1, "NOT_BILLABLE")]
+        assert (await _outcome_bodies(redis, replica.store))[0] == before[0]
+
+
+async def test_after_flushall_no_replica_fires_deadlines_that_anothers_journal_moved(
+    journal, redis, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("sidecar.sessions.applier.IDLE_CHECK_SECONDS", 0.2)
+    other = Journal(tmp_path / "other.sqlite3", hours=168, bytes_max=1 << 26)
+    minute = HOUR // 60
+    async with Replica(journal, redis) as here, Replica(other, redis) as there:
+
+        async def live(replica, row, now):
+            replica.journal.append([row])
+            replica.applier.wake()
+            await replica.drained()
+            for each in (here, there):
+                await each.store.heartbeat(each.journal.id, T0 + now, now)
+
+        await live(here, exchange(1, 0, says=("m",), producer="here"), minute)
+        await live(there, exchange(1, 50 * minute, says=("n",), producer="there"), 51 * minute)
+        await live(here, exchange(2, 100 * minute, says=("o",), producer="here"), 101 * minute)
+        await live(here, exchange(3, 102 * minute, effects=(RESOLVE,), producer="here"), 103 * minute)
+        assert await here.outcomes() == [("c", 0, "RESOLVED")]
+        await redis.flushall()
+        # One notices at once, since it has traffic; the other still believes that all is applied.
+        await there.store.heartbeat(other.id, T0 + 104 * minute, 104)
+        journal.append([exchange(4, 104 * minute, "d", producer="here")])
+        here.applier.wake()
+        await here.until(lambda: here.counts.get("redis_data_lost"))
+        await there.until(lambda: there.counts.get("redis_data_lost"))
+        await here.drained()
+        await there.drained()
+        assert await here.outcomes() == [("c", 0, "RESOLVED")]
+        assert [view.conversation for view in await here.store.list()].count("c") == 1
+    other.close()
+
+
+async def test_a_redis_behind_by_a_second_is_caught_up(journal, redis, monkeypatch):
+    monkeypatch.setattr("sidecar.sessions.applier.IDLE_CHECK_SECONDS", 0.05)
+    journal.append([exchange(1, 0, says=("m1",)), exchange(2, 100, says=("m2",))])
+    async with Replica(journal, redis) as replica:
+        await replica.drained()
+        dump = {name: await redis.dump(name) for name in await redis.keys()}
+        journal.append([exchange(3, 200, says=("m3",)), exchange(4, 300, says=("m4",), effects=(RESOLVE,))])
+        replica.applier.wake()
+        await replica.drained()
+        assert len(await replica.outcomes()) == 1
+        pipeline = redis.pipeline(transaction=True)
+        pipeline.flushall()
+        for name, value in dump.items():
+            pipeline.restore(name, 600_000, value)
+        await pipeline.execute()
+        await replica.until(lambda: replica.counts.get("rewind", 0) >= 1)
+        await replica.drained()
+        assert await replica.outcomes() == [("c", 0, "RESOLVED")]
+        assert (await replica.store.by_alias("conversation", "c")).turns == 4
+        assert "redis_data_lost" not in replica.counts
+        assert "facts_lost" not in replica.counts
+
+
+async def test_while_rows_wait_the_mark_is_held_back(journal, redis):
+    async with Replica(journal, redis, outbox_max=1) as replica:
+        assert replica.applier.pending_ms() == 0  # not known before Redis was asked
+        journal.append([exchange(n, n * 1000, f"c{n}", says=("m",), effects=(RESOLVE,)) for n in (1, 2, 3)])
+        replica.applier.wake()
+        await replica.until(lambda: replica.counts.get("outbox_full", 0) >= 1)
+        assert replica.applier.pending_ms() == T0 + 2000
+        pulse = await replica.store.heartbeat(journal.id, T0 + 9 * HOUR, 1)
+        assert pulse.beats == {journal.id: "1"}
+        assert await redis.hget(replica.store.key("marks"), journal.id) == str(T0 + 2000).encode()
+        while replica.applier.backlog():
+            await redis.xtrim(replica.store.key("outbox"), maxlen=0)
+            await asyncio.sleep(0.01)
+        assert replica.applier.pending_ms() is None
+        assert (await replica.store.counters())["finalized:RESOLVED"] == 3
+
+
+async def test_a_journal_that_cannot_be_read_holds_the_mark_and_is_waited_out(journal, redis, monkeypatch):
+    journal.append([exchange(1, 0, says=("m",), effects=(RESOLVE,))])
+    readable = journal.after
+
+    def refuse(_row, _limit):
+        raise JournalFull("disk I/O error")
+
+    async with Replica(journal, redis) as replica:
+        await replica.drained()
+        monkeypatch.setattr(journal, "after", refuse)
+        journal.append([exchange(2, 10, "d", says=("m",), effects=(RESOLVE,))])
+        replica.applier.wake()
+        await replica.until(lambda: replica.applier.state == DOWN)
+        assert replica.applier.pending_ms() == 0
+        monkeypatch.setattr(journal, "after", readable)
+        await replica.drained()
+        assert await replica.outcomes() == [("c", 0, "RESOLVED"), ("d", 0, "RESOLVED")]
+
+
+async def test_an_outage_is_waited_out_and_no_backlog_expires(journal, redis, redis_server):
+    async with Replica(journal, redis) as replica:
+        journal.append([exchange(1, 0, says=("m0",))])
+        await replica.drained()
+        redis_server.kill()
+        # an hour's silence is the timeout; the conversation talks on every 50 minutes while Redis is away
+        journal.append([exchange(n + 1, n * 50 * 60_000, says=(f"m{n}",)) for n in range(1, 6)])
+        replica.applier.wake()
+        await replica.until(lambda: replica.applier.state == DOWN)
+        with pytest.raises((RedisConnectionError, OSError)):
+            await replica.store.heartbeat(journal.id, T0 + 9 * HOUR, 1)
+        redis_server.start()
+        async with asyncio.timeout(30):
+            while replica.applier.backlog():
+                await replica.store.heartbeat(journal.id, T0 + 5 * HOUR, 2)
+                await replica.store.sweep()
+                await asyncio.sleep(0.005)
+        await replica.store.sweep()
+        assert await replica.outcomes() == []
+        assert (await replica.store.by_alias("conversation", "c")).turns == 6
+        await replica.store.heartbeat(journal.id, T0 + 6 * HOUR, 3)
+        assert (await replica.store.sweep()).fired == 1
+
+
+async def test_a_signals_sender_can_wait_for_what_became_of_it(journal, redis):
+    async with Replica(journal, redis) as replica:
+        sequence, duplicate = tell(journal, 0, "c", "resolve", "s-1")
+        assert not duplicate
+        replica.applier.wake()
+        assert (await asyncio.wait_for(replica.applier.applied(sequence), 30)).status == "waiting"
+        journal.append([exchange(1, 10, says=("m",))])
+        await replica.drained()
+        other, _ = tell(journal, 20, "c", "escalate", "s-2")
+        replica.applier.wake()
+        answer = await asyncio.wait_for(replica.applier.applied(other), 30)
+        assert (answer.status, answer.state) == ("applied", "NOT_BILLABLE")
+        assert (await replica.applier.applied(other)).status == "applied"
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(replica.applier.applied(999), 0.01)
+
+
+async def test_a_hole_is_counted_and_passed_over(journal, redis):
+    async with Replica(journal, redis) as replica:
+        journal.append([exchange(1, 0, says=("m",)), exchange(2, 10, says=("m2",))])
+        await replica.drained()
+        # another journal's file: it has neither 1 nor 2, and Redis lost them too
+        journal._connection.execute("DELETE FROM rows")
+        await redis.flushall()
+        journal.append([exchange(3, 20, says=("m3",), effects=(RESOLVE,))])
+        replica.applier.wake()
+        await replica.drained()
+        assert replica.counts["facts_lost"] == 1
+        assert await replica.outcomes() == [("c", 0, "RESOLVED")]
+
+
+async def test_an_unreadable_row_is_counted_and_passed_over(journal, redis):
+    broken = NewRow("ring", 2, "observation", T0, b'{"no": "observation"}')
+    journal.append([exchange(1, 0, says=("m",)), broken, exchange(3, 20, says=("m3",), effects=(RESOLVE,))])
+    async with Replica(journal, redis) as replica:
+        await replica.drained()
+        assert replica.counts["journal_row_unreadable"] >= 1
+        assert await replica.outcomes() == [("c", 0, "RESOLVED")]
+        journal.append([exchange(4, 30, "d", says=("m",))])
+        await replica.drained()
+        assert (await replica.store.counters())["opened"] == 2
+
+
+async def test_out_of_memory_is_waited_out(journal, redis):
+    async with Replica(journal, redis) as replica:
+        await replica.drained()
+        await redis.config_set("maxmemory", 1)
+        journal.append([exchange(1, 0, says=("m",), effects=(RESOLVE,))])
+        replica.applier.wake()
+        await replica.until(lambda: replica.applier.state == DOWN)
+        await redis.config_set("maxmemory", 0)
+        await replica.drained()
+        assert await replica.outcomes() == [("c", 0, "RESOLVED")]
+
+
+async def test_two_replicas_share_one_redis(journal, redis, tmp_path):
+    other_journal = Journal(tmp_path / "other.sqlite3", hours=168, bytes_max=1 << 26)
+    async with Replica(journal, redis) as one, Replica(other_journal, redis) as two:
+        journal.append([exchange(1, 0, says=("m1",))])
+        await one.drained()
+        other_journal.append([exchange(1, 1000, producer="ring-2", says=("m1", "m2"))])
+        tell(journal, 2000, "c", "resolve", "s-1")
+        tell(other_journal, 2000, "c", "resolve", "s-1")
+        two.applier.wake()
+        await one.drained()
+        await two.drained()
+        assert await one.outcomes() == [("c", 0, "RESOLVED")]
+        statuses = {**one.counts, **two.counts}
+        assert statuses["signal_duplicate"] == 1
+    other_journal.close()
+
+
+async def test_three_sweepers_fire_each_deadline_once(journal, redis):
+    async with Replica(journal, redis) as replica:
+        journal.append([exchange(n, n, f"c{n}", says=("m",)) for n in range(1, 301)])
+        await replica.drained()
+        await replica.store.heartbeat(journal.id, T0 + 2 * HOUR, 1)
+        sweepers = [Sweeper(replica.store, count=replica.count) for _ in range(3)]
+
+        async def sweep(sweeper):
+            while await sweeper.step():
+                pass
+
+        await asyncio.gather(*(sweep(sweeper) for sweeper in sweepers))
+        assert replica.counts["sessions_timed_out"] == 300
+        outcomes = [o for o in await _outcome_bodies(redis, replica.store) if o.state == "INCONCLUSIVE"]
+        assert len(outcomes) == len({o.session_id for o in outcomes}) == 300
+
+
+async def _outcome_bodies(redis, store):
+    entries = await redis.xrange(store.key("outbox"))
+    return [read_outcome(fields[b"body"]) for _, fields in entries if fields[b"kind"] == b"outcome"]
+
+
+async def test_a_silent_producer_is_presumed_dead_only_when_watched(redis):
+    store = Store(redis, TENANT)
+    await store.heartbeat("dead", 0, 1)
+    await store.heartbeat("alive", 0, 1)
+    now = [0.0]
+    sweeper = Sweeper(store, monotonic=lambda: now[0], clock_ms=lambda: T0)
+    for minute in range(16):
+        now[0] = minute * 60.0
+        await store.heartbeat("alive", 0, 2 + minute)
+        await sweeper.step()
+        assert set(await store.beats()) == ({"alive", "dead"} if minute < 15 else {"alive"})
+    assert (await store.counters())["producers_pruned"] == 1
+    await store.heartbeat("dead", 0, 99)
+    assert set(await store.beats()) == {"alive", "dead"}
+
+
+def test_an_outage_restarts_the_watch():
+    watch = Watch(patience_seconds=10)
+    assert watch.look({"a": "1"}, 0) == {}
+    assert watch.look({"a": "1"}, 9) == {}
+    watch.restart()
+    assert watch.look({"a": "1"}, 11) == {}
+    assert watch.look({"a": "2"}, 20) == {}
+    assert watch.look({"a": "2"}, 29) == {}
+    assert watch.look({"a": "2"}, 30) == {"a": "2"}
+    assert watch.look({}, 31) == {}

@@ -1,0 +1,78 @@
+"""A billing API that misbehaves as real ones do, in front of the real one."""
+
+import contextlib
+import random
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+
+FAULTS = ("none", "none", "500", "429", "silence", "stored_then_dropped")
+
+
+class FaultyFront:
+    """Forwards to `url`; until `calm()` it answers 500, 429, nothing, or stores and then drops the connection."""
+
+    def __init__(self, url, seed):
+        self.url = url
+        self.seen = dict.fromkeys(FAULTS, 0)
+        self._random = random.Random(seed)
+        self._calm = threading.Event()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    @property
+    def address(self):
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def calm(self):
+        """From now on everything is forwarded."""
+        self._calm.set()
+
+    def close(self):
+        self._calm.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _handler(front):  # noqa: N805 - the handler's own self is the request
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                fault = "none" if front._calm.is_set() else front._random.choice(FAULTS)
+                front.seen[fault] += 1
+                if fault == "silence":
+                    front._calm.wait(20)
+                    self.close_connection = True
+                elif fault in {"500", "429"}:
+                    self._reply(int(fault), b"", {"Retry-After": "1"} if fault == "429" else {})
+                else:
+                    answer = front._forward(self.path, body, dict(self.headers))
+                    if fault == "stored_then_dropped" or answer is None:
+                        self.close_connection = True
+                    else:
+                        self._reply(
+                            answer.status_code, answer.content, {"Content-Type": answer.headers["Content-Type"]}
+                        )
+
+            def _reply(self, status, body, headers):
+                self.send_response(status)
+                for name, value in (headers | {"Content-Length": str(len(body))}).items():
+                    self.send_header(name, value)
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    self.wfile.write(body)
+
+            def log_message(self, *_):
+                pass
+
+        return Handler
+
+    def _forward(self, path, body, headers):
+        kept = {name: value for name, value in headers.items() if name.lower() not in {"host", "content-length"}}
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.post(self.url + path, content=body, headers=kept)
+        return None

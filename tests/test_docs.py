@@ -1,0 +1,78 @@
+"""Docs are true: commands that they show exist, variables that they name exist, generated parts are current."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sidecar import cli, settings, settings_reference, traffic_reference
+from sidecar.billing.api.server import application
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "helm").rglob("README.md"))]
+
+
+def commands(page):
+    for block in re.findall(r"```(?:sh|bash|console)\n(.*?)```", page.read_text(), re.DOTALL):
+        joined = block.replace("\\\n", " ")
+        for line in joined.splitlines():
+            for part in re.split(r"\s(?:&&|\|)\s", line.removeprefix("$ ").partition(" #")[0]):
+                words = part.strip()
+                while re.match(r"[A-Z_]+=\S*\s", words):
+                    words = words.partition(" ")[2].strip()
+                if words.startswith("sidecar "):
+                    yield words
+
+
+SHOWN = [(page.name, command) for page in PAGES for command in commands(page)]
+
+
+def test_the_docs_show_commands():
+    assert len(SHOWN) >= 2
+
+
+@pytest.mark.parametrize(("page", "command"), SHOWN)
+def test_a_command_that_the_docs_show_is_understood(page, command):
+    cli.parser().parse_args(shlex.split(command)[1:])
+
+
+def test_every_make_target_that_the_docs_show_exists():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        shown = set(re.findall(r"(?:^|`)make ([a-z]+)", page.read_text(), re.MULTILINE))
+        assert shown <= targets, f"{page.name} shows {shown - targets}"
+
+
+def test_every_variable_that_the_docs_name_is_read_by_something():
+    known = {f"SIDECAR_{field.upper()}" for field in settings.Settings.model_fields}
+    known |= {f"SIDECAR_{name}" for name in settings.OTHER_COMMANDS}
+    for page in PAGES:
+        for variable in re.findall(r"SIDECAR_[A-Z][A-Z_]+[A-Z]", page.read_text()):
+            plain = variable.removesuffix("_FILE") if variable not in known else variable
+            assert plain in known or plain.startswith("SIDECAR_WEBHOOK_SECRET"), f"{page.name} names {variable}"
+
+
+def test_what_is_understood_of_traffic_is_current():
+    assert (ROOT / "docs" / "traffic.md").read_text() == traffic_reference.document()
+
+
+def test_the_table_of_variables_is_current():
+    assert (ROOT / "docs" / "configuration.md").read_text() == settings_reference.document()
+
+
+def test_every_request_that_the_billing_api_answers_is_documented():
+    page = (ROOT / "docs" / "http.md").read_text()
+    routes = application(billing=None, token=None).router.routes()
+    for route in routes:
+        if route.method != "HEAD":
+            assert re.search(rf"`{route.method} {re.escape(route.resource.canonical)}[`?]", page), route
+
+
+def test_every_request_that_the_admin_api_answers_is_documented():
+    page = (ROOT / "docs" / "http.md").read_text()
+    source = (ROOT / "sidecar" / "admin" / "server.py").read_text()
+    routes = re.findall(r'web\.(get|post|put|delete)\("([^"]+)"', source)
+    assert len(routes) >= 6
+    for method, path in routes:
+        assert re.search(rf"`{method.upper()} {re.escape(path)}[`?]", page), f"{method} {path}"

@@ -1,0 +1,81 @@
+"""What `sidecar doctor` finds, on this machine's real directories, sockets and Redis answers."""
+
+import asyncio
+import socket
+
+import pytest
+
+from sidecar.admin import doctor
+from sidecar.settings import load_settings
+
+
+def examine(tmp_path, **environ):
+    base = {"DATA_DIR": str(tmp_path / "data"), "QUEUE_DIR": "/dev/shm", "JOURNAL_BYTES": "1MiB"}
+    settings, _ = load_settings({f"SIDECAR_{name}": value for name, value in (base | environ).items()})
+    findings = asyncio.run(doctor.examine(settings))
+    return {finding.part: finding for finding in findings}
+
+
+@pytest.fixture
+def closed_port():
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+def test_embedded_defaults_are_fine(tmp_path):
+    found = examine(tmp_path)
+    assert {part: finding.verdict for part, finding in found.items()} == dict.fromkeys(
+        ("redis", "plan", "upstream", "billing", "disk", "shared memory"), "ok"
+    )
+
+
+def test_what_cannot_be_reached_fails_and_says_what_to_change(tmp_path, closed_port):
+    found = examine(
+        tmp_path,
+        REDIS_URL=f"redis://user:hunter2@127.0.0.1:{closed_port}",
+        BILLING_URL=f"http://127.0.0.1:{closed_port}",
+        UPSTREAM=f"http://127.0.0.1:{closed_port}",
+        PLAN=str(tmp_path / "none.yaml"),
+        QUEUE_DIR=str(tmp_path / "none"),
+    )
+    failed = {part for part, finding in found.items() if finding.verdict == "failed"}
+    assert failed == {"redis", "billing", "upstream", "plan", "shared memory"}
+    assert "hunter2" not in str(found)
+    for part in ("redis", "billing", "upstream", "shared memory"):
+        assert found[part].change
+
+
+GOOD = {"redis_version": "7.2.4", "maxmemory_policy": "noeviction", "aof_enabled": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"maxmemory_policy": "volatile-ttl"}, "maxmemory-policy is volatile-ttl"),
+        ({"aof_enabled": 0}, "append-only persistence is off"),
+        ({"redis_version": "6.2.9"}, "is version 6.2.9"),
+    ],
+)
+def test_a_redis_that_would_lose_sessions_fails(changes, says):
+    findings = doctor.judge_redis("redis://x", GOOD | changes)
+    assert [finding.verdict for finding in findings] == ["failed"]
+    assert says in findings[0].says
+
+
+def test_a_good_redis_is_fine():
+    assert [finding.verdict for finding in doctor.judge_redis("redis://x", GOOD)] == ["ok"]
+    valkey = GOOD | {"redis_version": "7.2.4", "valkey_version": "9.1.2"}
+    assert "9.1.2" in doctor.judge_redis("redis://x", valkey)[0].says
+
+
+def test_a_file_where_the_data_directory_should_be_fails(tmp_path):
+    (tmp_path / "file").touch()
+    assert examine(tmp_path, DATA_DIR=str(tmp_path / "file"))["disk"].verdict == "failed"
+
+
+def test_memory_for_the_queue_but_not_for_long_streams_is_a_warning(tmp_path, monkeypatch):
+    usage = doctor.shutil.disk_usage("/dev/shm")
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage._replace(free=48 * 2**20))
+    assert examine(tmp_path)["shared memory"].verdict == "warning"
+    assert examine(tmp_path, QUEUE_BYTES="16MiB")["shared memory"].verdict == "ok"

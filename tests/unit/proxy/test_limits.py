@@ -1,0 +1,127 @@
+"""Timeouts as the sweep sees them, with the time as a parameter; limits of connections against open files."""
+
+from __future__ import annotations
+
+import resource
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.proxy.limits import (
+    Awaits,
+    Timeouts,
+    connections_allowed,
+    crowd,
+    end_overdue,
+    files_wanted,
+    raise_file_limit,
+    sweep,
+)
+from sidecar.wire.status import STATUS_BYTES, Slot, StatusPage
+
+TIMEOUTS = Timeouts(header=10.0, idle=100.0)
+
+
+class Connection:
+    """What a sweep may see, and what it did."""
+
+    def __init__(self, state: Awaits) -> None:
+        self.state = state
+        self.waiting = None
+        self.done: list[bytes] = []
+
+    def awaits(self) -> Awaits:
+        return self.state
+
+    def expire(self, answer: bytes) -> None:
+        self.done.append(answer.partition(b"\r\n")[0])
+
+    def abort(self) -> None:
+        self.done.append(b"abort")
+
+
+@pytest.fixture
+def status():
+    return StatusPage(bytearray(STATUS_BYTES))
+
+
+def look(connection, status, *times):
+    for now in times:
+        end_overdue(connection, now, TIMEOUTS, status)
+    return connection.done
+
+
+@pytest.mark.parametrize(
+    ("state", "last", "over", "done", "slot"),
+    [
+        (Awaits.FIRST_BYTE, 15.0, 15.1, b"", Slot.HEADER_TIMEOUTS),
+        (Awaits.HEAD, 15.0, 15.1, b"HTTP/1.1 408 Request Timeout", Slot.HEADER_TIMEOUTS),
+        (Awaits.REQUEST, 105.0, 105.1, b"", Slot.IDLE_TIMEOUTS),
+        (Awaits.CLOSE, 105.0, 105.1, b"abort", None),
+    ],
+)
+def test_each_state_has_its_time_and_its_end(status, state, last, over, done, slot):
+    connection = Connection(state)
+    assert look(connection, status, 5.0, 6.0, last) == []
+    assert look(connection, status, over) == [done]
+    counted = {name: status.get(name) for name in Slot if status.get(name)}
+    assert counted == ({slot: 1} if slot else {})
+
+
+def test_what_is_under_way_has_no_time(status):
+    connection = Connection(Awaits.NOTHING)
+    assert look(connection, status, 0.0, 1e9) == []
+
+
+def test_a_request_begins_the_time_anew(status):
+    connection = Connection(Awaits.REQUEST)
+    look(connection, status, 0.0, 90.0)
+    connection.waiting = None  # as the connection does when a head is whole
+    assert look(connection, status, 150.0, 249.0) == []
+    assert look(connection, status, 251.0) == [b""]
+
+
+def test_a_head_after_a_long_rest_has_its_own_time(status):
+    connection = Connection(Awaits.REQUEST)
+    look(connection, status, 0.0, 90.0)
+    connection.state = Awaits.HEAD
+    assert look(connection, status, 95.0, 104.0) == []
+    assert look(connection, status, 106.0)[0].startswith(b"HTTP/1.1 408")
+
+
+def test_the_first_byte_does_not_renew_the_time(status):
+    connection = Connection(Awaits.FIRST_BYTE)
+    look(connection, status, 0.0, 9.0)
+    connection.state = Awaits.HEAD
+    assert look(connection, status, 9.5, 10.5)[0].startswith(b"HTTP/1.1 408")
+
+
+async def test_a_sweep_looks_at_every_connection(status):
+    connections = [Connection(Awaits.FIRST_BYTE) for _ in range(1000)]
+    for connection in connections:
+        connection.waiting = (Awaits.FIRST_BYTE, -1e9)
+    await sweep(connections, TIMEOUTS, status)
+    assert all(connection.done == [b""] for connection in connections)
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(0, 20), st.integers(64, 10**6))
+def test_as_many_connections_as_there_are_files_for(most, upstream, origins, files):
+    allowed = connections_allowed(most, upstream, origins, files)
+    assert 1 <= allowed <= most
+    assert allowed == 1 or files_wanted(allowed, upstream, origins) <= files
+    assert allowed == most or files_wanted(allowed + 1, upstream, origins) > files
+
+
+def test_the_crowd_is_a_little_more():
+    assert (crowd(1), crowd(8000)) == (17, 9000)
+
+
+def test_the_file_limit_is_raised_to_the_hard_one():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, before[1]), before[1]))
+    try:
+        limit = raise_file_limit()
+        assert limit == resource.getrlimit(resource.RLIMIT_NOFILE)[0] == before[1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

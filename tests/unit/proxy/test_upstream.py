@@ -1,0 +1,228 @@
+"""The pool: warm connections, its limit, whose turn it is, and names that lead elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from sidecar.proxy import dialling
+from sidecar.proxy.config import Upstream
+from sidecar.proxy.upstream import Origin, UpstreamConnection, UpstreamError
+from sidecar.wire.status import STATUS_BYTES, Slot, StatusPage
+
+
+class Caller:
+    """Asks for a connection and remembers what it got."""
+
+    def __init__(self, origin: Origin, *, fresh: bool = False) -> None:
+        self.got: UpstreamConnection | UpstreamError | None = None
+        self.done = asyncio.Event()
+        self.task = origin.connect(self, fresh=fresh)
+
+    def connected(self, upstream: UpstreamConnection) -> None:
+        upstream.client = self
+        upstream.exchanges += 1
+        self.got = upstream
+        self.done.set()
+
+    def connect_failed(self, error: UpstreamError) -> None:
+        self.got = error
+        self.done.set()
+
+    def response_events(self, events) -> None:
+        pass
+
+    def upstream_ended(self) -> bool:
+        return False
+
+    def upstream_lost(self, error) -> None:
+        pass
+
+    async def connection(self) -> UpstreamConnection:
+        async with asyncio.timeout(20):
+            await self.done.wait()
+        assert isinstance(self.got, UpstreamConnection), self.got
+        return self.got
+
+    async def error(self) -> UpstreamError:
+        async with asyncio.timeout(20):
+            await self.done.wait()
+        assert isinstance(self.got, UpstreamError), self.got
+        return self.got
+
+
+class Place:
+    """An origin process of sorts: accepts and keeps."""
+
+    def __init__(self) -> None:
+        self.status = StatusPage(bytearray(STATUS_BYTES))
+        self.accepted: list[asyncio.StreamWriter] = []
+        self.origins: list[Origin] = []
+
+    async def start(self) -> None:
+        async def keep(reader, writer):
+            self.accepted.append(writer)
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+            writer.close()
+
+        self.server = await asyncio.start_server(keep, "127.0.0.1", 0)
+        self.port = self.server.sockets[0].getsockname()[1]
+
+    def origin(self, host: str = "127.0.0.1", **options) -> Origin:
+        origin = Origin(Upstream.parse(f"http://{host}:{self.port}"), self.status, **options)
+        self.origins.append(origin)
+        return origin
+
+    async def close(self) -> None:
+        for origin in self.origins:
+            origin.close()
+        self.server.close()
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def place():
+    place = Place()
+    await place.start()
+    yield place
+    await place.close()
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_the_connection_used_before_is_preferred_and_else_the_last_one_released(place):
+    origin = place.origin()
+    first, second, third = [await Caller(origin).connection() for _ in range(3)]
+    for connection in (first, second, third):
+        origin.release(connection)
+    assert origin.take(first) is first
+    assert origin.take(first) is third
+    assert origin.take(None) is second
+    assert origin.take(None) is None
+
+
+async def test_an_idle_connection_that_the_origin_ends_leaves_the_pool(place):
+    origin = place.origin()
+    ended, talking, kept = [await Caller(origin).connection() for _ in range(3)]
+    await until(lambda: len(place.accepted) == 3)
+    for connection in (kept, talking, ended):
+        origin.release(connection)
+    peers = {writer.get_extra_info("peername"): writer for writer in place.accepted}
+    peers[ended.transport.get_extra_info("sockname")].close()
+    peers[talking.transport.get_extra_info("sockname")].write(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+    await until(lambda: place.status.get(Slot.UPSTREAM_CONNECTIONS) == 1)
+    assert origin.take(ended) is kept
+    assert origin.take(None) is None
+
+
+async def test_at_the_limit_requests_wait_their_turn(place):
+    origin = place.origin(connections_max=2)
+    one, two = [await Caller(origin).connection() for _ in range(2)]
+    third, fourth, fifth = (Caller(origin) for _ in range(3))
+    await until(lambda: place.status.get(Slot.UPSTREAM_WAITS) == 3)
+    origin.release(two)
+    assert await third.connection() is two
+    origin.discard(one)
+    fresh = await fourth.connection()
+    assert fresh not in {one, two}
+    assert fifth.got is None
+    origin.release(fresh)
+    assert await fifth.connection() is fresh
+    assert place.status.get(Slot.UPSTREAM_CONNECTS) == 3
+    assert origin.take(None) is None
+
+
+async def test_what_must_be_fresh_does_not_take_a_used_one(place):
+    origin = place.origin(connections_max=1)
+    used = await Caller(origin).connection()
+    waiting = Caller(origin, fresh=True)
+    await until(lambda: place.status.get(Slot.UPSTREAM_WAITS) == 1)
+    origin.release(used)
+    assert await waiting.connection() is not used
+
+
+async def test_waiting_is_bounded_by_the_time_to_connect(place):
+    origin = place.origin(connections_max=1, connect_seconds=0.1)
+    busy = await Caller(origin).connection()
+    error = await Caller(origin).error()
+    assert (error.status, error.code) == (503, "no-capacity")
+    assert place.status.get(Slot.UPSTREAM_REFUSED) == 1
+    assert place.status.get(Slot.UPSTREAM_FAILURES) == 0
+    origin.release(busy)
+    assert origin.take(None) is busy
+
+
+@pytest.mark.parametrize("when", ["waiting", "given"])
+async def test_a_turn_that_nobody_takes_any_more_is_the_next_ones(place, when):
+    origin = place.origin(connections_max=1)
+    used = await Caller(origin).connection()
+    leaving, staying = Caller(origin), Caller(origin)
+    await until(lambda: place.status.get(Slot.UPSTREAM_WAITS) == 2)
+    if when == "given":
+        origin.release(used)
+        leaving.task.cancel()
+    else:
+        leaving.task.cancel()
+        await asyncio.sleep(0)
+        origin.release(used)
+    assert await staying.connection() is used
+    assert leaving.got is None
+
+
+async def test_a_turn_that_leads_to_a_failure_is_the_next_ones(place, monkeypatch):
+    origin = place.origin("localhost", connections_max=1)
+    used = await Caller(origin).connection()
+    unlucky, lucky = Caller(origin), Caller(origin)
+    await until(lambda: place.status.get(Slot.UPSTREAM_WAITS) == 2)
+    resolve, failed = dialling.resolve, []
+
+    async def fail_once(host, port):
+        if not failed:
+            failed.append(host)
+            raise OSError("no such name")
+        return await resolve(host, port)
+
+    monkeypatch.setattr(dialling, "resolve", fail_once)
+    origin.discard(used)
+    assert (await unlucky.error()).code == "unreachable"
+    assert isinstance(await lucky.connection(), UpstreamConnection)
+
+
+async def test_a_name_with_a_dead_address_first(place, monkeypatch):
+    async def resolve(_host, port):
+        return [(10, ("::1", port, 0, 0)), (2, ("127.0.0.1", port))]  # nobody listens on ::1
+
+    monkeypatch.setattr(dialling, "resolve", resolve)
+    connection = await Caller(place.origin("localhost")).connection()
+    assert connection.transport.get_extra_info("peername")[0] == "127.0.0.1"
+
+
+async def test_connections_to_an_address_that_dns_dropped_are_retired_when_idle(place, monkeypatch):
+    answers = [["127.0.0.1"]]
+
+    async def resolve(_host, port):
+        if not answers[0]:
+            raise OSError("the resolver is away")
+        return [(2, (address, port)) for address in answers[0]]
+
+    monkeypatch.setattr(dialling, "resolve", resolve)
+    origin = place.origin("localhost")
+    idle, busy = [await Caller(origin).connection() for _ in range(2)]
+    origin.release(idle)
+    for answers[0] in (["127.0.0.1"], [], [], [], ["127.0.0.2"], ["127.0.0.2"]):
+        await origin.follow_name()
+    assert place.status.get(Slot.UPSTREAM_RETIRED) == 0
+    await origin.follow_name()
+    await until(lambda: place.status.get(Slot.UPSTREAM_CONNECTIONS) == 1)
+    assert place.status.get(Slot.UPSTREAM_RETIRED) == 2
+    assert not busy.transport.is_closing()
+    origin.release(busy)
+    assert origin.take(None) is None
+    await until(lambda: place.status.get(Slot.UPSTREAM_CONNECTIONS) == 0)

@@ -1,0 +1,63 @@
+"""What must hold before traffic is taken."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from sidecar import preflight
+from sidecar.settings import SettingsError, load_settings
+
+
+def settings(tmp_path, **environ):
+    base = {"DATA_DIR": str(tmp_path / "data"), "QUEUE_DIR": "/dev/shm"}
+    return load_settings({f"SIDECAR_{name}": value for name, value in (base | environ).items()})[0]
+
+
+@pytest.fixture(autouse=True)
+def _no_leftovers(tmp_path):
+    yield
+    directory = preflight.runtime_dir(settings(tmp_path))
+    if directory.exists():
+        directory.rmdir()
+
+
+def test_directories_are_private(tmp_path):
+    given = settings(tmp_path)
+    plan, warnings = preflight.check(given)
+    for directory in (given.data_dir, preflight.runtime_dir(given)):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert plan.terms.timeout_ms == 3_600_000
+    assert warnings == []
+
+
+def test_a_queue_on_disk_is_warned_of(tmp_path):
+    given = settings(tmp_path, QUEUE_DIR=str(tmp_path))
+    _, warnings = preflight.check(given)
+    assert preflight.filesystem(Path("/dev/shm")) == "tmpfs"
+    assert ("not a tmpfs" in str(warnings)) == (preflight.filesystem(tmp_path) not in preflight.TMPFS)
+
+
+def test_every_problem_at_once(tmp_path):
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("rate_plan:\n  name: x\n  billing_mode: PREPAID\n  metrix: []\n")
+    file = tmp_path / "file"
+    file.write_text("")
+    given = settings(tmp_path, PLAN=str(plan), QUEUE_DIR=str(tmp_path / "none"), DATA_DIR=str(file / "x"))
+    with pytest.raises(SettingsError) as caught:
+        preflight.check(given)
+    named = [problem.split(":")[0] for problem in caught.value.problems]
+    assert named.count("SIDECAR_PLAN") >= 2
+    assert {"SIDECAR_QUEUE_DIR", "SIDECAR_DATA_DIR"} <= set(named)
+
+
+def test_the_journal_outlives_what_it_rebuilds(tmp_path):
+    with pytest.raises(SettingsError, match="SIDECAR_JOURNAL_HOURS: 24 is less"):
+        preflight.check(settings(tmp_path, JOURNAL_HOURS="24"))
+
+
+def test_the_last_good_plan_comes_back(tmp_path):
+    given = settings(tmp_path)
+    plan, _ = preflight.check(given)
+    preflight.remember_plan(given, plan)
+    assert preflight.last_good_plan(given).digest == plan.digest

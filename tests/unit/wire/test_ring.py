@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+
+from sidecar.wire import ring as ring_module
+from sidecar.wire.records import HEAD, LOST_BEFORE, START_RESERVES, EndFlag, Kind, unpack_gap
+from sidecar.wire.ring import RingReader, RingWriter
+from sidecar.wire.ringfile import S_TIME_US
+from sidecar.wire.status import Slot
+
+CAPACITY = 64 * 1024
+HEAD_BYTES = b"POST / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class Queue:
+    def __init__(self, path, **options):
+        options = {"body_bytes_max": 1 << 20} | options
+        self.path = str(path)
+        self.writer = RingWriter(self.path, CAPACITY, **options)
+        self.reader = RingReader(self.path)
+
+    def drain(self):
+        records = []
+        while got := self.reader.read(1 << 20):
+            records += got
+        self.reader.release(self.reader.position)
+        return records
+
+    def counts(self):
+        slots = (Slot.RECORDS_DROPPED, Slot.RECORD_BYTES_DROPPED, Slot.EXCHANGES_DROPPED, Slot.BODIES_CUT)
+        return tuple(self.writer.status.get(slot) for slot in slots)
+
+    def close(self):
+        self.writer.close()
+        self.reader.close()
+
+
+@pytest.fixture
+def make(tmp_path):
+    made = []
+
+    def build(**options):
+        queue = Queue(tmp_path / "queue", **options)
+        made.append(queue)
+        assert [record.kind for record in queue.drain()] == [Kind.START]
+        return queue
+
+    yield build
+    for queue in made:
+        queue.close()
+
+
+def shown(records):
+    return [(Kind(record.kind).name, record.payload) for record in records]
+
+
+def fill(queue):
+    """Bodies until the writer takes not even the smallest; returns the copy of the first of the two exchanges."""
+    copies = []
+    for piece in (b"x" * 4000, b"x"):
+        copies.append(queue.writer.copy(0))
+        copies[-1].request(b"filler", head=True)
+        dropped = queue.counts()[0]
+        while queue.counts()[0] == dropped:
+            copies[-1].response(piece)
+    return copies[0]
+
+
+def test_an_exchange_is_its_records_in_order(make):
+    queue = make()
+    copy = queue.writer.copy(7)
+    copy.request(HEAD_BYTES, head=True)
+    copy.request(b"abc")
+    copy.response(b"HTTP/1.1 204 No Content\r\n\r\n", head=True)
+    copy.end(EndFlag.ANSWERED_BY_SIDECAR)
+    records = queue.drain()
+    assert shown(records) == [
+        ("REQUEST", HEAD_BYTES),
+        ("REQUEST", b"abc"),
+        ("RESPONSE", b"HTTP/1.1 204 No Content\r\n\r\n"),
+        ("END", b""),
+    ]
+    first = records[0].sequence
+    assert first == START_RESERVES + 2, "after START and its block"
+    assert [record.sequence for record in records] == [first, first + 1, first + 2, first + 3]
+    assert {(record.exchange, record.listener) for record in records} == {(first, 7)}
+    assert [record.flags for record in records] == [HEAD, 0, HEAD, EndFlag.ANSWERED_BY_SIDECAR]
+
+
+def test_what_is_empty_or_late_leaves_no_record(make):
+    queue = make()
+    copy = queue.writer.copy(0)
+    copy.end()
+    copy.request(b"after the end", head=True)
+    empty = queue.writer.copy(0)
+    empty.request(b"")
+    empty.end()
+    twice = queue.writer.copy(0)
+    twice.request(b"a", head=True)
+    twice.response(b"")
+    twice.end()
+    twice.end()
+    twice.response(b"late")
+    assert shown(queue.drain()) == [("REQUEST", b"a"), ("END", b"")]
+    assert queue.counts() == (0, 0, 0, 0)
+
+
+def test_any_sizes_go_round_and_round_unchanged(make):
+    queue = make()
+    chance = random.Random(7)
+    sent, received = [], []
+    for number in range(300):
+        copy = queue.writer.copy(number)
+        data = chance.randbytes(chance.randint(1, 12_000))
+        copy.request(memoryview(data) if number % 3 == 0 else bytearray(data) if number % 3 == 1 else data)
+        copy.end()
+        sent.append(data)
+        records = queue.drain()
+        assert records[-1].kind == Kind.END
+        received.append(b"".join(record.payload for record in records))
+    assert received == sent
+    assert queue.reader.position > 10 * CAPACITY
+    assert queue.counts() == (0, 0, 0, 0)
+
+
+def test_time_never_goes_backwards_not_even_over_a_restart(make, monkeypatch):
+    queue = make()
+
+    class Clock:
+        now_us = 2_000_000_000_000_000
+
+        @classmethod
+        def time_ns(cls):
+            return cls.now_us * 1000
+
+    monkeypatch.setattr(ring_module, "time", Clock)
+    copy = queue.writer.copy(0)
+    times = []
+    for step in (0, 5, -1_000_000, 7):
+        Clock.now_us += step
+        copy.request(b"x")
+        times += [record.time_us - 2_000_000_000_000_000 for record in queue.drain()]
+    assert times == [0, 5, 5, 5]
+    queue.writer.close()
+    queue.writer = RingWriter(queue.path, CAPACITY, body_bytes_max=10)
+    (start,) = queue.drain()
+    assert start.time_us - 2_000_000_000_000_000 == 5
+
+
+def test_times_are_those_of_the_wall_clock(make):
+    queue = make()
+    before_us = time.time_ns() // 1000
+    queue.writer.copy(0).request(b"x")
+    (record,) = queue.drain()
+    assert before_us <= record.time_us <= time.time_ns() // 1000
+
+
+@pytest.mark.parametrize("split", [1, 3, 10, 1000])
+def test_a_body_is_cut_at_the_limit_to_the_byte_and_its_head_is_not(make, split):
+    queue = make(body_bytes_max=10)
+    copy = queue.writer.copy(0)
+    copy.request(HEAD_BYTES + b"0123456789", head=True)
+    body = b"abcdefghijklmnop"
+    copy.response(b"HTTP/1.1 200 OK\r\n\r\n", head=True)
+    for at in range(0, len(body), split):
+        copy.response(body[at : at + split])
+    copy.end()
+    records = queue.drain()
+    assert b"".join(r.payload for r in records if r.kind == Kind.REQUEST) == HEAD_BYTES + b"0123456789"
+    assert b"".join(r.payload for r in records if r.kind == Kind.RESPONSE) == b"HTTP/1.1 200 OK\r\n\r\nabcdefghij"
+    assert records[-1].flags == EndFlag.BODY_CUT
+    assert queue.counts() == (0, 0, 0, 1)
+
+
+def test_a_body_cut_in_the_chunk_of_its_head_keeps_the_head_behind_interim_answers(make):
+    queue = make(body_bytes_max=3)
+    copy = queue.writer.copy(0)
+    answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nServer: a\r\n\r\n"
+    copy.response(answer + b"abcdef", head=True)
+    copy.end()
+    records = queue.drain()
+    assert b"".join(record.payload for record in records) == answer + b"abc"
+    assert records[-1].flags == EndFlag.BODY_CUT
+
+
+def test_a_head_larger_than_a_record_is_kept_in_pieces(make):
+    queue = make(body_bytes_max=0)
+    head = b"GET / HTTP/1.1\r\nX: " + b"y" * 20_000
+    copy = queue.writer.copy(0)
+    copy.request(head, head=True)
+    copy.request(b"\r\n\r\n", head=True)
+    copy.end()
+    records = queue.drain()
+    assert b"".join(record.payload for record in records) == head + b"\r\n\r\n"
+    assert records[-1].flags == 0
+
+
+def test_bodies_are_dropped_first_and_heads_and_ends_still_fit(make):
+    queue = make()
+    filler = fill(queue)
+    other = queue.writer.copy(0)
+    other.request(HEAD_BYTES + b"b" * 3000, head=True)
+    other.response(b"HTTP/1.1 200 OK\r\n\r\n", head=True)
+    other.response(b"body")
+    other.end()
+    filler.end()
+    records = queue.drain()
+    other_number = next(record.exchange for record in records if record.payload.startswith(b"POST"))
+    mine = [record for record in records if record.exchange == other_number]
+    assert shown(mine) == [("REQUEST", HEAD_BYTES), ("RESPONSE", b"HTTP/1.1 200 OK\r\n\r\n"), ("END", b"")]
+    assert [record.flags for record in records if record.kind == Kind.END] == [EndFlag.DROPPED, EndFlag.DROPPED]
+    assert queue.counts()[2] == 0
+
+
+def test_once_a_chunk_is_dropped_the_rest_of_its_direction_is(make):
+    queue = make()
+    filler = fill(queue)
+    kept = b"".join(record.payload for record in queue.drain() if record.kind == Kind.RESPONSE)
+    records, size, *_ = queue.counts()
+    filler.response(b"would fit now")
+    filler.request(b"the other direction goes on")
+    filler.end()
+    assert queue.counts()[:2] == (records + 1, size + 13)
+    after = queue.drain()
+    assert kept.strip(b"x") == b""
+    assert [record.payload for record in after if record.kind == Kind.RESPONSE] == []
+    assert [record.payload for record in after if record.kind == Kind.REQUEST] == [b"the other direction goes on"]
+    assert after[-1].flags == EndFlag.DROPPED
+
+
+def test_a_gap_tells_what_was_lost_once_there_is_room_again(make):
+    queue = make()
+    filler = fill(queue)
+    filler.response(b"abc")
+    dropped, size, *_ = queue.counts()
+    queue.writer.settle()
+    assert Kind.GAP not in {record.kind for record in queue.drain()}
+    queue.writer.settle()
+    (gap,) = queue.drain()
+    assert (gap.kind, unpack_gap(gap.payload)) == (Kind.GAP, (dropped, size))
+    queue.writer.settle()
+    assert queue.drain() == []
+
+
+def full_to_the_brim(queue):
+    """Heads until not even an END fits; returns the copies that were begun, and the one that was dropped."""
+    fill(queue)
+    begun = []
+    while not queue.counts()[2]:
+        begun.append(queue.writer.copy(0))
+        begun[-1].request(b"h", head=True)
+    lost = begun.pop()
+    if queue.writer._room() >= 40:
+        begun.pop().end()
+    assert queue.writer._room() < 40
+    return begun, lost
+
+
+def test_an_exchange_whose_first_record_is_dropped_is_dropped_whole(make):
+    queue = make()
+    _, lost = full_to_the_brim(queue)
+    queue.drain()
+    before, *_ = queue.counts()
+    lost.request(b"more")
+    lost.response(b"answer", head=True)
+    lost.end()
+    after = queue.drain()
+    assert {record.kind for record in after} == set()
+    assert queue.counts()[0] == before + 2
+    assert queue.counts()[2] == 1
+
+
+def test_ends_without_room_are_owed_and_written_before_anything_else(make):
+    queue = make()
+    begun, _ = full_to_the_brim(queue)
+    for copy in begun:
+        copy.end(EndFlag.ABORTED_BY_CLIENT)
+    queue.writer.settle()
+    owed = queue.writer.status.get(Slot.QUEUE_ENDS_OWED)
+    assert owed > 0
+    assert owed == len(begun)
+    queue.drain()
+    late = queue.writer.copy(0)
+    late.request(b"late", head=True)
+    records = queue.drain()
+    assert [record.kind for record in records] == [Kind.END] * owed + [Kind.GAP, Kind.REQUEST]
+    assert {record.flags for record in records[:owed]} == {EndFlag.ABORTED_BY_CLIENT}
+    assert queue.writer.status.get(Slot.QUEUE_ENDS_OWED) == 0
+
+
+def test_a_writer_that_starts_on_a_full_queue_owes_its_start(make):
+    queue = make()
+    full_to_the_brim(queue)
+    queue.writer._file.close()
+    queue.writer._lock.close()
+    queue.writer = RingWriter(queue.path, CAPACITY, body_bytes_max=100)
+    assert not queue.writer._started
+    copy = queue.writer.copy(0)
+    copy.request(b"too early", head=True)
+    copy.end()
+    queue.drain()
+    queue.writer.copy(0).request(b"in time", head=True)
+    records = queue.drain()
+    assert [record.kind for record in records] == [Kind.START, Kind.GAP, Kind.REQUEST]
+    assert records[0].flags == LOST_BEFORE
+    assert records[1].sequence == records[0].sequence + START_RESERVES + 1
+
+
+def test_no_more_exchanges_are_open_at_once_than_a_start_can_end(make, monkeypatch):
+    monkeypatch.setattr(ring_module, "EXCHANGES_OPEN_MAX", 2)
+    queue = make()
+    first, second, third = (queue.writer.copy(0) for _ in range(3))
+    for copy in (first, second, third):
+        copy.request(b"a", head=True)
+    assert queue.counts() == (1, 1, 1, 0)
+    first.end()
+    fourth = queue.writer.copy(0)
+    fourth.request(b"d", head=True)
+    kinds = [record.kind for record in queue.drain()]
+    assert kinds == [Kind.REQUEST, Kind.REQUEST, Kind.GAP, Kind.END, Kind.REQUEST]
+    assert queue.counts()[2] == 1
+
+
+def test_numbers_and_counters_run_on_in_the_next_writer(make):
+    queue = make()
+    queue.writer.copy(0).request(b"a", head=True)
+    queue.writer.status.add(Slot.REQUESTS, 5)
+    queue.writer.status.add(Slot.CONNECTIONS_OPEN, 5)
+    producer, sequence = queue.writer.producer, queue.writer._next
+    queue.writer._file.close()
+    queue.writer._lock.close()
+    queue.writer = RingWriter(queue.path, CAPACITY, body_bytes_max=10)
+    assert queue.writer.producer == producer == queue.reader.producer
+    assert queue.writer.status.get(Slot.REQUESTS) == 5
+    assert queue.writer.status.get(Slot.CONNECTIONS_OPEN) == 0
+    (_, start) = queue.drain()
+    assert (start.kind, start.sequence, start.flags) == (Kind.START, sequence, 0)
+
+
+def test_what_comes_after_close_is_lost_and_harms_nobody(make):
+    queue = make(body_bytes_max=3)
+    running = queue.writer.copy(0)
+    running.request(b"before", head=True)
+    assert queue.writer.unread_bytes == 48
+    queue.writer.close()
+    following = RingWriter(queue.path, CAPACITY, body_bytes_max=10)
+    running.response(b"too late and too long")
+    running.end()
+    late = queue.writer.copy(0)
+    late.request(b"late", head=True)
+    late.end()
+    queue.writer.settle()
+    assert [record.kind for record in queue.drain()] == [Kind.REQUEST, Kind.START]
+    assert queue.reader.status.get(Slot.RECORDS_DROPPED) == 0
+    queue.writer = following
+
+
+def test_a_record_under_way_is_known_of_before_it_is_there(make):
+    queue = make()
+    assert queue.reader.unread_us() is None
+    later = queue.writer._slots[S_TIME_US] + 1_000_000
+    queue.writer._slots[S_TIME_US] = later
+    assert queue.reader.unread_us() == later
