@@ -34,6 +34,11 @@ class Address:
         except ValueError:
             return False
 
+    @property
+    def is_wildcard(self) -> bool:
+        """Every address of this machine."""
+        return self.host in {"0.0.0.0", "::"}
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -47,6 +52,13 @@ class Origin:
         host = f"[{self.host}]" if ":" in self.host else self.host
         default = 443 if self.scheme == "https" else 80
         return f"{self.scheme}://{host}" + ("" if self.port == default else f":{self.port}")
+
+    def is_at(self, address: Address) -> bool:
+        """Whether this origin is what listens at `address`, as far as the names alone can tell."""
+        if address.is_unix or self.port != address.port:
+            return False
+        here = Address(self.host, self.port)
+        return self.host == address.host or (here.is_loopback and (address.is_loopback or address.is_wildcard))
 
 
 def parse_address(text: str) -> Address:

@@ -270,9 +270,20 @@ class Settings(BaseModel):
             wrong.append(
                 f"SIDECAR_ADMIN_LISTEN: {self.admin_listen} is where the agent's traffic arrives: give another"
             )
+        wrong += self._loops()
         if wrong:
             raise ValueError("\n".join(wrong))
         return self
+
+    def _loops(self) -> list[str]:
+        """Routes that lead back to the sidecar: each request would come in again until no connection is left."""
+        name = "SIDECAR_UPSTREAM" if self.upstream is not None else "SIDECAR_ROUTES"
+        own = [self.admin_listen, *(route.listen for route in self.all_routes)]
+        return [
+            f"{name}: {route.upstream} is where the sidecar itself listens: give the address of the LLM or agent API"
+            for route in self.all_routes
+            if any(route.upstream.is_at(address) for address in own)
+        ]
 
     @property
     def all_routes(self) -> tuple[Route, ...]:

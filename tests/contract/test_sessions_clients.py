@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
-import socket
 import subprocess
 import tempfile
 
 import pytest
 import redis.asyncio as redis_async
 import valkey.asyncio as valkey_async
+from ports import held_port
 from redis.asyncio.cluster import RedisCluster
 
 from sidecar import identity
@@ -91,12 +92,9 @@ async def test_valkey_py(redis_server):
 async def cluster_port():
     """A cluster of one node that owns every slot. Its bus takes the port 10,000 above, so the port must be low."""
     folder = tempfile.mkdtemp(prefix="sidecar-cluster-")
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        if port < 55_000:
-            break
+    stack = contextlib.ExitStack()
+    while (port := stack.enter_context(held_port())) >= 55_000:
+        pass
     options = {"port": str(port), "bind": "127.0.0.1", "cluster-enabled": "yes", "dir": folder, "save": ""}
     argv = [str(server_binary()), *(part for name, value in options.items() for part in (f"--{name}", value))]
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
@@ -117,6 +115,7 @@ async def cluster_port():
         process.kill()
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+        stack.close()
 
 
 async def test_a_cluster(cluster_port):

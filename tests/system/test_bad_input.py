@@ -7,6 +7,7 @@ import sys
 import httpx
 import pytest
 from harness import ROOT, Billing, ledger, wait_for
+from ports import held_port
 
 
 def run(tmp_path, **environ):
@@ -23,10 +24,10 @@ def run(tmp_path, **environ):
     )
 
 
-def unused_port():
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]
+@pytest.fixture
+def nobody():
+    with held_port() as port:
+        yield port
 
 
 def say(url, conversation="c-1", text="password"):
@@ -64,8 +65,8 @@ def test_a_listener_that_is_taken_is_named(tmp_path):
     assert address in ended.stderr
 
 
-def test_garbage_is_answered_400_and_an_unreachable_upstream_502_in_plain_words(sidecar):
-    running = sidecar(UPSTREAM=f"http://127.0.0.1:{unused_port()}").start()
+def test_garbage_is_answered_400_and_an_unreachable_upstream_502_in_plain_words(sidecar, nobody):
+    running = sidecar(UPSTREAM=f"http://127.0.0.1:{nobody}").start()
     answer = say(running.url)
     assert answer.status_code == 502
     assert answer.headers["x-sidecar-error"]
@@ -76,9 +77,8 @@ def test_garbage_is_answered_400_and_an_unreachable_upstream_502_in_plain_words(
         assert client.recv(65536).startswith(b"HTTP/1.1 400 ")
 
 
-def test_redis_and_billing_down_at_the_start_cost_nothing(sidecar, tmp_path):
-    port = unused_port()
-    running = sidecar(REDIS_URL=f"redis://127.0.0.1:{unused_port()}", BILLING_URL=f"http://127.0.0.1:{port}").start()
+def test_redis_and_billing_down_at_the_start_cost_nothing(sidecar, nobody):
+    running = sidecar(REDIS_URL=f"redis://127.0.0.1:{nobody}", BILLING_URL=f"http://127.0.0.1:{nobody}").start()
     assert say(running.url).status_code == 200
     wait_for("Redis to be reported", lambda: running.parts()["redis"]["state"] == "down")
     assert httpx.get(running.admin + "/livez").status_code == 200
@@ -89,16 +89,15 @@ def test_redis_and_billing_down_at_the_start_cost_nothing(sidecar, tmp_path):
     assert (again.status_code, again.json()["duplicate"]) == (202, True)
 
 
-def test_a_billing_api_that_comes_late_gets_everything(sidecar, tmp_path):
-    port = unused_port()
-    running = sidecar(BILLING_URL=f"http://127.0.0.1:{port}").start()
+def test_a_billing_api_that_comes_late_gets_everything(sidecar, tmp_path, nobody):
+    running = sidecar(BILLING_URL=f"http://127.0.0.1:{nobody}").start()
     running.wait_up("observer", "redis")
     say(running.url)
     signal = {"id": "1", "source": "crm", "alias": {"kind": "conversation", "value": "c-1"}, "outcome": "RESOLVED"}
     assert running.signal(**signal).status_code == 202
     wait_for("the outcome to be finalized", lambda: running.session("conversation", "c-1")["state"] == "RESOLVED")
     wait_for("billing to be reported", lambda: running.parts()["billing"]["state"] == "down")
-    billing = Billing(tmp_path / "billing", BILLING_LISTEN=f"127.0.0.1:{port}")
+    billing = Billing(tmp_path / "billing", BILLING_LISTEN=f"127.0.0.1:{nobody}")
     try:
         rows = wait_for("the outcome in the ledger", lambda: ledger(billing.url))
         assert [row["data"]["conversation"] for row in rows] == ["c-1"]

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from ports import held_port
 
 from sidecar.wire.records import Kind
 from sidecar.wire.ring import RingReader
@@ -241,17 +242,16 @@ def shared_proxy(origins: list[Origin], authority: trustme.CA, tmp_path_factory)
     ca_file = tmp_path_factory.mktemp("ca") / "ca.pem"
     authority.cert_pem.write_to_path(str(ca_file))
     plain, trusted, untrusted = (origin.port for origin in origins)
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        nobody = unused.getsockname()[1]
-    routes: list[dict[str, object]] = [
-        {"upstream": f"http://localhost:{plain}"},
-        {"upstream": f"https://localhost:{trusted}"},
-        {"upstream": f"https://localhost:{untrusted}"},
-        {"upstream": f"http://localhost:{plain}", "preserve_host": True},
-        {"upstream": f"http://127.0.0.1:{nobody}"},
-    ]
-    with run_proxy(routes, upstream_ca_file=str(ca_file)) as proxy:
-        yield proxy
+    with held_port() as nobody:
+        routes: list[dict[str, object]] = [
+            {"upstream": f"http://localhost:{plain}"},
+            {"upstream": f"https://localhost:{trusted}"},
+            {"upstream": f"https://localhost:{untrusted}"},
+            {"upstream": f"http://localhost:{plain}", "preserve_host": True},
+            {"upstream": f"http://127.0.0.1:{nobody}"},
+        ]
+        with run_proxy(routes, upstream_ca_file=str(ca_file)) as proxy:
+            yield proxy
 
 
 @pytest.fixture(scope="session")

@@ -68,3 +68,20 @@ def test_a_path_is_refused_with_what_to_do():
 
 def test_addresses_are_values():
     assert Address("127.0.0.1", 1) == parse_address("127.0.0.1:1")
+
+
+@pytest.mark.parametrize(
+    ("origin", "address", "same"),
+    [
+        ("http://127.0.0.1:8080", "127.0.0.1:8080", True),
+        ("http://localhost:8080", "127.0.0.1:8080", True),
+        ("http://127.0.0.1:8080", "0.0.0.0:8080", True),
+        ("http://agent.internal:8080", "agent.internal:8080", True),
+        ("http://127.0.0.1:8081", "127.0.0.1:8080", False),
+        ("http://agent.internal:8080", "127.0.0.1:8080", False),
+        ("http://127.0.0.1:8080", "10.0.0.1:8080", False),
+        ("http://127.0.0.1", "unix:/run/agent.sock", False),
+    ],
+)
+def test_an_origin_that_is_a_listener(origin, address, same):
+    assert parse_origin(origin).is_at(parse_address(address)) is same

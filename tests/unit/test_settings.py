@@ -103,6 +103,16 @@ def test_the_same_listener_twice():
     assert "twice" in problems(ROUTES="127.0.0.1:1=http://a,127.0.0.1:1=http://b")[0]
 
 
+def test_an_upstream_that_is_the_sidecar_itself():
+    assert (
+        "SIDECAR_UPSTREAM: http://localhost:8080 is where the sidecar itself listens"
+        in problems(UPSTREAM="http://localhost:8080")[0]
+    )
+    (found,) = problems(ROUTES="127.0.0.1:1=http://a,127.0.0.1:2=http://127.0.0.1:1,127.0.0.1:3=http://[::1]:8090")[0:1]
+    assert found.startswith("SIDECAR_ROUTES: http://127.0.0.1:1 ")
+    load(UPSTREAM="http://localhost:8081")
+
+
 def test_an_admin_address_that_others_reach_needs_a_token(tmp_path):
     assert "SIDECAR_ADMIN_TOKEN" in problems(ADMIN_LISTEN="0.0.0.0:8090")[0]
     token = tmp_path / "token"

@@ -6,6 +6,7 @@ import asyncio
 import socket
 
 import pytest
+from ports import held_port
 
 from sidecar.proxy import dialling
 from sidecar.proxy.dialling import Addresses, connect, first_of, in_turns
@@ -86,9 +87,8 @@ async def test_a_race_that_is_given_up_leaves_nothing_running(attempts):
 
 
 async def test_sockets_race_too():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        with socket.create_server(("127.0.0.1", 0)) as gone:
-            nobody = gone.getsockname()
+    with socket.create_server(("127.0.0.1", 0)) as listener, held_port() as port:
+        nobody = ("127.0.0.1", port)
         sock = await connect([(V4, nobody), (V4, listener.getsockname())])
         assert sock.getpeername() == listener.getsockname()
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
