@@ -3,17 +3,25 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: demo test bench lint lock docs clean help
+COMPILED := build/compiled
+LOCK   := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+              --no-header --upgrade -q
+
+.PHONY: demo test test-compiled bench lint lock docs clean help
 .DEFAULT_GOAL := help
 
 help:            ## this list
-	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 demo: $(VENV)/.demo     ## the whole system on embedded defaults: agents, proxy, sessions, outcomes, invoice
 	$(BIN)/sidecar demo
 
 test: $(VENV)/.dev      ## the whole test suite
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test-compiled: $(COMPILED)/.tree ## the proxy's tests again, its hot path compiled as in the image (needs a C compiler)
+	PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+	    --compiled tests/transparency
 
 bench: $(VENV)/.dev     ## the benchmarks, as ratios to peers measured in the same run
 	$(BIN)/python -m bench
@@ -25,10 +33,9 @@ lint: $(VENV)/.dev      ## formatter, linter, types, import layers
 	$(BIN)/lint-imports
 
 lock: pyproject.toml    ## resolve the dependencies again (needs the `uv` command)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
-	    --upgrade -q pyproject.toml --extra demo --group build -o requirements.txt
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
-	    --upgrade -q pyproject.toml --extra demo --group build --group dev -c requirements.txt -o requirements-dev.txt
+	$(LOCK) pyproject.toml --extra demo --group build -o requirements.txt
+	$(LOCK) pyproject.toml --extra demo --group build --group compile --group dev -c requirements.txt -o requirements-dev.txt
+	$(LOCK) --group compile -c requirements-dev.txt -o requirements-compile.txt
 
 docs: $(VENV)/.demo     ## redraw what the docs take from the code
 	$(BIN)/python -m sidecar.sessions.states docs/architecture.md
@@ -50,4 +57,12 @@ $(VENV)/.demo: requirements.txt pyproject.toml
 $(VENV)/.dev: $(VENV)/.demo requirements-dev.txt
 	@echo 'Adding what the tests need (about half a minute, once) …'
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.txt
+	@touch $@
+
+# The package as the image has it: an unpacked wheel.
+$(COMPILED)/.tree: $(VENV)/.dev hatch_build.py $(wildcard sidecar/wire/*.py sidecar/proxy/*.py)
+	@echo 'Compiling the hot path (about a quarter of a minute) …'
+	@rm -rf $(COMPILED)
+	@SIDECAR_COMPILE=1 $(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w $(COMPILED) .
+	@$(BIN)/python -m zipfile -e $(COMPILED)/*.whl $(COMPILED)
 	@touch $@

@@ -4,6 +4,12 @@ import pytest
 from harness import FakeLLM, Sidecar
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--compiled", action="store_true", help="the proxies under test must run compiled (see `make test-compiled`)"
+    )
+
+
 @pytest.fixture(scope="module")
 def llm(tmp_path_factory):
     server = FakeLLM(tmp_path_factory.mktemp("llm"))

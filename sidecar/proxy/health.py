@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sidecar.proxy.answers import json_answer, text_answer
+from sidecar.wire import framing
 from sidecar.wire.framing import Head
 from sidecar.wire.status import Slot, StatusPage
 
@@ -16,6 +17,8 @@ _PATHS: Final = frozenset([b"/livez", b"/readyz", b"/healthz"])
 _METHODS: Final = frozenset([b"GET", b"HEAD"])
 _VERBOSE: Final = frozenset([b"verbose", b"verbose=", b"verbose=1", b"verbose=true"])
 _STATES: Final = {0: "unknown", 1: "ok", 2: "down"}
+# Whether the hot path runs as machine code, as in the container image (docs/performance.md).
+COMPILED: Final = not framing.__file__.endswith(".py")
 # The observer beats once a second, at the lowest priority; this much silence is more than being slow.
 STALLED_MS: Final = 10_000
 
@@ -48,7 +51,7 @@ class Health:
             "status": "ok",
             "mode": self.mode,
             "parts": {
-                "proxy": {"state": "ok", "pid": os.getpid()},
+                "proxy": {"state": "ok", "pid": os.getpid(), "compiled": COMPILED},
                 "observer": self._observer(now_ms),
                 "redis": {"state": self._state(Slot.REDIS_STATE)},
                 "billing": {"state": self._state(Slot.BILLING_STATE)},

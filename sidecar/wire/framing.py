@@ -289,7 +289,7 @@ class Scanner:
             events.append(data[at:])
             return events
         self._left = 0
-        events.append(data[at:end])  # the same object when it is all of it
+        events.append(_part(data, at, end))
         return self._stop(data, end, events)
 
     def _chunked(self, data: bytes, begin: int, events: list[Event]) -> list[Event]:
@@ -302,7 +302,7 @@ class Scanner:
             if bad.at > begin:
                 events.append(data[begin : bad.at])
             return self._fail(FramingError("bad-body", bad.reason), events)
-        events.append(data[begin:end])  # the same object when it is all of it
+        events.append(_part(data, begin, end))
         return self._stop(data, end, events) if chunks.done else events
 
     def _stop(self, data: bytes, at: int, events: list[Event]) -> list[Event]:
@@ -317,3 +317,8 @@ class Scanner:
         self._held.clear()
         events.append(error)
         return events
+
+
+def _part(data: bytes, begin: int, end: int) -> bytes:
+    """The same object when it is all of it: compiled code copies where the interpreter would not."""
+    return data if begin == 0 and end == len(data) else data[begin:end]

@@ -61,13 +61,15 @@ def test_it_runs_as_a_number_that_is_not_root_and_from_a_stage_that_installs_not
     assert ("CMD", '["run"]') in final
 
 
-def test_base_images_are_slim_and_tagged_and_dependencies_locked_by_hash():
-    bases = [arguments.split()[0] for instruction, arguments in instructions() if instruction == "FROM"]
-    assert all(re.fullmatch(r"python:3\.\d+-slim-[a-z]+", base) for base in bases)
+def test_base_images_are_tagged_the_last_one_slim_and_dependencies_locked_by_hash():
+    build, final = [arguments.split()[0] for instruction, arguments in instructions() if instruction == "FROM"]
+    assert re.fullmatch(r"python:3\.\d+-slim-[a-z]+", final)
+    assert build == final.replace("-slim", "")  # the same system, with a compiler
     installs = [part for instruction, run in instructions() if instruction == "RUN" for part in run.split("&&")]
-    [locked, project] = [part for part in installs if "pip install" in part]
-    assert "--require-hashes" in locked
-    assert "--only-binary :all:" in locked
+    [*locked, project] = [part for part in installs if "pip install" in part]
+    assert len(locked) == 2
+    assert all("--require-hashes" in part and "--only-binary :all:" in part for part in locked)
+    assert "SIDECAR_COMPILE=1" in project
     assert "--no-deps" in project
     assert "--no-build-isolation" in project
 

@@ -136,6 +136,11 @@ class Proxy:
     def client(self, route: int = 0) -> socket.socket:
         return connect(self.routes[route])
 
+    def is_compiled(self) -> bool:
+        with connect(self.admin) as client:
+            client.sendall(b"GET /readyz?verbose HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            return json.loads(receive_all(client).partition(b"\r\n\r\n")[2])["parts"]["proxy"]["compiled"]
+
     def memory_bytes(self) -> int:
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
@@ -167,7 +172,7 @@ def run_proxy(routes: list[dict[str, object]], **options: object) -> Iterator[Pr
         "drain_seconds": 5.0,
         **options,
     }
-    process = subprocess.Popen([sys.executable, "-m", "sidecar.proxy", json.dumps(config)])
+    process = subprocess.Popen([sys.executable, "-P", "-m", "sidecar.proxy", json.dumps(config)])
     try:
         listening = directory / "listening.json"
         wait_for(lambda: listening.exists() or process.poll() is not None)
@@ -237,7 +242,7 @@ def origins(authority: trustme.CA) -> Iterator[list[Origin]]:
 
 
 @pytest.fixture(scope="session")
-def shared_proxy(origins: list[Origin], authority: trustme.CA, tmp_path_factory) -> Iterator[Proxy]:
+def shared_proxy(request, origins: list[Origin], authority: trustme.CA, tmp_path_factory) -> Iterator[Proxy]:
     """Routes: plain, TLS, TLS untrusted, plain with the Host preserved, nobody there."""
     ca_file = tmp_path_factory.mktemp("ca") / "ca.pem"
     authority.cert_pem.write_to_path(str(ca_file))
@@ -251,6 +256,7 @@ def shared_proxy(origins: list[Origin], authority: trustme.CA, tmp_path_factory)
             {"upstream": f"http://127.0.0.1:{nobody}"},
         ]
         with run_proxy(routes, upstream_ca_file=str(ca_file)) as proxy:
+            assert proxy.is_compiled() is request.config.getoption("--compiled")
             yield proxy
 
 
