@@ -41,6 +41,7 @@ from sidecar.wire.status import Slot
 
 BEAT_SECONDS = 1.0
 PLAN_POLL_SECONDS = 2.0
+PROBE_SECONDS = 10.0
 FORMER_OBSERVER_SECONDS = 60.0
 OK, DOWN = 1, 2
 
@@ -49,9 +50,15 @@ log = structlog.get_logger(__name__)
 
 def run(environ: Mapping[str, str]) -> NoReturn:
     """`sidecar run`: check everything, then become the proxy. Raises SettingsError when something must change."""
-    settings, warnings = load_settings(environ)
+    try:
+        settings, warnings = load_settings(environ)
+    except SettingsError as error:
+        # Everything that must change is said at once, what the right variables name included.
+        more = preflight.examine(error.rest, environ)[1] if error.rest is not None else []
+        raise SettingsError([*error.problems, *(one for one in more if one not in error.problems)]) from None
     logs.configure(settings.log_level, settings.log_format)
-    plan, more = preflight.check(settings)
+    plan, more = preflight.check(settings, environ)
+    preflight.hold(settings)
     preflight.remember_plan(settings, plan)
     for warning in warnings + more:
         log.warning(warning)
@@ -190,6 +197,7 @@ class ObserverApp:
                     self.applier.run(),
                     self._every(BEAT_SECONDS, lambda: self._beat(pipeline)),
                     self._every(PLAN_POLL_SECONDS, self._follow_plan),
+                    self._every(PROBE_SECONDS, self.courier.probe),
                     self.sweeper.run(),
                     self.courier.run(),
                 )

@@ -27,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command(arguments)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read the output has seen enough; nothing may be said at the exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
 
 
 def parser() -> argparse.ArgumentParser:

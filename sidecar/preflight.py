@@ -6,12 +6,15 @@ API that is down is neither: traffic flows without them.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+from sidecar.billing.settings import BillingSettingsError, load_billing_settings
 from sidecar.policy.loading import LoadedPlan, PlanError, builtin_plan, load_plan
-from sidecar.settings import PREFIX, TLS_FILES, Settings, SettingsError
+from sidecar.settings import EMBEDDED, PREFIX, TLS_FILES, Settings, SettingsError
 
 # sockaddr_un holds 108 bytes; the longest name in the runtime directory is observer.sock.
 _SOCKET_PATH_MAX = 107
@@ -52,8 +55,22 @@ def remember_plan(settings: Settings, plan: LoadedPlan) -> None:
     fresh.replace(path)
 
 
-def check(settings: Settings) -> tuple[LoadedPlan, list[str]]:
-    """Make the directories and read the plan; returns it with the warnings."""
+def check(settings: Settings, environ: Mapping[str, str]) -> tuple[LoadedPlan, list[str]]:
+    """Read the plan, look at everything named, make the directories; returns the plan and the warnings.
+
+    `environ` has the variables of the embedded billing service. Raises SettingsError.
+    """
+    plan, problems, warnings = examine(settings, environ)
+    if not problems:
+        _private_directory(settings.data_dir, "SIDECAR_DATA_DIR", problems)
+        _private_directory(runtime_dir(settings), "SIDECAR_QUEUE_DIR", problems)
+    if problems or plan is None:
+        raise SettingsError(problems)
+    return plan, warnings
+
+
+def examine(settings: Settings, environ: Mapping[str, str]) -> tuple[LoadedPlan | None, list[str], list[str]]:
+    """The plan, every problem and every warning; nothing is made or changed."""
     problems: list[str] = []
     warnings: list[str] = []
     plan: LoadedPlan | None = None
@@ -62,7 +79,9 @@ def check(settings: Settings) -> tuple[LoadedPlan, list[str]]:
         problems += _retention(settings, plan)
     except SettingsError as error:
         problems += error.problems
-    _private_directory(settings.data_dir, "SIDECAR_DATA_DIR", problems)
+    if settings.billing_url == EMBEDDED:
+        problems += _embedded_billing(settings, environ)
+    problems += _no_directory(settings.data_dir, "SIDECAR_DATA_DIR")
     if not settings.queue_dir.is_dir():
         problems.append(_no_queue_dir(settings))
     else:
@@ -71,18 +90,37 @@ def check(settings: Settings) -> tuple[LoadedPlan, list[str]]:
                 f"SIDECAR_QUEUE_DIR ({settings.queue_dir}) is not a tmpfs: the queue holds traffic as it is, "
                 "prompts and keys included, and will be written to that disk",
             )
-        directory = runtime_dir(settings)
-        if len(str(directory / "observer.sock")) > _SOCKET_PATH_MAX:
+        if len(str(runtime_dir(settings) / "observer.sock")) > _SOCKET_PATH_MAX:
             problems.append(f"SIDECAR_QUEUE_DIR: {settings.queue_dir} is too long a path for the sockets in it")
-        else:
-            _private_directory(directory, "SIDECAR_QUEUE_DIR", problems)
     for field in TLS_FILES:
         path = getattr(settings, field)
         if path is not None and not path.is_file():
             problems.append(f"{PREFIX}{field.upper()}: {path} is not a file")
-    if problems or plan is None:
-        raise SettingsError(problems)
-    return plan, warnings
+    return plan, problems, warnings
+
+
+def hold(settings: Settings) -> None:
+    """Take the data directory for this process and what it becomes by exec, until it ends; raises SettingsError.
+
+    Two sidecars on one journal would each take the other's facts for their own. The lock (flock) goes with the process
+    however it ends, and its children do not inherit it.
+    """
+    path = settings.data_dir / "lock"
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
+        os.close(handle)
+        raise SettingsError(
+            [
+                f"SIDECAR_DATA_DIR: {settings.data_dir} is in use by another sidecar (process {holder} where it runs): "
+                "give each sidecar a directory of its own, or stop that one"
+            ]
+        ) from None
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, str(os.getpid()).encode(), 0)
+    os.set_inheritable(handle, True)
 
 
 def filesystem(path: Path) -> str:
@@ -104,6 +142,22 @@ def _retention(settings: Settings, plan: LoadedPlan) -> list[str]:
         f"SIDECAR_JOURNAL_HOURS: {settings.journal_hours:g} is less than what the plan {plan.name!r} needs to rebuild "
         f"a session: timeout, settling and reversal together are {needed_hours:g} hours",
     ]
+
+
+def _embedded_billing(settings: Settings, environ: Mapping[str, str]) -> list[str]:
+    """What `sidecar billing` would refuse of the environment that it will be started in."""
+    try:
+        load_billing_settings({**environ, "SIDECAR_DATA_DIR": str(settings.data_dir)})
+    except BillingSettingsError as error:
+        return [problem for problem in error.problems if problem.startswith("SIDECAR_BILLING_")]
+    return []
+
+
+def _no_directory(path: Path, variable: str) -> list[str]:
+    """Why `path` cannot become a directory, if it can be known without trying."""
+    resolved = path.resolve()
+    nearest = next(parent for parent in (resolved, *resolved.parents) if parent.exists())
+    return [] if nearest.is_dir() else [f"{variable}: {nearest} is a file, and no directory can be made there"]
 
 
 def _private_directory(path: Path, variable: str, problems: list[str]) -> None:

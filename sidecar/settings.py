@@ -6,6 +6,7 @@ Any secret `X` may be given as `X_FILE`, the path of a file that holds it (how K
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import re
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ from sidecar.observer.locators import parse_locators
 PREFIX = "SIDECAR_"
 EMBEDDED = "embedded"
 _WEBHOOK_PREFIX = "SIDECAR_WEBHOOK_SECRET_"
+_CREDENTIALS = re.compile(r"//[^/\s]*@")
 _BYTES = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 # What Kubernetes puts into every container for each Service whose name begins with "sidecar".
 _SERVICE_VARIABLE = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_|$)|_PORT$|_PORT_\d+_")
@@ -40,16 +42,22 @@ OTHER_COMMANDS = (
     "BILLING_ALERT_URL",
     "BILLING_EXPORTS",
 )
+_SECONDS_MAX = 30 * 86_400
+_HOURS_MAX = 10 * 366 * 24
 TLS_FILES = ("tls_cert_file", "tls_key_file", "upstream_ca_file", "upstream_cert_file", "upstream_key_file")
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 
 
 class SettingsError(ValueError):
-    """The configuration is wrong; `problems` has one sentence for each variable that must change."""
+    """The configuration is wrong; `problems` has one sentence for each variable that must change.
 
-    def __init__(self, problems: list[str]) -> None:
+    `rest` is what the other variables say, so that what they name can be looked at too before anybody is told.
+    """
+
+    def __init__(self, problems: list[str], rest: Settings | None = None) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+        self.rest = rest
 
 
 def parse_bytes(text: str) -> int:
@@ -74,8 +82,9 @@ def _redis_url(text: str) -> str:
 def _billing_url(text: str) -> str:
     if text == EMBEDDED:
         return text
-    if not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", text):
-        raise ValueError(f"must be `{EMBEDDED}` or a base URL such as https://billing.example.com")
+    if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#@\s]*)?", text):
+        example = "https://billing.example.com; a token goes into SIDECAR_BILLING_TOKEN"
+        raise ValueError(f"must be `{EMBEDDED}` or a base URL such as {example}")
     return text.rstrip("/")
 
 
@@ -145,7 +154,7 @@ class Route(BaseModel):
 class Settings(BaseModel):
     """The environment of `sidecar run`; the field `x_y` is the variable `SIDECAR_X_Y`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     upstream: UpstreamOrigin | None = Field(
         None, description="where requests go: http://host:port or https://host, no path"
@@ -180,10 +189,12 @@ class Settings(BaseModel):
     queue_dir: Path = Field(Path("/dev/shm"), description="a tmpfs for the queue's memory")  # noqa: S108 - a tmpfs by intent
     queue_bytes: ByteSize = Field(32 * 2**20, ge=2**20, description="size of the queue between proxy and observer")
     capture_body_bytes: ByteSize = Field(8 * 2**20, ge=2**16, description="most of one body that is copied")
-    journal_hours: float = Field(168, gt=0, description="how long applied observations are kept")
+    journal_hours: float = Field(168, gt=0, le=_HOURS_MAX, description="how long applied observations are kept")
     journal_bytes: ByteSize = Field(2**30, ge=2**20, description="how much of them is kept")
     outbox_max: int = Field(1_000_000, ge=100, description="undelivered outcomes; at the cap finalization waits")
-    drain_seconds: float = Field(25, ge=0, description="how long open exchanges may take to finish after SIGTERM")
+    drain_seconds: float = Field(
+        25, ge=0, le=_SECONDS_MAX, description="how long open exchanges may take to finish after SIGTERM"
+    )
     hash_key: SecretStr | None = Field(
         None, description="key of the HMAC over stored digests (default: made once, kept in Redis)"
     )
@@ -219,28 +230,35 @@ class Settings(BaseModel):
     header_timeout_seconds: float = Field(
         30,
         gt=0,
+        le=_SECONDS_MAX,
         description="how long a client may take for a request's head, for the first one from its connection on, and "
         "for a TLS handshake: a head begun and not finished is answered 408, a silent client is closed",
     )
     idle_timeout_seconds: float = Field(
         300,
         gt=0,
+        le=_SECONDS_MAX,
         description="how long a client's connection may stay without a request under way; a request itself, "
         "a stream or a tunnel has no timeout",
     )
     connect_timeout_seconds: float = Field(
         10,
         gt=0,
+        le=_SECONDS_MAX,
         description="how long a connection to an upstream may take, TLS handshake included (then 504), and how long a "
         "request waits for one when all that are allowed are in use (then 503)",
     )
     upstream_connections: int = Field(4096, ge=1, le=500_000, description="most connections to one upstream")
     upstream_idle_seconds: float = Field(
-        55, gt=0, description="how long an unused connection to an upstream is kept; less than the upstream keeps it"
+        55,
+        gt=0,
+        le=_SECONDS_MAX,
+        description="how long an unused connection to an upstream is kept; less than the upstream keeps it",
     )
     upstream_dns_seconds: float = Field(
         30,
         ge=0,
+        le=_SECONDS_MAX,
         description="how often an upstream's name is looked up again; connections to an address that three look-ups "
         "in a row did not find are closed when they are idle (0: never)",
     )
@@ -310,7 +328,7 @@ def load_settings(environ: Mapping[str, str]) -> tuple[Settings, list[str]]:
     problems += [problem for problem in wrong if problem.partition(":")[0] not in named]
     if settings is None or problems:
         # A misspelt name may be the very reason, so it is said here too.
-        raise SettingsError(problems + warnings)
+        raise SettingsError(problems + warnings, _rest(values))
     return settings, warnings
 
 
@@ -327,6 +345,15 @@ def _validate(values: dict[str, Any]) -> tuple[Settings | None, list[str]]:
     if wrong:
         problems += _validate({name: value for name, value in values.items() if name not in wrong})[1]
     return None, problems
+
+
+def _rest(values: dict[str, Any]) -> Settings:
+    """What the variables say that are right by themselves; the others are as if they were not there."""
+    right = {}
+    for name, value in values.items():
+        with contextlib.suppress(ValidationError):
+            right[name] = getattr(Settings.model_validate({name: value}), name)
+    return Settings.model_construct(**right)
 
 
 def _collect(environ: Mapping[str, str], problems: list[str]) -> tuple[dict[str, Any], list[str]]:
@@ -387,5 +414,6 @@ def _sentence(entry: Any) -> str:
     if not entry["loc"]:
         return message
     variable = PREFIX + str(entry["loc"][0]).upper()
-    shown = "" if is_secret(str(entry["loc"][0])) else f" (given: {str(entry['input'])[:100]!r})"
+    given = _CREDENTIALS.sub("//***@", str(entry["input"]))
+    shown = "" if is_secret(str(entry["loc"][0])) else f" (given: {given[:100]!r})"
     return f"{variable}: {message}{shown}"

@@ -6,8 +6,10 @@ It reads the same environment as `sidecar run` and changes nothing. Exit code 1 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +22,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from sidecar import preflight
+from sidecar.addresses import Address
+from sidecar.billing.main import ADDRESS_FILE
+from sidecar.billing.settings import load_billing_settings
 from sidecar.connections import connect_redis, without_password
 from sidecar.embedded.redis import server_binary
 from sidecar.settings import EMBEDDED, Settings, SettingsError, load_settings
@@ -62,19 +67,19 @@ async def examine(settings: Settings) -> list[Finding]:
 
 
 async def _redis(settings: Settings) -> list[Finding]:
-    socket = None
+    embedded = None
     shown = without_password(settings.redis_url)
     if settings.redis_url == EMBEDDED:
-        socket = preflight.runtime_dir(settings) / "redis.sock"
-        if not socket.exists():
+        embedded = preflight.runtime_dir(settings) / "redis.sock"
+        if not embedded.exists():
             return [_embedded_redis()]
-    client = connect_redis(settings.redis_url, embedded_socket=socket)
+    client = connect_redis(settings.redis_url, embedded_socket=embedded)
     try:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             info: dict[str, Any] = await client.info()
     except (RedisError, OSError, TimeoutError) as error:
         change = "start it, or correct SIDECAR_REDIS_URL; until then sessions wait in the journal"
-        return [Finding("redis", "failed", f"{shown} does not answer: {error or type(error).__name__}", change)]
+        return [Finding("redis", "failed", f"{shown} does not answer: {str(error) or type(error).__name__}", change)]
     finally:
         await client.aclose()
     return judge_redis(shown, info)
@@ -137,7 +142,7 @@ async def _upstream(origin: Any, settings: Settings) -> Finding:
 
 async def _billing(settings: Settings) -> list[Finding]:
     if settings.billing_url == EMBEDDED:
-        return [Finding("billing", "ok", "embedded; `sidecar run` starts it")]
+        return [_embedded_billing(settings)]
     token = settings.billing_token
     headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
     try:
@@ -154,6 +159,26 @@ async def _billing(settings: Settings) -> list[Finding]:
         says = f"{settings.billing_url}/v1/outcomes answers {answer.status_code}"
         return [Finding("billing", "failed", says, "check that SIDECAR_BILLING_URL is the base URL of a billing API")]
     return [Finding("billing", "ok", f"{settings.billing_url} takes outcomes")]
+
+
+def _embedded_billing(settings: Settings) -> Finding:
+    """Whether the service could listen, or does already."""
+    listen = load_billing_settings({**os.environ, "SIDECAR_DATA_DIR": str(settings.data_dir)}).listen
+    if (settings.data_dir / ADDRESS_FILE).exists() or listen.is_unix or not _taken(listen):
+        return Finding("billing", "ok", "embedded; `sidecar run` starts it")
+    change = "stop what listens there, or give another SIDECAR_BILLING_LISTEN"
+    return Finding("billing", "failed", f"embedded, and {listen}, where it is to listen, is taken", change)
+
+
+def _taken(address: Address) -> bool:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address.host, address.port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 async def _disk(settings: Settings) -> list[Finding]:

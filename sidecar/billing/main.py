@@ -19,7 +19,7 @@ from sidecar.billing.api.server import application
 from sidecar.billing.ledger.catalog import DEFAULT_PLAN
 from sidecar.billing.ledger.database import Database
 from sidecar.billing.service import Billing
-from sidecar.billing.settings import BillingSettings, BillingSettingsError, load_billing_settings
+from sidecar.billing.settings import BillingSettings, BillingSettingsError, load_billing_settings, make_data_dir
 
 log = structlog.get_logger()
 SHUTDOWN_SECONDS = 10.0
@@ -30,6 +30,7 @@ def run() -> int:
     """Read the environment and serve; exit code 0 after SIGTERM or SIGINT, 2 when the configuration is wrong."""
     try:
         settings = load_billing_settings(os.environ)
+        make_data_dir(settings)
     except BillingSettingsError as error:
         for line in error.problems:
             print(f"sidecar billing: {line}", file=sys.stderr)  # noqa: T201 - before logging is set up, for a person

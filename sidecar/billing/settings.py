@@ -49,9 +49,9 @@ class BillingSettings:
 
 
 def load_billing_settings(environ: Mapping[str, str]) -> BillingSettings:
-    """Read the environment; raises BillingSettingsError. Makes the data directory (mode 0700)."""
+    """Read the environment; raises BillingSettingsError. Makes nothing: `make_data_dir` does."""
     problems: list[str] = []
-    data_dir = _data_dir(environ.get("SIDECAR_DATA_DIR") or DEFAULT_DATA_DIR, problems)
+    data_dir = Path(environ.get("SIDECAR_DATA_DIR") or DEFAULT_DATA_DIR)
     listen = _listen(environ.get("SIDECAR_BILLING_LISTEN") or DEFAULT_LISTEN, problems)
     token = _secret(environ, "SIDECAR_BILLING_TOKEN", problems)
     if token is None and not listen.is_loopback:
@@ -90,13 +90,12 @@ def _unknown(environ: Mapping[str, str]) -> Iterator[str]:
         yield f"{name} is not known" + (f"; did you mean {_PREFIX}{close[0]}?" if close else "")
 
 
-def _data_dir(text: str, problems: list[str]) -> Path:
-    path = Path(text)
+def make_data_dir(settings: BillingSettings) -> None:
+    """Make the data directory, mode 0700; raises BillingSettingsError."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        problems.append(f"SIDECAR_DATA_DIR={text} cannot be made: {error.strerror}")
-    return path
+        raise BillingSettingsError([f"SIDECAR_DATA_DIR={settings.data_dir} cannot be made: {error.strerror}"]) from None
 
 
 def _listen(text: str, problems: list[str]) -> Address:

@@ -22,6 +22,7 @@ class Verdict:
     """`rejected`: id → reason, for good. `again`: none was taken. `whole`: a batch was refused as one."""
 
     again: bool = False
+    status: int = 0  # of an answer that means again; 0 when there was none
     whole: bool = False
     retry_after_seconds: float | None = None
     rejected: dict[str, str] = field(default_factory=dict)
@@ -37,7 +38,7 @@ def judge(status: int, body: bytes, ids: Sequence[str], *, retry_after: str | No
         if len(ids) > 1:
             return Verdict(whole=True, reason=reason)
         return Verdict(rejected={ids[0]: reason}, reason=reason)
-    return Verdict(again=True, retry_after_seconds=retry_after_seconds(retry_after, now), reason=reason)
+    return Verdict(again=True, status=status, retry_after_seconds=retry_after_seconds(retry_after, now), reason=reason)
 
 
 def retry_after_seconds(value: str | None, now: float) -> float | None:
@@ -49,9 +50,10 @@ def retry_after_seconds(value: str | None, now: float) -> float | None:
         return min(float(text), RETRY_AFTER_SECONDS_MAX)
     try:
         moment: datetime = parsedate_to_datetime(text)
-    except ValueError:
+        seconds = moment.timestamp() - now
+    except (ValueError, OverflowError):
         return None
-    return min(max(moment.timestamp() - now, 0.0), RETRY_AFTER_SECONDS_MAX)
+    return min(max(seconds, 0.0), RETRY_AFTER_SECONDS_MAX)
 
 
 def _rejected(body: bytes, ids: Sequence[str]) -> dict[str, str]:
@@ -65,8 +67,8 @@ def _rejected(body: bytes, ids: Sequence[str]) -> dict[str, str]:
     sent = set(ids)
     rejected = {}
     for item in listed:
-        if isinstance(item, dict) and item.get("id") in sent:
-            rejected[str(item["id"])] = str(item.get("reason", "rejected"))
+        if isinstance(item, dict) and isinstance(item.get("id"), str) and item["id"] in sent:
+            rejected[item["id"]] = str(item.get("reason", "rejected"))
     return rejected
 
 

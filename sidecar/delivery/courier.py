@@ -5,6 +5,10 @@ them, and removes those that were delivered (XACK and XDEL) or refused (moved to
 neither is sent again after a pause that grows up to a cap; the same entries, hence the same bytes. While it tries it
 refreshes its claim, so that nobody takes them over; entries whose courier died are taken over once they have been idle
 long enough. One request is in flight at a time: a batch of 100 per round trip is more than one Redis can finalize.
+
+No event holds up the others. When the API has failed several times at the same batch (5xx), each event is sent alone,
+and those that it still fails at are put aside: tried again from time to time, while the next ones flow. What the dead
+letters have no room for stays in the outbox, unclaimed, and comes again as a dead courier's entries do.
 """
 
 from __future__ import annotations
@@ -30,6 +34,9 @@ BATCH_MAX = 100
 POLL_MS = 250
 ANSWER_BYTES_MAX = 1 << 20
 REQUEST_SECONDS = 30.0
+PROBE_SECONDS = 5.0
+SERVER_ERRORS_MAX = 8  # in a row: most of a minute, before the batch is taken apart
+ALONE_MAX = 8  # events that fail alone with none going through: the API is down, and no event is to blame
 BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX = 0.2, 30.0
 HURRY_SECONDS_MAX = 0.25
 TAKEOVER_SECONDS = 90.0  # longer than the longest pause and request together
@@ -88,6 +95,11 @@ class Courier:
         )
         self._outbox = store.key("outbox")
         self._resumed = False
+        self._server_errors = 0  # answers of 5xx in a row
+        self._aside: list[Parcel] = []
+        self._aside_at = 0.0  # when they are tried again, by the loop's clock
+        self._dead_full = False
+        self._busy = False  # with parcels, whose deliveries say how the billing API is
         self._failures = 0
         self._looked_for_dead = float("-inf")
         self._hurry = asyncio.Event()
@@ -111,14 +123,18 @@ class Courier:
 
     async def step(self) -> int:
         """Take one batch and see it through; returns how many entries were taken."""
+        await self._try_aside()
         parcels = await self._open(await self._take())
         taken = len(parcels)
+        self._busy = bool(parcels)
         while parcels and not told_to_stop():
-            parcels, pause = await self._deliver(parcels)
+            apart = self._server_errors >= SERVER_ERRORS_MAX
+            parcels, pause = await (self._one_by_one(parcels) if apart else self._deliver(parcels))
             while parcels and pause > 0 and not told_to_stop():
                 await self._pause(min(pause, BACKOFF_SECONDS_MAX))
                 pause = 0.0 if self._hurry.is_set() else pause - BACKOFF_SECONDS_MAX
                 parcels = await self._still_ours(parcels)
+        self._busy = False
         return taken
 
     async def drain(self, deadline: float) -> bool:
@@ -137,6 +153,30 @@ class Courier:
         finally:
             self._hurry.clear()
         return True
+
+    async def probe(self) -> None:
+        """Ask whether the billing API is there, while nothing is delivered that would tell.
+
+        Any answer but a 5xx will do, since no path of it but that of the outcomes is known. A failed delivery is not
+        taken back by this.
+        """
+        if self._busy:
+            return
+        url = self._url() if callable(self._url) else self._url
+        if url is None:
+            self._is(DOWN, "the billing API's address is not known yet")
+            return
+        try:
+            async with (
+                asyncio.timeout(PROBE_SECONDS),
+                self._client.stream("GET", f"{url.rstrip('/')}/readyz") as answer,
+            ):
+                status = answer.status_code
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
+            self._is(DOWN, f"{url} does not answer: {error!r}")
+            return
+        if not self._busy:
+            self._is(DOWN if status >= 500 else OK, f"{url}/readyz answers {status}")
 
     # -- the outbox --------------------------------------------------------------------------------------------
 
@@ -220,12 +260,14 @@ class Courier:
         return [parcel for parcel in parcels if parcel.entry in ids]
 
     async def _bury(self, entry: str, reason: str) -> bool:
+        """Among the dead letters; False when there is no room, and the entry is left in the outbox as it is."""
         log.error("an event was refused; it is among the dead letters", entry=entry, reason=reason)
-        if await self._store.bury(entry, reason):
-            self._count("dead_letter", 1)
-            return True
-        log.error("the dead letters are full: redeliver them or delete them", entry=entry)
-        return False
+        buried = await self._store.bury(entry, reason)
+        if not buried and not self._dead_full:
+            log.error("the dead letters are full: redeliver them or delete them", entry=entry)
+        self._dead_full = not buried
+        self._count("dead_letter" if buried else "dead_letters_full", 1)
+        return buried
 
     # -- the billing API ---------------------------------------------------------------------------------------
 
@@ -235,6 +277,7 @@ class Courier:
         if verdict.again:
             self._is(DOWN, verdict.reason)
             self._count("delivery_failed", 1)
+            self._server_errors = self._server_errors + 1 if verdict.status >= 500 else 0
             return parcels, self._pause_seconds(verdict)
         if verdict.whole:
             # One of them spoils the batch: halve it until it stands alone.
@@ -244,23 +287,59 @@ class Courier:
             if first:
                 return first + parcels[middle:], pause
             return await self._deliver(parcels[middle:])
-        self._failures = 0
+        self._failures = self._server_errors = 0
         self._is(OK, "")
-        return await self._finish(parcels, verdict)
+        await self._finish(parcels, verdict)
+        return [], 0.0
 
-    async def _finish(self, parcels: list[Parcel], verdict: Verdict) -> tuple[list[Parcel], float]:
+    async def _one_by_one(self, parcels: list[Parcel]) -> tuple[list[Parcel], float]:
+        """It may be one of them that the API fails at: send each alone, and put aside those that fail.
+
+        When nothing at all goes through, or nothing waits behind them, all is to be sent again as before.
+        """
+        failed: list[Parcel] = []
+        for tried, parcel in enumerate(parcels, 1):
+            failed += (await self._deliver([parcel]))[0]
+            if len(failed) == tried == ALONE_MAX:
+                return parcels, self._pause_seconds(Verdict(again=True))
+        if await self._store.outbox_length() <= len(failed) + len(self._aside):
+            return failed, self._pause_seconds(Verdict(again=True))
+        room = BATCH_MAX - len(self._aside)
+        aside, left = failed[:room], failed[room:]
+        if aside:
+            log.warning(
+                "the billing API fails at these events; they are put aside", ids=[one.event.id for one in aside]
+            )
+            self._count("delivery_put_aside", len(aside))
+            self._aside += aside
+            self._aside_at = asyncio.get_running_loop().time() + BACKOFF_SECONDS_MAX
+        return left, BACKOFF_SECONDS_MAX
+
+    async def _try_aside(self) -> None:
+        """Each of those put aside, alone, when it is time."""
+        if not self._aside or asyncio.get_running_loop().time() < self._aside_at:
+            return
+        left = []
+        for parcel in await self._still_ours(self._aside):
+            verdict = await self._post([parcel.event])
+            if verdict.again:
+                left.append(parcel)
+            else:
+                await self._finish([parcel], verdict)
+        self._aside = left
+        self._aside_at = asyncio.get_running_loop().time() + BACKOFF_SECONDS_MAX
+
+    async def _finish(self, parcels: list[Parcel], verdict: Verdict) -> None:
         done = [parcel.entry for parcel in parcels if parcel.event.id not in verdict.rejected]
         if done:
             # In this order: an entry without its claim would be nobody's, a claim without its entry goes by itself.
             await self._store.redis.xdel(self._outbox, *done)
             await self._store.redis.xack(self._outbox, GROUP, *done)
             self._count("delivered", len(done))
-        left = []
         for parcel in parcels:
             reason = verdict.rejected.get(parcel.event.id)
-            if reason is not None and not await self._bury(parcel.entry, reason):
-                left.append(parcel)
-        return left, BACKOFF_SECONDS_MAX
+            if reason is not None:
+                await self._bury(parcel.entry, reason)
 
     async def _post(self, events: list[Event]) -> Verdict:
         url = self._url() if callable(self._url) else self._url
@@ -275,7 +354,7 @@ class Courier:
                 self._client.stream("POST", target, content=request.body, headers=headers) as response,
             ):
                 body = await _read_answer(response)
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, _AnswerTooLongError) as error:
             return Verdict(again=True, reason=repr(error))
         return judge(
             response.status_code,
@@ -315,13 +394,17 @@ class Courier:
             hurrying.cancel()
 
 
+class _AnswerTooLongError(Exception):
+    """Nobody can say what such an answer rejects."""
+
+
 async def _read_answer(response: httpx.Response) -> bytes:
-    """The answer's body, or nothing when it is longer than any answer to 100 events."""
+    """The answer's body; raises _AnswerTooLongError when it is longer than any answer to 100 events."""
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk
         if len(body) > ANSWER_BYTES_MAX:
-            return b""
+            raise _AnswerTooLongError(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
     return bytes(body)
 
 

@@ -10,9 +10,10 @@ import orjson
 import pytest
 import redis.asyncio as redis_async
 from aiohttp import web
+from ports import held_port
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from sidecar.delivery.courier import DOWN, OK, Courier
+from sidecar.delivery.courier import DOWN, OK, UNKNOWN, Courier
 from sidecar.sessions.store import GROUP, Store
 
 
@@ -65,6 +66,12 @@ async def store(redis_server):
     client = redis_async.Redis(unix_socket_path=str(redis_server.socket))
     yield Store(client, "acme")
     await client.aclose()
+
+
+@pytest.fixture
+def nobody():
+    with held_port() as port:
+        yield port
 
 
 class Pauses:
@@ -243,6 +250,86 @@ async def test_a_split_interrupted_by_an_outage_goes_on_afterwards(store, billin
     assert len(billing.taken) == 8
     assert await store.dead_letters() == []
     assert await store.outbox_length() == 0
+
+
+async def test_an_event_that_the_api_fails_at_holds_up_nobody(store, billing, post):
+    def poisoned(events):
+        if any(event["data"]["session_id"] == "ses_37" for event in events):
+            return web.Response(status=500)
+        return billing.take(events)
+
+    counted = []
+    courier, _ = post(count=lambda event, n: counted.append((event, n)))
+    billing.script = [poisoned] * 1000
+    await fill(store, 250)
+    for _ in range(3):
+        await courier.step()
+    assert len(billing.taken) == 249
+    assert await store.outbox_length() == 1
+    assert ("delivery_put_aside", 1) in counted
+    assert await store.dead_letters() == []
+    assert courier.state == OK  # the API takes outcomes, if not this one
+    courier._aside_at = 0.0
+    billing.script = []
+    await courier.step()
+    assert len(billing.taken) == 250
+    assert await store.outbox_length() == 0
+    assert billing.conflicts == 0
+
+
+async def test_an_api_that_is_down_blames_no_event(store, billing, post):
+    counted = []
+    courier, pauses = post(count=lambda event, n: counted.append((event, n)))
+    billing.script = [lambda _: web.Response(status=500)] * (8 + 5 * 8)  # whole batches, then eight alone each time
+    await fill(store, 150)
+    await courier.step()
+    assert "delivery_put_aside" not in dict(counted)
+    assert len(billing.taken) == 100
+    assert max(len(ids) for _, _, ids in billing.requests[:8]) == 100
+    assert max(pauses.seconds) <= 30
+
+
+async def test_dead_letters_without_room_hold_up_nobody(store, billing, post, monkeypatch):
+    def refusing(events):
+        refused = [{"id": event["id"], "reason": "no"} for event in events if event["data"]["session_id"] == "ses_0"]
+        return billing.take(events, refused)
+
+    counted = []
+    monkeypatch.setattr("sidecar.sessions.store.DEAD_LETTERS_MAX", 0)
+    courier, pauses = post(count=lambda event, n: counted.append((event, n)), takeover_seconds=60)
+    billing.script = [refusing] * 100
+    await fill(store, 150)
+    assert [await courier.step(), await courier.step(), await courier.step()] == [100, 50, 0]
+    assert len(billing.taken) == 149
+    assert ("dead_letters_full", 1) in counted
+    assert pauses.seconds == []
+    assert await store.outbox_length() == 1  # not lost: it comes again as what a dead courier had taken
+    monkeypatch.setattr("sidecar.sessions.store.DEAD_LETTERS_MAX", 10)
+    heir, _ = post(name="heir", takeover_seconds=0)
+    assert await heir.step() == 1
+    assert [letter["reason"] for letter in await store.dead_letters()] == ["no"]
+
+
+async def test_an_answer_that_nobody_can_read_to_its_end_is_no_delivery(store, billing, post):
+    courier, _ = post()
+    billing.script = [lambda _: web.Response(body=b" " * (2 << 20))]
+    await fill(store, 2)
+    await courier.step()
+    assert len(billing.requests) == 2
+    assert len(billing.taken) == 2
+
+
+async def test_whether_the_api_is_there_is_known_before_the_first_outcome(store, billing, post, nobody):
+    courier, _ = post()
+    assert courier.state == UNKNOWN
+    await courier.probe()
+    assert courier.state == OK
+    away, _ = post(url=f"http://127.0.0.1:{nobody}", name="b")
+    await away.probe()
+    assert away.state == DOWN
+    unknown, _ = post(url=lambda: None, name="c")
+    await unknown.probe()
+    assert unknown.state == DOWN
 
 
 async def test_an_entry_that_is_none_is_buried_and_holds_up_nothing(store, billing, post):

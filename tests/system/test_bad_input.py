@@ -6,8 +6,10 @@ import sys
 
 import httpx
 import pytest
-from harness import ROOT, Billing, ledger, wait_for
+from harness import ROOT, Billing, Process, ledger, wait_for
 from ports import held_port
+
+from sidecar.embedded.redis import server_binary
 
 
 def run(tmp_path, **environ):
@@ -77,16 +79,31 @@ def test_garbage_is_answered_400_and_an_unreachable_upstream_502_in_plain_words(
         assert client.recv(65536).startswith(b"HTTP/1.1 400 ")
 
 
-def test_redis_and_billing_down_at_the_start_cost_nothing(sidecar, nobody):
-    running = sidecar(REDIS_URL=f"redis://127.0.0.1:{nobody}", BILLING_URL=f"http://127.0.0.1:{nobody}").start()
-    assert say(running.url).status_code == 200
-    wait_for("Redis to be reported", lambda: running.parts()["redis"]["state"] == "down")
-    assert httpx.get(running.admin + "/livez").status_code == 200
-    assert httpx.get(running.admin + "/readyz").status_code == 200
-    accepted = running.signal(id="1", source="crm", alias={"kind": "conversation", "value": "c-1"}, outcome="RESOLVED")
-    assert accepted.status_code == 202
-    again = running.signal(id="1", source="crm", alias={"kind": "conversation", "value": "c-1"}, outcome="RESOLVED")
-    assert (again.status_code, again.json()["duplicate"]) == (202, True)
+def test_redis_and_billing_down_at_the_start_cost_nothing(sidecar, tmp_path):
+    with held_port() as cache, held_port() as ledger_port:
+        running = sidecar(REDIS_URL=f"redis://127.0.0.1:{cache}", BILLING_URL=f"http://127.0.0.1:{ledger_port}").start()
+        assert say(running.url).status_code == 200
+        for part in ("redis", "billing"):
+            wait_for(f"{part} to be reported", lambda part=part: running.parts()[part]["state"] == "down")
+        assert httpx.get(running.admin + "/livez").status_code == 200
+        assert httpx.get(running.admin + "/readyz").status_code == 200
+        signal = {"id": "1", "source": "crm", "alias": {"kind": "conversation", "value": "c-1"}, "outcome": "RESOLVED"}
+        accepted = running.signal(**signal)
+        assert accepted.status_code == 202
+        again = running.signal(**signal)
+        assert (again.status_code, again.json()["duplicate"]) == (202, True)
+        argv = [str(server_binary()), "--port", str(cache), "--bind", "127.0.0.1", "--dir", str(tmp_path)]
+        redis = Process([*argv, "--save", "", "--appendonly", "yes"], log=tmp_path / "redis.log")
+        billing = Billing(tmp_path / "billing", BILLING_LISTEN=f"127.0.0.1:{ledger_port}")
+        try:
+            rows = wait_for("what waited, in the ledger", lambda: ledger(billing.url))
+            assert [(row["data"]["conversation"], row["data"]["state"]) for row in rows] == [("c-1", "RESOLVED")]
+            for part in ("redis", "billing"):
+                wait_for(f"{part} to be reported", lambda part=part: running.parts()[part]["state"] == "ok")
+        finally:
+            running.close()
+            billing.close()
+            redis.end()
 
 
 def test_a_billing_api_that_comes_late_gets_everything(sidecar, tmp_path, nobody):

@@ -1,11 +1,15 @@
 """What must hold before traffic is taken."""
 
+import os
+import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from sidecar import preflight
+from sidecar import app, preflight
 from sidecar.settings import SettingsError, load_settings
 
 
@@ -24,7 +28,7 @@ def _no_leftovers(tmp_path):
 
 def test_directories_are_private(tmp_path):
     given = settings(tmp_path)
-    plan, warnings = preflight.check(given)
+    plan, warnings = preflight.check(given, {})
     for directory in (given.data_dir, preflight.runtime_dir(given)):
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     assert plan.terms.timeout_ms == 3_600_000
@@ -33,7 +37,7 @@ def test_directories_are_private(tmp_path):
 
 def test_a_queue_on_disk_is_warned_of(tmp_path):
     given = settings(tmp_path, QUEUE_DIR=str(tmp_path))
-    _, warnings = preflight.check(given)
+    _, warnings = preflight.check(given, {})
     assert preflight.filesystem(Path("/dev/shm")) == "tmpfs"
     assert ("not a tmpfs" in str(warnings)) == (preflight.filesystem(tmp_path) not in preflight.TMPFS)
 
@@ -45,19 +49,60 @@ def test_every_problem_at_once(tmp_path):
     file.write_text("")
     given = settings(tmp_path, PLAN=str(plan), QUEUE_DIR=str(tmp_path / "none"), DATA_DIR=str(file / "x"))
     with pytest.raises(SettingsError) as caught:
-        preflight.check(given)
+        preflight.check(given, {})
     named = [problem.split(":")[0] for problem in caught.value.problems]
     assert named.count("SIDECAR_PLAN") >= 2
     assert {"SIDECAR_QUEUE_DIR", "SIDECAR_DATA_DIR"} <= set(named)
 
 
+def test_what_the_right_variables_name_is_looked_at_although_others_are_wrong(tmp_path):
+    environ = {
+        "SIDECAR_MODE": "dry",
+        "SIDECAR_ADMIN_LISTEN": "0.0.0.0:8090",
+        "SIDECAR_PLAN": str(tmp_path / "none.yaml"),
+        "SIDECAR_QUEUE_DIR": str(tmp_path / "none"),
+        "SIDECAR_DATA_DIR": str(tmp_path / "data"),
+        "SIDECAR_BILLING_LISTEN": "xx",
+        "SIDECAR_BILLING_PLAN": str(tmp_path / "none.yaml"),
+    }
+    with pytest.raises(SettingsError) as caught:
+        app.run(environ)
+    named = {re.match("[A-Z_]+", problem)[0] for problem in caught.value.problems}
+    assert named == {
+        *("SIDECAR_MODE", "SIDECAR_ADMIN_TOKEN", "SIDECAR_PLAN", "SIDECAR_QUEUE_DIR"),
+        *("SIDECAR_BILLING_LISTEN", "SIDECAR_BILLING_PLAN"),
+    }
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_data_directory_belongs_to_one_sidecar(tmp_path):
+    given = settings(tmp_path)
+    preflight.check(given, {})
+    code = (
+        "import os; from sidecar import preflight; from sidecar.settings import load_settings\n"
+        "preflight.hold(load_settings(os.environ)[0]); print('held', flush=True); input()"
+    )
+    environ = {**os.environ, "SIDECAR_DATA_DIR": str(given.data_dir)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env=environ, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(
+            SettingsError, match=rf"SIDECAR_DATA_DIR: .* in use by another sidecar \(process {other.pid} "
+        ):
+            preflight.hold(given)
+        other.kill()
+        other.wait()
+    preflight.hold(given)  # however the other one ended
+
+
 def test_the_journal_outlives_what_it_rebuilds(tmp_path):
     with pytest.raises(SettingsError, match="SIDECAR_JOURNAL_HOURS: 24 is less"):
-        preflight.check(settings(tmp_path, JOURNAL_HOURS="24"))
+        preflight.check(settings(tmp_path, JOURNAL_HOURS="24"), {})
 
 
 def test_the_last_good_plan_comes_back(tmp_path):
     given = settings(tmp_path)
-    plan, _ = preflight.check(given)
+    plan, _ = preflight.check(given, {})
     preflight.remember_plan(given, plan)
     assert preflight.last_good_plan(given).digest == plan.digest

@@ -130,6 +130,29 @@ def test_secrets_are_never_shown(tmp_path):
     assert len(found) == 2
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("BILLING_URL", "https://user:hunter2@billing.example/?x"),
+        ("UPSTREAM", "https://user:hunter2@api.example"),
+        ("ROUTES", "127.0.0.1:1=https://user:hunter2@api.example"),
+    ],
+)
+def test_credentials_in_a_url_are_refused_and_not_shown(variable, value):
+    (found,) = problems(**{variable: value})
+    assert found.startswith(f"SIDECAR_{variable}: ")
+    assert "//***@" in found
+    assert "hunter2" not in found
+
+
+@pytest.mark.parametrize("text", ["inf", "nan", "1e300", "-1"])
+def test_hours_and_seconds_are_finite(text):
+    names = [name for name, field in Settings.model_fields.items() if field.annotation is float]
+    assert len(names) >= 7
+    found = problems(**{name.upper(): text for name in names})
+    assert [problem.partition(":")[0] for problem in found] == [f"SIDECAR_{name.upper()}" for name in names]
+
+
 def test_a_redis_url_may_hold_a_password_and_so_may_be_a_file(tmp_path):
     (tmp_path / "url").write_text("redis://:hunter2@cache:6379\n")
     settings, _ = load(REDIS_URL_FILE=str(tmp_path / "url"))

@@ -46,6 +46,15 @@ def test_what_cannot_be_reached_fails_and_says_what_to_change(tmp_path, closed_p
         assert found[part].change
 
 
+def test_a_port_that_the_embedded_billing_service_cannot_have_fails(tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("SIDECAR_BILLING_LISTEN", f"127.0.0.1:{taken.getsockname()[1]}")
+        found = examine(tmp_path)["billing"]
+    assert found.verdict == "failed"
+    assert "SIDECAR_BILLING_LISTEN" in found.change
+    assert examine(tmp_path)["billing"].verdict == "ok"
+
+
 GOOD = {"redis_version": "7.2.4", "maxmemory_policy": "noeviction", "aof_enabled": 1}
 
 

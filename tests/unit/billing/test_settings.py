@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.billing.settings import BillingSettingsError, load_billing_settings
+from sidecar.billing.settings import BillingSettingsError, load_billing_settings, make_data_dir
 
 
 def test_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,6 +15,8 @@ def test_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(settings.listen) == "127.0.0.1:8095"
     assert settings.token is None
     assert settings.database.database == str(Path(".sidecar/billing.sqlite3"))
+    assert not (tmp_path / ".sidecar").exists()
+    make_data_dir(settings)
     assert (tmp_path / ".sidecar").stat().st_mode & 0o777 == 0o700
     assert settings.plan.plan.all_charges()[0].included_free == 100
 

@@ -7,7 +7,10 @@ from sidecar.delivery.answers import judge, retry_after_seconds
 IDS = ["a", "b"]
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"not json", b"[]", b'{"rejected": "x"}', b'{"rejected": [3]}'])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{}", b"not json", b"[]", b'{"rejected": "x"}', b'{"rejected": [3]}', b'{"rejected": [{"id": ["a"]}]}'],
+)
 @pytest.mark.parametrize("status", [200, 202, 204])
 def test_2xx_without_the_id_under_rejected_is_delivered(status, body):
     verdict = judge(status, body, IDS)
@@ -46,6 +49,7 @@ def test_the_rest_is_sent_again(status):
         ("999999", 3600.0),
         ("-1", None),
         ("soon", None),
+        ("Wed, 21 Oct 99999999999999999999 07:28:00 GMT", None),
         ("Thu, 01 Jan 1970 00:01:40 GMT", 90.0),
         ("Thu, 01 Jan 1970 00:00:01 GMT", 0.0),
     ],
