@@ -58,11 +58,11 @@ def run(environ: Mapping[str, str]) -> NoReturn:
         raise SettingsError([*error.problems, *(one for one in more if one not in error.problems)]) from None
     logs.configure(settings.log_level, settings.log_format)
     plan, more = preflight.check(settings, environ)
-    preflight.hold(settings)
+    lock_fd = preflight.hold(settings)
     preflight.remember_plan(settings, plan)
     for warning in warnings + more:
         log.warning(warning)
-    config = json.dumps(proxy_config(settings))
+    config = json.dumps(proxy_config(settings) | {"lock_fd": lock_fd})
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-m", "sidecar.proxy", config])  # noqa: S606 - ourselves
 

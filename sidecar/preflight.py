@@ -99,11 +99,11 @@ def examine(settings: Settings, environ: Mapping[str, str]) -> tuple[LoadedPlan 
     return plan, problems, warnings
 
 
-def hold(settings: Settings) -> None:
-    """Take the data directory for this process and what it becomes by exec, until it ends; raises SettingsError.
+def hold(settings: Settings) -> int:
+    """Take the data directory for this process and what it becomes by exec; raises SettingsError.
 
     Two sidecars on one journal would each take the other's facts for their own. The lock (flock) goes with the process
-    however it ends, and its children do not inherit it.
+    however it ends: with the file descriptor that is returned, which no child may inherit.
     """
     path = settings.data_dir / "lock"
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -121,6 +121,7 @@ def hold(settings: Settings) -> None:
     os.ftruncate(handle, 0)
     os.pwrite(handle, str(os.getpid()).encode(), 0)
     os.set_inheritable(handle, True)
+    return handle
 
 
 def filesystem(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str]) -> int:
     except ConfigError as error:
         sys.stderr.write(f"sidecar: {error}\n")
         return 2
+    if config.lock_fd >= 0:
+        os.set_inheritable(config.lock_fd, False)
     log = Log(config.log_format, config.log_level)
     try:
         return uvloop.run(_serve(config, log))

@@ -117,6 +117,7 @@ class Config:
     upstream_idle_seconds: float = 55.0
     upstream_dns_seconds: float = 30.0
     mode: str = "live"
+    lock_fd: int = -1  # the open file whose lock this process holds until it ends; its children must not
     log_format: str = "json"
     log_level: str = "info"
 

@@ -1,7 +1,9 @@
 """What operators do: ask, explain, check, reload, try in shadow, run intake-only, drain, start again."""
 
+import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -125,6 +127,32 @@ def test_embedded_data_outlives_a_restart(sidecar):
     running.wait_up()
     assert running.session("conversation", "c-2")["state"] == "AI_HANDLING"
     assert len(ledger(running.billing_url())) == 1
+
+
+def test_a_data_directory_has_one_sidecar_and_is_free_as_soon_as_that_one_is_dead(sidecar):
+    running = sidecar().start()
+    running.wait_up("observer")
+    second = {"SIDECAR_QUEUE_DIR": str(running.directory), "SIDECAR_ADMIN_LISTEN": "127.0.0.1:0"}
+    refused = subprocess.run(
+        [sys.executable, "-m", "sidecar", "run"],
+        env={**os.environ, **running.env, **second},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert refused.returncode == 2
+    assert f"in use by another sidecar (process {running.process.pid} " in refused.stderr
+    observer = running.parts()["observer"]["pid"]
+    os.kill(observer, signal.SIGSTOP)  # what the dead one leaves behind for a moment must not hold the directory
+    try:
+        running.process.kill()
+        running.process.popen.wait(10)
+        with (running.data_dir / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.kill(observer, signal.SIGCONT)
 
 
 def test_sigterm_hands_over_what_was_seen(sidecar):
