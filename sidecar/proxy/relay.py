@@ -10,8 +10,8 @@ Reading stops while the other side's write buffer is full, while a connection to
 is pipelined (`Hold`). A connection lasts as long as both sides want it to: each has seen the other's Connection field.
 
 What breaks is passed on as directly: a reset by either side resets the other, an origin's early end ends the client's
-connection, a client that goes away ends the exchange upstream at once. Only when the origin could not be reached, or its answer is
-not HTTP, does the sidecar answer itself.
+connection, a client that goes away ends the exchange upstream at once. Only when the origin could not be reached, or
+its answer is not HTTP, does the sidecar answer itself.
 """
 
 from __future__ import annotations

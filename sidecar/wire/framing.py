@@ -260,8 +260,8 @@ class Scanner:
         try:
             check_begun(begun.removeprefix(b"\n"))
             if not self._line_checked:
-                options = {"request": self._request, "preface": preface}
-                self._line_checked = check_start_line(held, **options, limits=self._limits)
+                request, limits = self._request, self._limits
+                self._line_checked = check_start_line(held, request=request, preface=preface, limits=limits)
         except FramingError as error:
             return self._fail(error, [])
         return self._fail(too_large(self._limits), []) if len(held) >= limit else []

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.wire import framing
 from sidecar.wire.framing import DEFAULT_LIMITS, END, Body, End, FramingError, Head, Limits, Role, Scanner
 
 GET = b"GET /a?b=c HTTP/1.1\r\nHost: example.org\r\n\r\n"
@@ -140,21 +139,6 @@ class TestRequests:
         assert (scanner.pending, scanner.begun) == (3, False)
         scanner.feed(b"\nG")
         assert scanner.begun
-
-    def test_a_start_line_is_looked_at_until_it_is_whole_and_not_with_every_byte_that_follows(self, monkeypatch):
-        looks = []
-        monkeypatch.setattr(
-            framing, "check_start_line", lambda begun, **_: looks.append(begun) or begun.endswith(b"\n")
-        )
-        scanner = Scanner(Role.REQUEST)
-        scanner.feed(b"GET /" + b"a" * 50_000)
-        for byte in b" HTTP/1.1\r\nX: 1\r\n":
-            scanner.feed(bytes([byte]))
-        assert len(looks) == 1 + len(b" HTTP/1.1\r\n")
-        scanner.feed(b"\r\n")
-        scanner.resume()
-        scanner.feed(b"G")
-        assert len(looks) == 1 + len(b" HTTP/1.1\r\n") + 1  # and the next one again
 
     def test_http_2_by_prior_knowledge_is_opaque(self):
         preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

@@ -1,0 +1,85 @@
+"""`python -m bench.autobahn WSTEST`: the Autobahn fuzzing client's verdicts on a WebSocket server, direct and through.
+
+WSTEST is the program of `autobahntestsuite` 0.8.2, which needs Python 2.7 (PyPI's later version says Python 3 and does
+not start there), so that it cannot be a part of the test suite:
+
+    python2.7 -m virtualenv autobahn && autobahn/bin/pip install autobahntestsuite==0.8.2
+    python -m bench.autobahn autobahn/bin/wstest
+
+Exit code 1 when a verdict differs. The server is the `websockets` library's; the proxy changes nothing, so what it
+fails at direct it must fail at through as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection, serve
+
+from bench import proxies
+from bench.processes import cores
+
+_CASES = ["*"]
+# Megabytes in tiny fragments and a thousand messages for each setting of the compression: hours, and nothing new.
+_TOO_LONG = ["9.*", "12.2.*", "12.3.*", "12.4.*", "12.5.*", "13.2.*", "13.3.*", "13.4.*", "13.5.*", "13.6.*", "13.7.*"]
+_AGENTS = ("direct", "through")
+_VERDICT = ("behavior", "behaviorClose", "remoteCloseCode")
+
+
+async def _echo(connection: ServerConnection) -> None:
+    async for message in connection:
+        await connection.send(message)
+
+
+async def _verdicts(wstest: str, cases: list[str], left_out: list[str]) -> dict[str, dict[str, Any]]:
+    """By agent and case."""
+    async with serve(_echo, "127.0.0.1", 0, max_size=None, ping_interval=None) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        with proxies.sidecar(port, cores()[0], capture=True) as running, tempfile.TemporaryDirectory() as directory:
+            ports = dict(zip(_AGENTS, (port, running[0]), strict=True))
+            spec = {
+                "outdir": directory,
+                "servers": [{"agent": agent, "url": f"ws://127.0.0.1:{ports[agent]}"} for agent in _AGENTS],
+                "cases": cases,
+                "exclude-cases": left_out,
+                "exclude-agent-cases": {},
+            }
+            path = Path(directory, "spec.json")
+            await asyncio.to_thread(path.write_text, json.dumps(spec))
+            argv = [wstest, "-m", "fuzzingclient", "-s", str(path)]
+            client = await asyncio.create_subprocess_exec(*argv, stdout=subprocess.DEVNULL, cwd=directory)
+            if await client.wait():
+                raise SystemExit(f"{wstest} failed")
+            text = await asyncio.to_thread(Path(directory, "index.json").read_text)
+            found: dict[str, dict[str, Any]] = json.loads(text)
+            return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench.autobahn", description=__doc__)
+    parser.add_argument("wstest")
+    parser.add_argument("--cases", nargs="+", default=_CASES)
+    parser.add_argument("--leave-out", nargs="*", default=_TOO_LONG)
+    options = parser.parse_args()
+    found = asyncio.run(_verdicts(options.wstest, options.cases, options.leave_out))
+    direct, through = (
+        {case: tuple(verdict[name] for name in _VERDICT) for case, verdict in found[agent].items()} for agent in _AGENTS
+    )
+    differing = sorted(case for case in direct.keys() | through.keys() if direct.get(case) != through.get(case))
+    for case in differing:
+        print(f"{case}: direct {direct.get(case)}, through {through.get(case)}")
+    kinds = sorted({verdict[0] for verdict in direct.values()})
+    counts = ", ".join(f"{sum(verdict[0] == kind for verdict in direct.values())} {kind}" for kind in kinds)
+    print(f"{len(direct)} cases direct ({counts}), {len(differing)} differ through the proxy")
+    return 1 if differing or not direct else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
