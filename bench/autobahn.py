@@ -6,22 +6,27 @@ not start there), so that it cannot be a part of the test suite:
     python2.7 -m virtualenv autobahn && autobahn/bin/pip install autobahntestsuite==0.8.2
     python -m bench.autobahn autobahn/bin/wstest
 
-Exit code 1 when a verdict differs. The server is the `websockets` library's; the proxy changes nothing, so what it
-fails at direct it must fail at through as well.
+The server is the `websockets` library's; the proxy changes nothing, so what it fails at direct it must fail at through
+as well. Whether it answers a good frame before it closes over the bad one behind it is a matter of microseconds, which
+Autobahn notes as OK or NON-STRICT; so direct is asked several times, and exit code 1 is for a verdict that direct never
+gave, these two taken for one.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 
 from bench import proxies
 from bench.processes import cores
@@ -29,13 +34,15 @@ from bench.processes import cores
 _CASES = ["*"]
 # Megabytes in tiny fragments and a thousand messages for each setting of the compression: hours, and nothing new.
 _TOO_LONG = ["9.*", "12.2.*", "12.3.*", "12.4.*", "12.5.*", "13.2.*", "13.3.*", "13.4.*", "13.5.*", "13.6.*", "13.7.*"]
-_AGENTS = ("direct", "through")
-_VERDICT = ("behavior", "behaviorClose", "remoteCloseCode")
+_DIRECT = ("direct", "direct again", "direct once more")
+_THROUGH = "through"
+_AGENTS = (*_DIRECT, _THROUGH)
 
 
 async def _echo(connection: ServerConnection) -> None:
-    async for message in connection:
-        await connection.send(message)
+    with contextlib.suppress(ConnectionClosed):
+        async for message in connection:
+            await connection.send(message)
 
 
 async def _verdicts(wstest: str, cases: list[str], left_out: list[str]) -> dict[str, dict[str, Any]]:
@@ -43,7 +50,7 @@ async def _verdicts(wstest: str, cases: list[str], left_out: list[str]) -> dict[
     async with serve(_echo, "127.0.0.1", 0, max_size=None, ping_interval=None) as server:
         port = next(iter(server.sockets)).getsockname()[1]
         with proxies.sidecar(port, cores()[0], capture=True) as running, tempfile.TemporaryDirectory() as directory:
-            ports = dict(zip(_AGENTS, (port, running[0]), strict=True))
+            ports = {**dict.fromkeys(_DIRECT, port), _THROUGH: running[0]}
             spec = {
                 "outdir": directory,
                 "servers": [{"agent": agent, "url": f"ws://127.0.0.1:{ports[agent]}"} for agent in _AGENTS],
@@ -69,16 +76,25 @@ def main() -> int:
     parser.add_argument("--leave-out", nargs="*", default=_TOO_LONG)
     options = parser.parse_args()
     found = asyncio.run(_verdicts(options.wstest, options.cases, options.leave_out))
-    direct, through = (
-        {case: tuple(verdict[name] for name in _VERDICT) for case, verdict in found[agent].items()} for agent in _AGENTS
-    )
-    differing = sorted(case for case in direct.keys() | through.keys() if direct.get(case) != through.get(case))
-    for case in differing:
-        print(f"{case}: direct {direct.get(case)}, through {through.get(case)}")
-    kinds = sorted({verdict[0] for verdict in direct.values()})
-    counts = ", ".join(f"{sum(verdict[0] == kind for verdict in direct.values())} {kind}" for kind in kinds)
-    print(f"{len(direct)} cases direct ({counts}), {len(differing)} differ through the proxy")
-    return 1 if differing or not direct else 0
+    through = found[_THROUGH]
+    worse, unsteady = [], []
+    for case, verdict in sorted(through.items()):
+        said = [found[agent][case] for agent in _DIRECT]
+        if _essence(verdict) not in [_essence(one) for one in said]:
+            worse.append(case)
+        elif any(one["behavior"] != verdict["behavior"] for one in said):
+            unsteady.append(f"{case} ({', '.join(one['behavior'] for one in said)}; through {verdict['behavior']})")
+    for case in worse:
+        print(f"{case} differs: {[found[agent][case] for agent in _AGENTS]}")
+    kinds = Counter(verdict["behavior"] for verdict in through.values())
+    print(f"{len(through)} cases through the proxy: {dict(kinds)}; {len(worse)} that direct never gave")
+    print(f"not the same each time: {', '.join(unsteady) or 'none'}")
+    return 1 if worse or not through else 0
+
+
+def _essence(verdict: dict[str, Any]) -> tuple[str, str, int | None]:
+    behavior = verdict["behavior"].replace("NON-STRICT", "OK")
+    return behavior, verdict["behaviorClose"], verdict["remoteCloseCode"]
 
 
 if __name__ == "__main__":
