@@ -9,10 +9,11 @@ import os
 import random
 import shutil
 import sys
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import latency, load, memory, peers, proxies, report, streaming
+from bench import latency, litellm, load, memory, peers, proxies, report, slowloris, streaming, tls
 from bench.processes import awake, cores, pinned_to
 
 _RESULTS = Path(__file__).parent / "results"
@@ -61,6 +62,7 @@ def _measure_latency(found: report.Results, options: argparse.Namespace) -> None
         if not options.quick:
             _say("memory")
             found.memory = memory.measure(started[peers.SIDECAR])
+            found.whole = memory.measure_whole(origin[0])
         how = {"rounds": options.rounds, "requests": options.requests, "seed": options.seed}
         far = cores()[1]
         if options.halting != "yes":
@@ -78,6 +80,33 @@ def _measure_latency(found: report.Results, options: argparse.Namespace) -> None
             some = {name: port for name, port in everything.items() if name in _PACED_PEERS}
             with pinned_to(far):
                 found.paced = streaming.measure(some, streams=20, seed=options.seed)
+            _measure_litellm(found, origin, everything, options.seed)
+    if not options.quick:
+        _measure_apart(found, options.seed)
+
+
+def _measure_litellm(found: report.Results, origin: proxies.Running, ports: dict[str, int], seed: int) -> None:
+    _say("LiteLLM")
+    if not litellm.install():
+        print("!!! LITELLM CANNOT BE INSTALLED AND IS NOT MEASURED !!!", flush=True)
+        found.missing.append(peers.LITELLM)
+        return
+    with litellm.running(origin[0], cores()[0]) as running, pinned_to(cores()[1]):
+        some = {peers.DIRECT: ports[peers.DIRECT], peers.SIDECAR: ports[peers.SIDECAR], peers.LITELLM: running[0]}
+        found.litellm = latency.measure(some, _SMALL, rounds=20, requests=30, seed=seed)
+
+
+def _measure_apart(found: report.Results, seed: int) -> None:
+    """What needs a proxy of its own: a TLS origin, and a crowd of silent clients."""
+    near, far = cores()
+    with pinned_to(far):
+        _say("TLS origin")
+        found.tls = tls.measure(_SMALL, rounds=30, seed=seed)
+        _say("silent clients")
+        with ExitStack() as stack:
+            origin = stack.enter_context(proxies.python("bench.origin", [], far))
+            running = stack.enter_context(proxies.sidecar(origin[0], near, capture=True))
+            found.slowloris = slowloris.measure(running[0], _SMALL, rounds=8, requests=1000)
 
 
 def _measure_large(found: report.Results, ports: dict[str, int], seed: int) -> None:

@@ -9,10 +9,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+KEY = "sk-0123456789abcdef0123456789abcdef"
 _HEAD = (
     b"POST /v1/chat/completions HTTP/1.1\r\nHost: api.example\r\nAccept: application/json\r\n"
     b"Accept-Encoding: gzip, deflate\r\nContent-Type: application/json\r\nUser-Agent: bench/1\r\n"
-    b"Authorization: Bearer sk-0123456789abcdef0123456789abcdef\r\nX-Session-Id: conversation-1234567\r\n"
+    b"Authorization: Bearer " + KEY.encode() + b"\r\nX-Session-Id: conversation-1234567\r\n"
     b"Content-Length: %d\r\n\r\n"
 )
 
@@ -36,13 +37,13 @@ def measure(ports: Mapping[str, int], data: bytes, *, rounds: int, requests: int
     chance = random.Random(seed)
     sockets = {name: connect(port) for name, port in ports.items()}
     for sock in sockets.values():
-        _visit(sock, data, requests)  # warm
+        visit(sock, data, requests)  # warm
     taken: dict[str, list[list[float]]] = {name: [] for name in ports}
     for _ in range(rounds):
         order = list(ports)
         chance.shuffle(order)
         for name in order:
-            taken[name].append(_visit(sockets[name], data, requests))
+            taken[name].append(visit(sockets[name], data, requests))
     for sock in sockets.values():
         sock.close()
     direct = [statistics.median(one) for one in taken["direct"]]
@@ -63,7 +64,7 @@ def connect(port: int) -> socket.socket:
     return sock
 
 
-def _visit(sock: socket.socket, data: bytes, requests: int) -> list[float]:
+def visit(sock: socket.socket, data: bytes, requests: int) -> list[float]:
     """Nanoseconds of each request."""
     taken = []
     for _ in range(requests):
@@ -75,9 +76,9 @@ def _visit(sock: socket.socket, data: bytes, requests: int) -> list[float]:
 
 
 def _read_answer(sock: socket.socket) -> None:
-    """Up to the end of the JSON body; a peer may send head and body apart, or chunk the body anew."""
+    """Up to the end of the JSON body; a peer may send head and body apart, chunk the body or write it anew."""
     data = b""
-    while not data.endswith((b"]}", b"\r\n0\r\n\r\n")):
+    while not data.endswith((b"}]}", b"}}", b"\r\n0\r\n\r\n")):
         piece = sock.recv(65_536)
         if not piece:
             raise ConnectionError(f"the peer ended the connection after {data!r}")

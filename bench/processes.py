@@ -64,9 +64,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_listening(port: int) -> None:
+def wait_listening(port: int, seconds: float = PATIENCE_S) -> None:
     """Return when something accepts connections on `port`."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + seconds
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.processes import PATIENCE_S, free_port, printed_port, process, wait_listening
+from bench.processes import PATIENCE_S, family, free_port, printed_port, process, wait_listening
 
 Running = tuple[int, int]  # the port, and the process id
 
@@ -22,7 +23,7 @@ http {{ access_log off; client_body_temp_path {directory}/b; proxy_temp_path {di
  fastcgi_temp_path {directory}/f; uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;
  upstream origin {{ server 127.0.0.1:{origin}; keepalive 128; keepalive_requests 100000000; }}
  server {{ listen 127.0.0.1:{port} reuseport; keepalive_requests 100000000; client_max_body_size 0;
-  location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection "";
+  location / {{ proxy_pass {scheme}://origin; {trust} proxy_http_version 1.1; proxy_set_header Connection "";
    proxy_buffering off; {body} }}
   location = /mirror {{ internal; proxy_pass http://127.0.0.1:{sink}/mirror; proxy_http_version 1.1;
    proxy_set_header Connection ""; }} }}
@@ -31,6 +32,10 @@ http {{ access_log off; client_body_temp_path {directory}/b; proxy_temp_path {di
 """
 _STREAMED = "proxy_request_buffering off;"
 _MIRRORED = "mirror /mirror; client_body_buffer_size 2m;"  # nginx can only mirror what it has buffered
+
+_TRUSTED = (
+    "proxy_ssl_verify on; proxy_ssl_trusted_certificate {ca_file}; proxy_ssl_name localhost; proxy_ssl_server_name on;"
+)
 
 _NGINX_ORIGIN = """daemon off; worker_processes 1; pid {directory}/pid; error_log /dev/null;
 events {{ worker_connections 4096; }}
@@ -86,15 +91,19 @@ static_resources:
 
 
 @contextmanager
-def sidecar(origin: int, pinned: set[int], *, capture: bool, tree: str = "") -> Iterator[Running]:
+def sidecar(
+    origin: int, pinned: set[int], *, capture: bool, tree: str = "", ca_file: str = "", stopped: bool = False
+) -> Iterator[Running]:
     """The proxy process as `sidecar run` starts it, with a reader of the queue at the observer's priority.
 
-    `tree` is another checkout of the project, to compare with.
+    `tree` is another checkout of the project, to compare with. With `ca_file` the origin speaks TLS. `stopped` stops
+    the reader (SIGSTOP), so that the queue fills up and copies are dropped.
     """
     directory = Path(tempfile.mkdtemp(prefix="sidecar-bench-", dir="/dev/shm"))
     queue = str(directory / "queue")
     config = {
-        "routes": [{"listen": "127.0.0.1:0", "upstream": f"http://127.0.0.1:{origin}"}],
+        "routes": [{"listen": "127.0.0.1:0", "upstream": f"{scheme_of(ca_file)}://127.0.0.1:{origin}"}],
+        "upstream_ca_file": ca_file,
         "admin_listen": "127.0.0.1:0",
         "runtime_dir": str(directory),
         "observer_socket": str(directory / "observer.sock"),
@@ -111,9 +120,24 @@ def sidecar(origin: int, pinned: set[int], *, capture: bool, tree: str = "") -> 
                 if time.monotonic() > deadline:
                     raise RuntimeError("the sidecar did not start")
                 time.sleep(0.02)
-            yield int(json.loads(listening.read_text())["routes"][0]["listen"].rpartition(":")[2]), started.pid
+            readers: list[int] = []
+            while stopped and not readers:  # it is started once the proxy listens
+                time.sleep(0.02)
+                readers = family(started.pid)[1:]
+            for pid in readers:
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                yield int(json.loads(listening.read_text())["routes"][0]["listen"].rpartition(":")[2]), started.pid
+            finally:
+                for pid in readers:
+                    os.kill(pid, signal.SIGCONT)
     finally:
         shutil.rmtree(directory)
+
+
+def scheme_of(ca_file: str) -> str:
+    """How an origin is spoken to: by TLS if there is an authority to trust."""
+    return "https" if ca_file else "http"
 
 
 @contextmanager
@@ -124,11 +148,13 @@ def python(module: str, arguments: list[str], pinned: set[int]) -> Iterator[Runn
 
 
 @contextmanager
-def nginx(origin: int, pinned: set[int], *, mirror: bool = False) -> Iterator[Running]:
-    """A streaming nginx; with `mirror`, each request's copy goes to a server that answers at once."""
+def nginx(origin: int, pinned: set[int], *, mirror: bool = False, ca_file: str = "") -> Iterator[Running]:
+    """A streaming nginx; with `mirror`, each request's copy goes to a server that answers at once. `ca_file`: above."""
     port = free_port()
     text = _NGINX.replace("{body}", _MIRRORED if mirror else _STREAMED)
-    with _configured("nginx", text, pinned, port=port, origin=origin, sink=free_port()) as running:
+    trust = _TRUSTED.format(ca_file=ca_file) if ca_file else ""
+    values = {"origin": origin, "sink": free_port(), "scheme": scheme_of(ca_file), "trust": trust}
+    with _configured("nginx", text, pinned, port=port, **values) as running:
         yield running
 
 

@@ -12,9 +12,23 @@ from typing import Any
 
 from bench.latency import Added
 from bench.load import Load
-from bench.memory import Memory
-from bench.peers import AGAIN, AIOHTTP, DIRECT, ENVOY, HAPROXY, MIRROR, NGINX, SIDECAR, SIDECAR_OFF
+from bench.memory import Memory, Whole
+from bench.peers import (
+    AGAIN,
+    AIOHTTP,
+    DIRECT,
+    ENVOY,
+    HAPROXY,
+    LITELLM,
+    MIRROR,
+    NGINX,
+    SIDECAR,
+    SIDECAR_OFF,
+    SIDECAR_STOPPED,
+)
+from bench.slowloris import Slowloris
 from bench.streaming import Paced
+from bench.tls import Tls
 
 _WHY_AWAKE = (
     "Cores are kept from halting by a spinner each at idle priority: a virtual machine's halted core takes its host "
@@ -40,6 +54,10 @@ class Results:
     saturation: dict[str, Load] = field(default_factory=dict)
     paced: dict[str, Paced] = field(default_factory=dict)
     memory: Memory | None = None
+    whole: Whole | None = None
+    tls: dict[str, Tls] = field(default_factory=dict)
+    slowloris: Slowloris | None = None
+    litellm: dict[str, Added] = field(default_factory=dict)  # in a run apart, with fewer requests: it is slow
 
 
 @dataclass(frozen=True)
@@ -82,6 +100,13 @@ def goals(found: Results) -> Iterator[Goal]:
     if SIDECAR_OFF in found.small:
         added = found.small[SIDECAR].p50_us - found.small[SIDECAR_OFF].p50_us
         yield Goal("capture on less capture off, p50, µs", added, 5.0)
+    if SIDECAR_STOPPED in found.small:
+        moved = abs(found.small[SIDECAR].p50_us - found.small[SIDECAR_STOPPED].p50_us)
+        yield Goal("observer alive against stopped, p50, µs", moved, max(5.0, abs(found.small[AGAIN].p50_us)))
+    yield from _tls_goals(found.tls)
+    if found.slowloris is not None:
+        slow = found.slowloris
+        yield Goal(f"p99 among {slow.silent} silent clients, of alone", slow.among_p99_us / slow.alone_p99_us, 1.5)
     if SIDECAR in found.paced:
         direct, through = found.paced[DIRECT], found.paced[SIDECAR]
         yield Goal("stream: first token p50 above direct, µs", through.first_p50_us - direct.first_p50_us, 150)
@@ -91,6 +116,20 @@ def goals(found: Results) -> Iterator[Goal]:
         yield Goal("memory of the proxy, idle, MiB", memory.idle, 40)
         yield Goal("memory with 2,000 idle connections, MiB", memory.with_connections, 90)
         yield Goal("memory after 1 GB, of idle", memory.after_1_gb / memory.idle, 1.1)
+    if found.whole is not None:
+        yield Goal("memory of proxy and observer, idle, MiB", found.whole.proxy + found.whole.observer, 100)
+
+
+def _tls_goals(rows: Mapping[str, Tls]) -> Iterator[Goal]:
+    if SIDECAR not in rows:
+        return
+    direct, through = rows[DIRECT], rows[SIDECAR]
+    yield Goal(
+        "TLS origin, new connection per request, p50, of direct's", through.fresh_p50_us / direct.fresh_p50_us, 1.0
+    )
+    if NGINX in rows:
+        added = (through.kept_p50_us - direct.kept_p50_us) / (rows[NGINX].kept_p50_us - direct.kept_p50_us)
+        yield Goal("TLS origin, kept connection, added p50, of nginx's", added, 1.5)
 
 
 _SMALL = {NGINX: 1.0, HAPROXY: 1.0, ENVOY: 0.3, MIRROR: 0.65, AIOHTTP: 0.1}
@@ -151,7 +190,37 @@ def markdown(found: Results) -> str:
         for peer, stream in found.paced.items():
             alone = "yes" if stream.one_by_one else "no"
             lines.append(f"| {peer} | {stream.first_p50_us:.0f} | {stream.gap_p99_us:.0f} | {alone} |")
+    lines += _rest(found)
     return "\n".join(lines) + "\n"
+
+
+def _rest(found: Results) -> Iterator[str]:
+    if found.tls:
+        yield from (
+            "",
+            "## TLS origin",
+            "",
+            "Direct, the client speaks TLS itself; through a proxy, the proxy does.",
+            "",
+        )
+        yield from ("| peer | new connection per request, p50, µs | kept connection, p50, µs |", "|---|---|---|")
+        for peer, one in found.tls.items():
+            yield f"| {peer} | {one.fresh_p50_us:.0f} | {one.kept_p50_us:.0f} |"
+    if found.slowloris is not None:
+        slow = found.slowloris
+        yield from ("", "## Silent clients", "")
+        yield f"p99 of a healthy client: {slow.alone_p99_us:.0f} µs alone, {slow.among_p99_us:.0f} µs beside"
+        yield f"{slow.silent} that have connected and say nothing or never finish a head."
+    if found.whole is not None:
+        whole = found.whole
+        yield from ("", "## Memory of the whole sidecar, idle", "")
+        yield f"Proxy {whole.proxy:.0f} MiB, observer {whole.observer:.0f} MiB; the embedded Redis, where no other is"
+        yield f"used, {whole.embedded_redis:.0f} MiB. Shared pages are counted once, the queue apart."
+    if found.litellm:
+        yield from ("", f"## {LITELLM}", "", "| peer | added p50, µs | added p99, µs |", "|---|---|---|")
+        for peer, row in found.litellm.items():
+            if peer != DIRECT:
+                yield f"| {peer} | {row.p50_us:.0f} | {row.p99_us:.0f} |"
 
 
 def _latency_table(found: Results) -> Iterator[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.proxy.config import Address
+from sidecar.proxy.sockets import probe
 
 _BACKLOG: Final = 1024
 # How long a client may take to answer our farewell; what was to be said to it has been sent by then.
@@ -81,7 +82,9 @@ def _bind(address: Address) -> socket.socket:
     """A bound socket; `[::]` takes IPv4 as well, as people mean who write it."""
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, _, _, _, where = min(found, key=lambda entry: entry[0] != socket.AF_INET)  # localhost: 127.0.0.1
-    return socket.create_server(where[:2], family=family, dualstack_ipv6=address.host == "::")
+    sock = socket.create_server(where[:2], family=family, dualstack_ipv6=address.host == "::")
+    probe(sock)
+    return sock
 
 
 def _inode(path: str) -> int:

@@ -9,9 +9,9 @@ scanner, so answers keep their order.
 Reading stops while the other side's write buffer is full, while a connection to the origin is made, and while too much
 is pipelined (`Hold`). A connection lasts as long as both sides want it to: each has seen the other's Connection field.
 
-What breaks is passed on as directly: an origin's reset resets the client, its early end ends the client's connection, a
-client that goes away ends the exchange upstream at once. Only when the origin could not be reached, or its answer is
-not HTTP, does the sidecar answer itself.
+What breaks is passed on as directly: a reset by either side resets the other, an origin's early end ends the client's
+connection, a client that goes away ends the exchange upstream at once. Only when the origin could not be reached, or
+its answer is not HTTP, does the sidecar answer itself.
 """
 
 from __future__ import annotations
@@ -37,15 +37,7 @@ _PIPELINED_BYTES_MAX: Final = 65_536
 class ClientConnection(ClientSocket):
     """One connection from a client on `route`'s listener."""
 
-    __slots__ = (
-        "_dial",
-        "_exchange",
-        "_full",
-        "_preferred",
-        "_scanner",
-        "_tunnelled",
-        "_upstream",
-    )
+    __slots__ = ("_dial", "_exchange", "_full", "_preferred", "_scanner", "_tunnelled", "_upstream")
 
     def __init__(self, route: Route, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(route, loop)
@@ -73,23 +65,17 @@ class ClientConnection(ClientSocket):
             self._gate.hold(Hold.PIPELINED)
 
     def eof_received(self) -> bool:
-        """The client sends no more: it may have gone, or closed its half and waits for the answer."""
+        """The client sends no more: it may have gone, or closed its half and waits for its answers."""
         self._client_ended = True
-        exchange, upstream = self._exchange, self._upstream
-        if self._closing or exchange is None or upstream is None:
-            return False
-        if exchange.request_done and upstream.can_half_close and self._transport.can_write_eof():
-            upstream.transport.write_eof()  # the origin learns it as it would directly, and decides
-            return True
-        return False
+        return self._goes_on_half_closed()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: the connection is gone."""
-        del exc  # a reset or an end: the exchange is over either way
         self._route.closed(self)
         self._closing = True
-        self._stop_timer()
         self._end_exchange(EndFlag.ABORTED_BY_CLIENT)
+        if isinstance(exc, ConnectionResetError) and self._upstream is not None:
+            reset(self._upstream.transport)
         self._drop_upstream()
         self._preferred = None
 
@@ -116,7 +102,7 @@ class ClientConnection(ClientSocket):
             return Awaits.NOTHING
         if self._closing:
             return Awaits.CLOSE
-        if self._scanner.pending:
+        if self._scanner.begun:
             return Awaits.HEAD
         return Awaits.FIRST_BYTE if self._scanner.fresh else Awaits.REQUEST
 
@@ -230,9 +216,10 @@ class ClientConnection(ClientSocket):
             return
         self._attach(exchange, upstream)
         exchange.sent_late(unsent)
-        if unsent:
-            upstream.transport.write(b"".join(unsent))
+        upstream.transport.write(b"".join(unsent))
         self._gate.release(Hold.CONNECTING)
+        if self._client_ended and not self._goes_on_half_closed():
+            self._close()
 
     def connect_failed(self, error: UpstreamError) -> None:
         """The connection asked for cannot be had."""
@@ -336,7 +323,7 @@ class ClientConnection(ClientSocket):
     def _finish(self, exchange: Exchange) -> None:
         """Both directions are complete: on to the next request, or close."""
         upstream, self._upstream = self._upstream, None
-        keep = exchange.keep_alive and not self._client_ended
+        keep = exchange.keep_alive and not (self._client_ended and not self._scanner.pending)
         if upstream is not None:
             if keep and not upstream.scanner.pending:
                 self._route.origin.release(upstream)
@@ -358,6 +345,21 @@ class ClientConnection(ClientSocket):
             events = self._scanner.resume()
             if events:
                 self._request_events(events)
+            if self._client_ended and not self._goes_on_half_closed():
+                self._close()
+
+    def _goes_on_half_closed(self) -> bool:
+        """Whether an answer is still owed; then the origin learns of the end behind the last request, as directly."""
+        exchange, upstream, waiting = self._exchange, self._upstream, self._scanner.pending
+        if self._closing or not self._transport.can_write_eof():
+            return False
+        if exchange is None:
+            return self._scanner.stopped and waiting > 0  # the next request's turn is about to come
+        if not exchange.request_done or (upstream is not None and not upstream.can_half_close):
+            return False
+        if upstream is not None and not waiting:
+            upstream.transport.write_eof()
+        return True
 
     def _bad_response(self, exchange: Exchange, error: FramingError) -> None:
         exchange.flags |= EndFlag.ABORTED_BY_ORIGIN.value
@@ -402,8 +404,10 @@ class ClientConnection(ClientSocket):
     def _enter_tunnel(self, exchange: Exchange, upstream: UpstreamConnection) -> None:
         """Both directions are another protocol's from here on: hand both connections over."""
         exchange.opaque = True
-        self._gate.release(Hold.PIPELINED | Hold.CONNECTING | Hold.UPSTREAM_FULL)
-        upstream.resume_reading()
+        if not upstream.full:  # else the tunnel lets more in when there is room again
+            self._gate.open()
+        if not self._full:
+            upstream.resume_reading()
         self._exchange = self._upstream = None
         self._closing = self._tunnelled = True
         waiting = self._scanner.take_waiting()

@@ -46,6 +46,7 @@ class Server:
         self._limits = Limits(head_bytes_max=config.head_bytes_max, fields_max=config.fields_max)
         self._connections_max = config.connections_max
         self._routes: list[Route] = []
+        self._origins: dict[Upstream, Origin] = {}  # routes to the same upstream share its connections, and its limit
         self._tls_files: set[TlsFiles] = set()
         self._stop = asyncio.Event()
 
@@ -88,7 +89,7 @@ class Server:
     def _fit_into_file_limit(self) -> None:
         """Better to refuse a connection with an answer than to run out of files in the middle of others' requests."""
         config, files = self._config, raise_file_limit()
-        origins = len({entry.upstream for entry in config.routes})
+        origins = len({Upstream.parse(entry.upstream) for entry in config.routes})
         self._connections_max = connections_allowed(
             config.connections_max, config.upstream_connections_max, origins, files
         )
@@ -106,9 +107,12 @@ class Server:
         listening: dict[str, Any] = {"pid": os.getpid(), "admin": "", "routes": []}
         for index, entry in enumerate(self._config.routes):
             upstream = Upstream.parse(entry.upstream)
+            origin = self._origins.get(upstream)
+            if origin is None:
+                origin = self._origins[upstream] = self._origin(upstream, status)
             route = Route(
                 index,
-                self._origin(upstream, status),
+                origin,
                 status,
                 authority=None if entry.preserve_host else upstream.authority.encode("latin-1"),
                 copy=self._ring.copy if self._ring is not None else no_copy,
@@ -207,7 +211,7 @@ class Server:
         dns_seconds = self._config.upstream_dns_seconds
         ticks = [self._tick_connections(status), self._tick_pools()]
         if dns_seconds:
-            ticks += [self._follow_name(route, dns_seconds) for route in self._routes]
+            ticks += [self._follow_name(origin, dns_seconds) for origin in self._origins.values()]
         if self._tls_files:
             ticks.append(self._follow_files(status))
         return ticks
@@ -223,15 +227,15 @@ class Server:
         while True:
             await asyncio.sleep(_POOL_TICK_SECONDS)
             now = self._loop.time()
-            for route in self._routes:
+            for route in self._routes:  # the admin address's among them
                 route.origin.close_idle(now)
             if self._ring is not None:
                 self._ring.settle()  # what waits for room in the queue
 
-    async def _follow_name(self, route: Route, seconds: float) -> None:
+    async def _follow_name(self, origin: Origin, seconds: float) -> None:
         while True:
             await asyncio.sleep(seconds)
-            await route.origin.follow_name()
+            await origin.follow_name()
 
     async def _follow_files(self, status: StatusPage) -> None:
         """Certificates that were renewed: new connections use them, those that are open go on as they are."""

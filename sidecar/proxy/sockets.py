@@ -1,14 +1,20 @@
-"""Two things that are done to a client's transport: reading is stopped for several reasons, and a reset is sent."""
+"""What is done to sockets: reading is stopped for several reasons, a reset is sent, a silent peer is probed."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import socket
 import struct
 from enum import IntFlag
-from typing import Final
+from typing import Any, Final
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
+_UNREAD_BYTES_MAX: Final = 262_144
+# Nothing but the kernel's probes tells a peer that thinks from one whose machine is gone, and they keep the way open
+# through gateways that forget connections without traffic after some minutes. A dead peer is noticed after three.
+_PROBES: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 6}
 
 
 class Hold(IntFlag):
@@ -45,6 +51,30 @@ class Gate:
         """Take back every reason."""
         if self._holds:
             self.release(self._holds)
+
+
+def probe(sock: Any) -> None:
+    """Have the kernel probe the peer of a TCP socket that is silent; sockets accepted by a listener do as it does."""
+    if sock is None or sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _PROBES.items():
+        if hasattr(socket, name):  # they are Linux's names; others probe at their own pace
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def unread(transport: asyncio.Transport) -> bytes:
+    """What the kernel still holds of a connection that broke while it was written to: often the peer's last word on
+    why. Nothing of a TLS connection, and 256 kB at most.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is None or transport.get_extra_info("ssl_object") is not None:
+        return b""
+    data = b""
+    with contextlib.suppress(OSError):
+        while len(data) < _UNREAD_BYTES_MAX and (piece := os.read(sock.fileno(), _UNREAD_BYTES_MAX - len(data))):
+            data += piece
+    return data
 
 
 def reset(transport: asyncio.Transport) -> None:

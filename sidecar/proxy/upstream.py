@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, cast
 
 from sidecar.proxy import dialling
 from sidecar.proxy.config import Upstream
+from sidecar.proxy.sockets import probe, unread
 from sidecar.proxy.tls import ResumingContext, client_files, tls_reason
 from sidecar.wire.framing import DEFAULT_LIMITS, Event, Head, Limits, Role, Scanner
 from sidecar.wire.status import Slot, StatusPage
@@ -77,6 +78,7 @@ class UpstreamConnection(asyncio.Protocol):
         """asyncio: the connection is there."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(WRITE_HIGH_BYTES, WRITE_LOW_BYTES)
+        probe(transport.get_extra_info("socket"))
         self.origin.opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -100,6 +102,10 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: the connection is gone."""
+        if exc is not None and self.client is not None:  # it may have answered before it closed
+            said = unread(self.transport)
+            if said:
+                self.data_received(said)
         client, self.client = self.client, None
         self.origin.forget(self)
         if client is not None:

@@ -89,6 +89,7 @@ class Scanner:
         "_judged",
         "_left",
         "_limits",
+        "_line_checked",
         "_method",
         "_request",
         "_state",
@@ -101,6 +102,7 @@ class Scanner:
         self._state = _State.HEAD if self._request else _State.STOPPED
         self._held = bytearray()  # a head that is not whole yet, or what came behind a message
         self._checked = 0  # how much of the held head is known to be legal
+        self._line_checked = False  # and whether its start line is
         self._first = True  # only a connection's first head can be the HTTP/2 preface
         self._judged: Head | None = None  # the last request's
         self._left = 0  # of a counted body
@@ -113,6 +115,11 @@ class Scanner:
     def pending(self) -> int:
         """How many bytes are held back: a head that is not whole yet, or what waits behind a message."""
         return len(self._held)
+
+    @property
+    def begun(self) -> bool:
+        """More than empty lines has arrived of a head that is not whole yet."""
+        return bool(self._held.strip(CRLF))
 
     @property
     def stopped(self) -> bool:
@@ -183,7 +190,7 @@ class Scanner:
         if state is _State.UNTIL_CLOSE:
             self._state = _State.STOPPED
             return [END]
-        between = state is _State.HEAD and not self._held.strip(CRLF) and self._request
+        between = state is _State.HEAD and not self.begun and self._request
         if state in (_State.STOPPED, _State.FAILED, _State.OPAQUE) or between:
             return []
         return self._fail(FramingError("cut-short", "the connection ended within a message"), [])
@@ -225,6 +232,7 @@ class Scanner:
             return self._unfinished_head()
         held.clear()
         self._checked = 0
+        self._line_checked = False
         try:
             head = self._judge(data[:end], start)
         except FramingError as error:
@@ -251,7 +259,9 @@ class Scanner:
         preface = self._request and self._first
         try:
             check_begun(begun.removeprefix(b"\n"))
-            check_start_line(held, request=self._request, preface=preface, limits=self._limits)
+            if not self._line_checked:
+                request, limits = self._request, self._limits
+                self._line_checked = check_start_line(held, request=request, preface=preface, limits=limits)
         except FramingError as error:
             return self._fail(error, [])
         return self._fail(too_large(self._limits), []) if len(held) >= limit else []

@@ -29,6 +29,7 @@ _CONNECTION: Final = b"\r\nconnection:"
 _UPGRADE: Final = b"\r\nupgrade:"
 _HOST: Final = b"\r\nhost:"
 _LEGAL: Final = bytes([0x09, 0x0A, 0x0D, *range(0x20, 0x7F), *range(0x80, 0x100)])
+_EMPTY_LINES_BYTES_MAX: Final = 16  # before a request line; looked at with each piece of the head
 _CODINGS: Final = frozenset([b"gzip", b"x-gzip", b"deflate", b"compress", b"x-compress", b"identity"])
 
 
@@ -200,20 +201,21 @@ def check_begun(text: bytes) -> None:
     _check_bytes(text, open_pair=text.endswith(b"\r"))
 
 
-def check_start_line(begun: bytes | bytearray, *, request: bool, preface: bool, limits: Limits) -> None:
-    """Raise FramingError when the start line is whole and wrong; `preface` allows HTTP/2's."""
+def check_start_line(begun: bytes | bytearray, *, request: bool, preface: bool, limits: Limits) -> bool:
+    """Whether the start line is whole; raises FramingError when it is, and wrong. `preface` allows HTTP/2's."""
     start = skip_empty_lines(begun) if request else 0
-    if begun.find(CRLF, start, limits.head_bytes_max) < 0 or (preface and begun.startswith(_H2_PREFACE_LINE)):
-        return
+    if begun.find(CRLF, start, limits.head_bytes_max) < 0:
+        return False
     pattern = _REQUEST_LINE if request else _STATUS_LINE
-    if pattern.match(begun, start) is None:
+    if not (preface and begun.startswith(_H2_PREFACE_LINE)) and pattern.match(begun, start) is None:
         raise _bad_start_line(pattern)
+    return True
 
 
 def skip_empty_lines(data: bytes | bytearray) -> int:
-    """Where the request line begins: empty lines before it are passed over (RFC 9112 section 2.2)."""
+    """Where the request line begins: a few empty lines before it are passed over (RFC 9112 section 2.2)."""
     at = 0
-    while data.startswith(CRLF, at):
+    while data.startswith(CRLF, at) and at < _EMPTY_LINES_BYTES_MAX:
         at += 2
     return at
 

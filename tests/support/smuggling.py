@@ -56,6 +56,7 @@ BAD_HEADS = {
     "TE: cow, then chunked": _te(b"Transfer-Encoding: cow, chunked"),
     "TE: identity": _te(b"Transfer-Encoding: identity"),
     "TE: gzip alone": _te(b"Transfer-Encoding: gzip"),
+    "empty lines without end": b"\r\n" * 200 + _get(b"X: a"),
     "empty TE": _te(b"Transfer-Encoding:"),
     "TE: a comma": _te(b"Transfer-Encoding: ,"),
     "TE in HTTP/1.0": b"POST /a HTTP/1.0\r\nHost: a\r\n" + _CHUNKED + b"\r\n\r\n0\r\n\r\n" + _SMUGGLED,

@@ -114,6 +114,30 @@ def test_a_changed_plan_is_for_new_sessions_and_a_broken_one_is_refused(sidecar,
     assert running.session("conversation", "before")["plan"] == before["plan"]
 
 
+def test_sighup_has_the_plan_read_again_whatever_its_file_looks_like(sidecar, tmp_path):
+    """The file is written in place, with its size and time as before, so that only SIGHUP can tell."""
+    plan = tmp_path / "plan.yaml"
+    text = (ROOT / "examples" / "plans" / "fin.yaml").read_text()
+    plan.write_text(text)
+    looks = plan.stat()
+    running = sidecar(PLAN=plan).start()
+    running.wait_up("observer", "redis", "plan")
+    say(running.url, "before")
+    before = wait_for("the session", lambda: running.session("conversation", "before"))
+    started = [line for line in running.log().splitlines() if '"child_started"' in line and '"observer"' in line]
+    observer = json.loads(started[-1])["pid"]
+    os.kill(observer, signal.SIGSTOP)  # it must not look between the two
+    plan.write_text(text.replace("timeout_minutes: 60", "timeout_minutes: 61"))
+    os.utime(plan, ns=(looks.st_atime_ns, looks.st_mtime_ns))
+    os.kill(observer, signal.SIGCONT)
+    assert "plan in force" not in running.log()
+    running.process.kill(signal.SIGHUP)
+    wait_for("the new plan in force", lambda: "plan in force" in running.log())
+    say(running.url, "after")
+    after = wait_for("the session", lambda: running.session("conversation", "after"))
+    assert after["plan"]["digest"] != before["plan"]["digest"]
+
+
 def test_embedded_data_outlives_a_restart(sidecar):
     running = sidecar().start()
     running.wait_up()

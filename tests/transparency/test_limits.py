@@ -99,6 +99,16 @@ def test_slow_heads_are_answered_silence_is_not_and_what_is_under_way_has_no_tim
         assert receive(patient, len(OK)) == OK
 
 
+def test_an_empty_line_behind_a_request_begins_no_head(stack):
+    """Old clients send one behind a POST: their idle connection must not get an answer that nobody asked for."""
+    with scene(header_seconds=0.2, idle_seconds=0.4) as (proxy, origin, status):
+        serve(origin.listener)
+        client = stack.enter_context(proxy.client())
+        client.sendall(GET + b"\r\n")
+        assert receive_all(client) == OK
+        assert (status.get(Slot.HEADER_TIMEOUTS), status.get(Slot.IDLE_TIMEOUTS)) == (0, 1)
+
+
 def test_a_tunnel_has_no_timeout():
     switching = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
     with scene(header_seconds=0.2, idle_seconds=0.2) as (proxy, origin, status), proxy.client() as client:

@@ -68,6 +68,29 @@ CASES = {
         [request(fields=ODD)], [response(b"299 Odd \xe2\x9c\x93", ODD + b"Content-Length: 2\r\n", b"ok")]
     ),
     "no reason phrase": Case([request()], [b"HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\nok"]),
+    "HTTP/1.0 kept, of both": Case(
+        [b"GET / HTTP/1.0\r\nHost: " + HOST + b"\r\nConnection: Keep-Alive\r\n\r\n"] * 3,
+        [b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok", OK, OK],
+    ),
+    "HTTP/1.0 with a body, closed by the origin": Case(
+        [b"POST / HTTP/1.0\r\nHost: " + HOST + b"\r\nContent-Length: 2\r\n\r\nhi"], [OK], close=True
+    ),
+    "HEAD and 304 with chunked": Case(
+        [request(b"HEAD"), request(), request()],
+        [
+            response(fields=b"Transfer-Encoding: chunked\r\n"),
+            response(b"304 Not Modified", b"Transfer-Encoding: chunked\r\n"),
+            OK,
+        ],
+    ),
+    "a long name, a long target, a long value": Case(
+        [request(fields=b"N" * 20_000 + b": v\r\nX: " + b"v" * 20_000 + b"\r\n", target=b"/" + b"t" * 20_000)],
+        [response(fields=b"N" * 30_000 + b": v\r\nContent-Length: 2\r\n", body=b"ok")],
+    ),
+    "1xx to HTTP/1.0": Case(
+        [b"GET / HTTP/1.0\r\nHost: " + HOST + b"\r\nConnection: keep-alive\r\n\r\n"],
+        [response(b"103 Early Hints", b"Link: </a>\r\n") + OK],
+    ),
     "absolute-form": Case([request(target=b"http://elsewhere.example/x")], [OK]),
     "OPTIONS *": Case([request(b"OPTIONS", target=b"*")], [OK]),
     "PUT, PATCH, DELETE": Case(
@@ -131,6 +154,25 @@ def test_plain(case: Case, proxy: Proxy, origin: Origin, delivery: str, copies: 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_tls(case: Case, proxy: Proxy, origins: list[Origin], delivery: str) -> None:
     converse(case, proxy, origins[1], delivery, route=1)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [b"GET / HTTP/1.0\r\nHost: " + HOST + b"\r\n\r\n", request(fields=b"Connection: close\r\n")],
+    ids=["HTTP/1.0", "connection: close"],
+)
+def test_a_client_that_wants_no_more_is_obeyed_on_both_legs(
+    proxy: Proxy, origin: Origin, delivery: str, asked: bytes
+) -> None:
+    """Though the origin would keep the connection: it ends, and so does the client's."""
+    with proxy.client() as client:
+        deliver(client, asked, delivery)
+        upstream = origin.next()
+        expected = at_origin(asked, origin.authority)
+        assert receive(upstream, len(expected)) == expected
+        deliver(upstream, OK, delivery)
+        assert receive_all(client) == OK
+        assert receive_all(upstream) == b""
 
 
 def test_host_preserved(proxy: Proxy, origin: Origin, delivery: str) -> None:

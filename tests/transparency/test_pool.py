@@ -97,6 +97,27 @@ def test_at_the_limit_requests_take_turns_and_one_is_sent_again_whole():
         assert status.get(Slot.UPSTREAM_RETRIES) == 1
 
 
+def test_routes_to_one_upstream_share_its_connections_and_its_limit():
+    own = listen()
+    routes: list[dict[str, object]] = [{"upstream": f"http://127.0.0.1:{own.port}"}] * 2
+    with own.listener, run_proxy(routes, upstream_connections_max=1) as proxy:
+        reader = RingReader(str(proxy.directory / "queue"))
+        with proxy.client(0) as first, proxy.client(1) as second:
+            upstream = exchange(first, own)
+            assert exchange(second, own) is upstream
+            first.sendall(GET % b"first")
+            receive_head(upstream)
+            second.sendall(GET % b"second")
+            wait_for(lambda: reader.status.get(Slot.UPSTREAM_WAITS) == 1)
+            upstream.sendall(OK)
+            assert receive_head(upstream).startswith(b"GET /second ")
+            upstream.sendall(OK)
+            assert receive(second, len(OK)) == OK
+        assert reader.status.get(Slot.UPSTREAM_CONNECTS) == 1
+        own.forget_connections()
+        reader.close()
+
+
 def test_a_wait_that_is_too_long_is_answered():
     with scene(upstream_connections_max=1, connect_seconds=0.3) as (proxy, origin, status):
         with proxy.client() as first, proxy.client() as second:

@@ -127,6 +127,19 @@ class TestRequests:
     def test_empty_lines_before_a_request_are_kept_with_it(self):
         assert head_of(b"\r\n\r\n" + GET).raw == b"\r\n\r\n" + GET
 
+    def test_empty_lines_before_a_request_are_few(self):
+        assert scan(b"\r\n" * 8 + GET)[-1] == "END"
+        for cuts in ([], range(1000)):
+            assert scan(b"\r\n" * 9 + GET, list(cuts)) == [("bad-head", 400)]
+        assert scan(b"\r\n" * 10) == [("bad-head", 400)]
+
+    def test_a_head_is_begun_by_more_than_empty_lines(self):
+        scanner = Scanner(Role.REQUEST)
+        scanner.feed(b"\r\n\r")
+        assert (scanner.pending, scanner.begun) == (3, False)
+        scanner.feed(b"\nG")
+        assert scanner.begun
+
     def test_http_2_by_prior_knowledge_is_opaque(self):
         preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
         assert head_of(preface).body is Body.OPAQUE

@@ -23,8 +23,9 @@ def test_illegal_beginnings(text):
 
 def test_a_start_line_is_judged_once_it_is_whole():
     options = {"request": True, "preface": True, "limits": LIMITS}
-    check_start_line(b"NOT HTTP", **options)
-    check_start_line(b"PRI * HTTP/2.0\r\n", **options)
+    assert not check_start_line(b"NOT HTTP", **options)
+    assert check_start_line(b"PRI * HTTP/2.0\r\n", **options)
+    assert check_start_line(b"\r\nGET / HTTP/1.1\r\nX", **options)  # which need not be looked at again
     with pytest.raises(FramingError, match="request line"):
         check_start_line(b"NOT HTTP\r\n", **options)
     with pytest.raises(FramingError, match="status line"):
@@ -38,6 +39,7 @@ def test_the_preface():
 
 def test_empty_lines():
     assert [skip(data) for data in (b"", b"\r", b"\r\n", b"\r\n\r\nG", b"G\r\n")] == [0, 0, 2, 4, 0]
+    assert skip(b"\r\n" * 30_000) == 16  # looked at anew with each byte that a client trickles in
 
 
 def test_names_are_matched_whatever_their_case_and_only_whole():
