@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 
 import httpx
 import pytest
@@ -156,16 +157,16 @@ def test_embedded_data_outlives_a_restart(sidecar):
 def test_a_data_directory_has_one_sidecar_and_is_free_as_soon_as_that_one_is_dead(sidecar):
     running = sidecar().start()
     running.wait_up("observer")
-    second = {"SIDECAR_QUEUE_DIR": str(running.directory), "SIDECAR_ADMIN_LISTEN": "127.0.0.1:0"}
-    refused = subprocess.run(
-        [sys.executable, "-m", "sidecar", "run"],
-        env={**os.environ, **running.env, **second},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    with tempfile.TemporaryDirectory(prefix="sc-", dir="/dev/shm") as other_queue_dir:
+        refused = subprocess.run(
+            [sys.executable, "-m", "sidecar", "run"],
+            env={**os.environ, **running.env, "SIDECAR_QUEUE_DIR": other_queue_dir},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
     assert refused.returncode == 2
     assert f"in use by another sidecar (process {running.process.pid} " in refused.stderr
     observer = running.parts()["observer"]["pid"]
