@@ -2,8 +2,9 @@
 
 import pytest
 
-from sidecar.settings import Settings, SettingsError, load_settings, parse_bytes
+from sidecar.settings import Settings, SettingsError, load_settings
 from sidecar.settings_reference import describe
+from sidecar.settings_types import parse_bytes
 
 
 def load(**environ):
