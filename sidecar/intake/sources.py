@@ -207,7 +207,7 @@ _ALL = (
             "50000004461-freshchat-webhooks-payload-structure-and-authentication",
         ),
         schemes=(Scheme(signature="x-freshchat-signature", algorithm="rsa-sha256", key="pem"),),
-        conversation="(payload.data.*.conversation.conversation_id | [0]) || payload.data.message.conversation_id",
+        conversation="payload.data | (resolve || assignment || reopen).conversation.conversation_id",
         subscribe="conversation resolution, assignment, reopen",
     ),
     Source(
