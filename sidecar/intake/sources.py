@@ -46,7 +46,7 @@ class Source:
     `docs` are the vendor's pages that this row was written from. The event's name is the scheme's signed `id`, else
     the values of all expressions in `event_id`, else the digest of the body. `conversation` and `score` are shown to
     rules under these names. `challenge` is a header whose value a signed request wants to have back. In a `batch` the
-    body may be a list of events.
+    body may be a list of events. `subscribe` is what to have the vendor send, for the docs.
     """
 
     name: str
@@ -89,6 +89,7 @@ STANDARD = Source(
         "https://docs.svix.com/receiving/verifying-payloads/how-manual",
     ),
     schemes=(_standard("webhook"), _standard("svix")),
+    subscribe="what your rules ask for",
 )
 
 _ALL = (
@@ -117,8 +118,9 @@ _ALL = (
         name="intercom",
         title="Intercom",
         docs=(
-            "https://developers.intercom.com/docs/webhooks/webhook-notifications",
-            "https://developers.intercom.com/docs/references/webhooks/webhook-models",
+            "https://developers.intercom.com/docs/webhooks",
+            "https://developers.intercom.com/docs/references/2.16/webhooks/webhook-models",
+            "https://developers.intercom.com/intercom-api-reference/v1.0/reference/signed-notifications",
         ),
         schemes=(
             Scheme(
@@ -139,7 +141,7 @@ _ALL = (
         docs=(
             "https://developers.hubspot.com/docs/apps/developer-platform/build-apps/authentication/request-validation",
             "https://developers.hubspot.com/docs/faq/v1-request-validation",
-            "https://developers.hubspot.com/docs/api-reference/webhooks-webhooks-v3/guide",
+            "https://developers.hubspot.com/docs/guides/crm/private-apps/webhooks",
         ),
         schemes=(
             Scheme(
@@ -193,7 +195,7 @@ _ALL = (
     Source(
         name="freshdesk",
         title="Freshdesk",
-        docs=("https://support.freshdesk.com/en/support/solutions/articles/132589-using-webhooks-in-automation-rules",),
+        docs=("https://support.freshdesk.com/support/solutions/articles/132589-using-webhooks-in-automation-rules",),
         schemes=_SECRET_HEADERS,
         event_id=("payload.event_id",),
         conversation="payload.conversation || payload.freshdesk_webhook.ticket_id",
@@ -213,16 +215,18 @@ _ALL = (
     Source(
         name="gorgias",
         title="Gorgias",
-        docs=("https://developers.gorgias.com/reference/post_api-integrations",),
+        docs=("https://docs.gorgias.com/en-US/http-integrations-81822",),
         schemes=_SECRET_HEADERS,
         event_id=("payload.event_id",),
         conversation="payload.conversation || payload.ticket.id",
-        subscribe="an HTTP integration on *ticket updated*",
+        subscribe="an HTTP integration on *ticket status updated*",
     ),
     Source(
         name="salesforce",
         title="Salesforce (flows)",
-        docs=("https://help.salesforce.com/s/articleView?id=platform.flow_http_callout.htm",),
+        docs=(
+            "https://help.salesforce.com/apex/HTViewHelpDoc?id=platform.flow_http_callout_guidelines_authenticating.htm",
+        ),
         schemes=_SECRET_HEADERS,
         event_id=("payload.event_id",),
         subscribe="a record-triggered flow with an HTTP callout",
@@ -231,8 +235,8 @@ _ALL = (
         name="chatwoot",
         title="Chatwoot",
         docs=(
-            "https://developers.chatwoot.com/api-reference/webhooks/add-a-webhook",
-            "https://www.chatwoot.com/hc/user-guide/articles/1677693021-how-to-use-webhooks",
+            "https://github.com/chatwoot/chatwoot/blob/develop/swagger/definitions/resource/webhook.yml",
+            "https://github.com/chatwoot/docs/blob/main/docs/product/others/webhook-events.md",
         ),
         schemes=(
             Scheme(
@@ -247,7 +251,7 @@ _ALL = (
         # X-Chatwoot-Delivery is not signed: the body's digest names the event.
         conversation="payload.conversation.id || payload.id",
         score="payload.content_attributes.submitted_values.csat_survey_response.rating",
-        subscribe="`conversation_status_changed`, `message_updated`",
+        subscribe="`conversation_status_changed`, `conversation_updated`, `message_updated`",
     ),
     Source(
         name="typeform",

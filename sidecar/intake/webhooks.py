@@ -14,7 +14,7 @@ import orjson
 
 from sidecar.identity import content_digest, key
 from sidecar.intake.signal import Signal
-from sidecar.intake.sources import Scheme, Source, source_of
+from sidecar.intake.sources import SOURCES, STANDARD, Scheme, Source, source_of
 from sidecar.intake.verify import Delivery, secret_fault, verify
 from sidecar.observer.locators import compile_search, is_usable, scalar_text
 from sidecar.policy.loading import LoadedPlan
@@ -22,6 +22,9 @@ from sidecar.policy.rules import Mapped
 
 BODY_BYTES_MAX = 1 << 20
 EVENTS_MAX = 500  # of one batch; HubSpot sends up to 100
+_CREDENTIALS = {"authorization", "cookie"} | {
+    scheme.signature for source in (*SOURCES.values(), STANDARD) for scheme in source.schemes
+}
 
 Search = Callable[[Any], Any]
 
@@ -48,6 +51,12 @@ class Endpoint:
     def check(self, delivery: Delivery, now_ms: int) -> Scheme:
         """How the delivery is signed; raises RefusedError when it is not."""
         return verify(self.source, self.secrets, delivery, now_ms)
+
+    def facts(self, payload: Any, headers: Mapping[str, str]) -> dict[str, Any]:
+        """What rules see of one event. Credentials stay out of it, lest a rule keep one."""
+        shown = {name: value for name, value in headers.items() if name not in _CREDENTIALS}
+        facts: dict[str, Any] = {"source": self.name, "payload": payload, "headers": shown}
+        return facts | {"conversation": self.conversation(facts), "score": self.score(facts)}
 
 
 def endpoints(secrets: Mapping[str, Sequence[str]], conversations: Mapping[str, str]) -> dict[str, Endpoint]:
@@ -118,9 +127,8 @@ def read_webhook(
     found: list[Found] = []
     unmapped = 0
     for index, payload in enumerate(events):
-        facts: dict[str, Any] = {"source": endpoint.name, "payload": payload, "headers": delivery.headers}
+        facts = endpoint.facts(payload, delivery.headers)
         name = _name(endpoint, scheme, facts) or f"{digest}/{index}"
-        facts |= {"conversation": endpoint.conversation(facts), "score": endpoint.score(facts)}
         mapped = plan.rules.judge_webhook(facts, digest=digest)
         unmapped += not mapped
         for position, one in enumerate(mapped):

@@ -138,7 +138,7 @@ def zendesk_event(kind, event, ticket="5158", identifier="c6d7e8f9-0a1b-2c3d-4e5
 
 
 def intercom_event(topic, item, identifier="notif_78c122d0-23ba-11e4-9464-79b01267cc2e"):
-    """https://developers.intercom.com/docs/webhooks/webhook-notifications"""
+    """https://developers.intercom.com/docs/webhooks"""
     return {
         "type": "notification_event",
         "app_id": "a86dr8yl",
@@ -152,7 +152,7 @@ def intercom_event(topic, item, identifier="notif_78c122d0-23ba-11e4-9464-79b012
 
 
 def hubspot_event(name, value, number=3816279340, thread=1246965, attempt=0):
-    """https://developers.hubspot.com/docs/api-reference/webhooks-webhooks-v3/guide"""
+    """https://developers.hubspot.com/docs/guides/crm/private-apps/webhooks"""
     return {
         "objectId": thread,
         "propertyName": name,
@@ -187,10 +187,10 @@ def freshchat_event(action, part, conversation):
     }
 
 
-def chatwoot_event(status):
-    """https://www.chatwoot.com/hc/user-guide/articles/1677693021-how-to-use-webhooks"""
-    changed = [{"status": {"current_value": status, "previous_value": "pending"}}]
-    return {"event": "conversation_status_changed", "id": 42, "status": status, "changed_attributes": changed}
+def chatwoot_event(status, event="conversation_status_changed", assignee=None):
+    """https://github.com/chatwoot/docs/blob/main/docs/product/others/webhook-events.md"""
+    meta = {"sender": {"id": 12, "type": "contact"}, "assignee": assignee}
+    return {"event": event, "id": 42, "status": status, "meta": meta, "timestamp": 1627063369}
 
 
 def chatwoot_rating(rating):
@@ -309,6 +309,8 @@ EXAMPLES = [
         (chatwoot_event("resolved"), "resolve"),
         (chatwoot_event("open"), "escalate"),
         (chatwoot_event("snoozed"), None),
+        (chatwoot_event("open", "conversation_updated", {"id": 1, "type": "user"}), "escalate"),
+        (chatwoot_event("pending", "conversation_updated", {"id": 1, "type": "agent_bot"}), None),
         (chatwoot_rating(5), "resolve"),
         (chatwoot_rating(1), "unresolve"),
     ),

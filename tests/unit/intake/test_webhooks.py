@@ -215,3 +215,12 @@ def test_what_is_wrong_with_the_settings_is_named_at_once():
 
 def test_secrets_are_not_shown():
     assert "hush" not in repr(endpoints({"zendesk": ["hush"]}, {}))
+
+
+@EACH
+def test_rules_see_no_credentials(example):
+    endpoint = endpoints({example.source: [example.secret]}, {})[example.source]
+    headers = {name.lower(): value for name, value in example.headers(NOW_S).items()} | {"cookie": "x", "x-more": "1"}
+    shown = endpoint.facts({}, headers)["headers"]
+    assert shown["x-more"] == "1"
+    assert not {"cookie", "authorization", example.signature.lower()} & shown.keys()
