@@ -114,7 +114,7 @@ def test_documented_examples_are_accepted(example):
 
 
 @EACH
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_one_bit_flipped_is_refused(example, data):
     """In the signature, in the signed time, in the body of what is signed: each of it, anywhere."""
@@ -254,7 +254,7 @@ WRITTEN = st.text("0123456789aZ=,.:+/ -TvB1é", max_size=40)
 RAW = st.binary(max_size=20).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     source=st.sampled_from([*SOURCES, "outreach"]),
     headers=st.dictionaries(st.sampled_from(HEADERS), WRITTEN | RAW),
