@@ -14,9 +14,9 @@ def say(url, conversation):
     return httpx.post(url + "/v1/chat/completions", json=body, headers=sent).raise_for_status()
 
 
-def deliver(running, example, payload, *, uri=None):
+def deliver(running, example, payload, *, uri=None, **more):
     body = json.dumps(payload).encode()
-    headers = example.sign(example.secret, body, int(time.time()), uri or example.uri)
+    headers = example.sign(example.secret, body, int(time.time()), uri or example.uri) | more
     return httpx.post(f"{running.admin}/v1/webhooks/{example.source}", content=body, headers=headers)
 
 
@@ -68,8 +68,13 @@ def test_a_new_outcome_type_is_one_line_of_the_plan(sidecar, tmp_path):
     source = (ROOT / "examples" / "plans" / "compound.yaml").read_text()
     plan.write_text(source.replace("settle_minutes: 10", "settle_minutes: 0"))
     outreach = first_of("outreach")
-    running = sidecar(PLAN=plan, BILLING_PLAN=plan, WEBHOOK_SECRET_OUTREACH=outreach.secret).start()
+    hubspot = first_of("hubspot")
+    secrets = {"WEBHOOK_SECRET_OUTREACH": outreach.secret, "WEBHOOK_SECRET_HUBSPOT": hubspot.secret}
+    running = sidecar(PLAN=plan, BILLING_PLAN=plan, **secrets).start()
     running.wait_up()
+    # The URL that HubSpot signs is found out by the Host field, which the proxy leaves as it came.
+    assert deliver(running, hubspot, [{}], Host="hooks.example.com").json()["unmapped"] == 1
+    assert deliver(running, hubspot, [{}]).status_code == 401
     told = deliver(running, outreach, {"status": "done", "conversation_id": "c-1"}).raise_for_status()
     assert told.json()["accepted"] == 1  # before its session
     say(running.url, "c-1")

@@ -3,6 +3,8 @@
 import base64
 import hashlib
 import hmac
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -252,6 +254,11 @@ HEADERS = sorted(
 )
 WRITTEN = st.text("0123456789aZ=,.:+/ -TvB1é", max_size=40)
 RAW = st.binary(max_size=20).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
+
+
+def test_only_who_needs_rsa_pays_for_it():
+    script = "import sys, sidecar.app; sys.exit('cryptography' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 @settings(max_examples=200, deadline=None)
