@@ -15,7 +15,9 @@ from sidecar.intake.sources import SOURCES, source_of
 from sidecar.intake.verify import Delivery, RefusedError, secret_fault, verify
 
 NOW_S = 1_795_000_000
-EACH = pytest.mark.parametrize("example", EXAMPLES, ids=lambda one: f"{one.source}-{one.sign.__name__}-{one.event}")
+# Signing knows no payload: one example for each way to sign.
+SIGNED = list({(example.source, example.sign): example for example in EXAMPLES}.values())
+EACH = pytest.mark.parametrize("example", SIGNED, ids=lambda one: f"{one.source}-{one.sign.__name__}")
 
 # Signatures that the vendors publish with the bytes that they are of.
 HUBSPOT_BODY = (
@@ -116,7 +118,7 @@ def test_documented_examples_are_accepted(example):
 
 
 @EACH
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_one_bit_flipped_is_refused(example, data):
     """In the signature, in the signed time, in the body of what is signed: each of it, anywhere."""
