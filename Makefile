@@ -41,6 +41,7 @@ docs: $(VENV)/.demo     ## redraw what the docs take from the code
 	$(BIN)/python -m sidecar.sessions.states docs/architecture.md
 	$(BIN)/python -m sidecar.settings_reference docs/configuration.md
 	$(BIN)/python -m sidecar.traffic_reference docs/traffic.md
+	$(BIN)/python -m sidecar.webhook_reference docs/webhooks.md
 
 clean:           ## remove the environment and caches (not .sidecar: that is data)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

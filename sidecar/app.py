@@ -34,7 +34,8 @@ from sidecar.policy.current import CurrentPlan
 from sidecar.sessions.applier import Applier
 from sidecar.sessions.store import Store
 from sidecar.sessions.sweeper import Sweeper
-from sidecar.settings import EMBEDDED, TLS_FILES, Settings, SettingsError, load_settings
+from sidecar.settings import TLS_FILES, Settings, SettingsError, load_settings
+from sidecar.settings_types import EMBEDDED
 from sidecar.tasks import told_to_stop
 from sidecar.wire.ring import RingReader
 from sidecar.wire.status import Slot
@@ -246,6 +247,8 @@ class ObserverApp:
             plan=self.plan,
             metrics=self.metrics,
             token=token.get_secret_value() if token else None,
+            webhooks=self.settings.webhook_endpoints(),
+            webhook_base_url=self.settings.webhook_base_url,
         )
 
     def _report_lost_journal(self) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from sidecar.billing.settings import BillingSettingsError, load_billing_settings
 from sidecar.policy.loading import LoadedPlan, PlanError, builtin_plan, load_plan
-from sidecar.settings import EMBEDDED, PREFIX, TLS_FILES, Settings, SettingsError
+from sidecar.settings import PREFIX, TLS_FILES, Settings, SettingsError
+from sidecar.settings_types import EMBEDDED
 
 # sockaddr_un holds 108 bytes; the longest name in the runtime directory is observer.sock.
 _SOCKET_PATH_MAX = 107

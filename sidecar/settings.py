@@ -11,27 +11,43 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from sidecar.addresses import Address
+from sidecar.intake.webhooks import Endpoint, endpoints
+from sidecar.settings_types import (
+    EMBEDDED,
+    BaseUrl,
+    BillingUrl,
+    Boolean,
+    ByteSize,
+    ListenAddress,
+    Locators,
+    RedisUrl,
+    Route,
+    Routes,
+    SocketMode,
+    Tenant,
+    UpstreamOrigin,
 )
 
-from sidecar.addresses import Address, Origin, parse_address, parse_origin
-from sidecar.observer.locators import parse_locators
-
 PREFIX = "SIDECAR_"
-EMBEDDED = "embedded"
 _WEBHOOK_PREFIX = "SIDECAR_WEBHOOK_SECRET_"
 _CREDENTIALS = re.compile(r"//[^/\s]*@")
-_BYTES = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+_CONVERSATION_PREFIX = "SIDECAR_WEBHOOK_CONVERSATION_"
+# Fields of many variables, one for each source of webhooks: as documented, and what it means.
+BY_SOURCE = {
+    "webhook_secrets": (
+        _WEBHOOK_PREFIX,
+        "the secret of a webhook source (webhooks.md); `…_PREVIOUS` is accepted as well during rotation",
+    ),
+    "webhook_conversations": (
+        _CONVERSATION_PREFIX,
+        "where a source's webhooks name the conversation: JMESPath over `payload` and `headers`",
+    ),
+}
 # What Kubernetes puts into every container for each Service whose name begins with "sidecar".
 _SERVICE_VARIABLE = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_|$)|_PORT$|_PORT_\d+_")
 # Known names that belong to other commands, so that one environment can serve all of them.
@@ -45,7 +61,6 @@ OTHER_COMMANDS = (
 _SECONDS_MAX = 30 * 86_400
 _HOURS_MAX = 10 * 366 * 24
 TLS_FILES = ("tls_cert_file", "tls_key_file", "upstream_ca_file", "upstream_cert_file", "upstream_key_file")
-REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 
 
 class SettingsError(ValueError):
@@ -60,97 +75,6 @@ class SettingsError(ValueError):
         self.rest = rest
 
 
-def parse_bytes(text: str) -> int:
-    """`32MiB`, `1GiB`, `500000` → bytes."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
-    if match is None or match[2] not in _BYTES:
-        raise ValueError(f"is not a size: write it like 32MiB (units: {', '.join(u for u in _BYTES if u)})")
-    return int(float(match[1]) * _BYTES[match[2]])
-
-
-def _locators(text: str) -> str:
-    parse_locators(text)
-    return text
-
-
-def _redis_url(text: str) -> str:
-    if text == EMBEDDED or text.partition("://")[0] in REDIS_SCHEMES:
-        return text
-    raise ValueError(f"must be `{EMBEDDED}` or a URL with one of {', '.join(s + '://' for s in REDIS_SCHEMES)}")
-
-
-def _billing_url(text: str) -> str:
-    if text == EMBEDDED:
-        return text
-    if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#@\s]*)?", text):
-        example = "https://billing.example.com; a token goes into SIDECAR_BILLING_TOKEN"
-        raise ValueError(f"must be `{EMBEDDED}` or a base URL such as {example}")
-    return text.rstrip("/")
-
-
-def _routes(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    routes = []
-    for part in filter(None, (piece.strip() for piece in value.split(","))):
-        listen, equals, upstream = part.partition("=")
-        if not equals:
-            raise ValueError(f"`{part}` is not listen=upstream, for example 127.0.0.1:8080=https://api.openai.com")
-        routes.append(Route(listen=parse_address(listen.strip()), upstream=parse_origin(upstream.strip())))
-    return tuple(routes)
-
-
-def _boolean(value: Any) -> Any:
-    if isinstance(value, str):
-        if value.lower() in {"true", "1", "yes", "on"}:
-            return True
-        if value.lower() in {"false", "0", "no", "off", ""}:
-            return False
-        raise ValueError("must be true or false")
-    return value
-
-
-def _socket_mode(text: str) -> str:
-    if not re.fullmatch(r"0?[0-7]{3}", text):
-        raise ValueError("must be three octal digits, for example 0660 (owner and group) or 0666 (everybody)")
-    return text
-
-
-def _tenant(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", text):
-        raise ValueError("must be 1 to 64 letters, digits, `.`, `_` or `-`, and begin with a letter or digit")
-    return text
-
-
-def _parse_bytes(value: Any) -> Any:
-    return parse_bytes(value) if isinstance(value, str) else value
-
-
-def _parse_address(value: Any) -> Any:
-    return parse_address(value) if isinstance(value, str) else value
-
-
-def _parse_origin(value: Any) -> Any:
-    return parse_origin(value) if isinstance(value, str) else value
-
-
-ByteSize = Annotated[int, BeforeValidator(_parse_bytes)]
-ListenAddress = Annotated[Address, BeforeValidator(_parse_address)]
-UpstreamOrigin = Annotated[Origin, BeforeValidator(_parse_origin)]
-Locators = Annotated[str, AfterValidator(_locators)]
-SocketMode = Annotated[str, AfterValidator(_socket_mode)]
-Boolean = Annotated[bool, BeforeValidator(_boolean)]
-
-
-class Route(BaseModel):
-    """One listener and the origin that its requests go to."""
-
-    model_config = ConfigDict(frozen=True)
-
-    listen: Address
-    upstream: Origin
-
-
 class Settings(BaseModel):
     """The environment of `sidecar run`; the field `x_y` is the variable `SIDECAR_X_Y`."""
 
@@ -159,10 +83,8 @@ class Settings(BaseModel):
     upstream: UpstreamOrigin | None = Field(
         None, description="where requests go: http://host:port or https://host, no path"
     )
-    redis_url: Annotated[str, AfterValidator(_redis_url)] = Field(EMBEDDED, description="where sessions live")
-    billing_url: Annotated[str, AfterValidator(_billing_url)] = Field(
-        EMBEDDED, description="base URL of the central billing API"
-    )
+    redis_url: RedisUrl = Field(EMBEDDED, description="where sessions live")
+    billing_url: BillingUrl = Field(EMBEDDED, description="base URL of the central billing API")
     billing_token: SecretStr | None = Field(None, description="sent to the billing API as a bearer token")
     plan: Path | None = Field(None, description="path of the rate plan (default: a built-in Fin-style plan)")
     customer: Locators = Field(
@@ -170,7 +92,7 @@ class Settings(BaseModel):
         description="locators of the customer to be billed",
     )
     listen: ListenAddress = Field(Address("127.0.0.1", 8080), description="where the agent's traffic arrives")
-    routes: Annotated[tuple[Route, ...], BeforeValidator(_routes)] = Field(
+    routes: Routes = Field(
         (),
         description="several listen=upstream pairs, comma-separated, instead of listen and upstream",
     )
@@ -180,11 +102,15 @@ class Settings(BaseModel):
         None, description="bearer token of /v1/*; required unless the admin address is loopback"
     )
     mode: Literal["live", "shadow"] = Field("live", description="shadow: everything happens, nothing is invoiced")
-    tenant: Annotated[str, AfterValidator(_tenant)] = Field(
-        "default", description="the seller whose deployment this is"
-    )
+    tenant: Tenant = Field("default", description="the seller whose deployment this is")
     session_keys: Locators = Field("", description="locators of the conversation id, tried before the built-in ones")
     webhook_secrets: dict[str, tuple[SecretStr, ...]] = Field(default_factory=dict, exclude=True)
+    webhook_conversations: dict[str, str] = Field(default_factory=dict)
+    webhook_base_url: BaseUrl | None = Field(
+        None,
+        description="base URL under which senders of webhooks know the admin address, for those who sign it (HubSpot); "
+        "by default `https://` and the Host field as it arrives",
+    )
     data_dir: Path = Field(Path("./.sidecar"), description="journal, embedded databases; mode 0700")
     queue_dir: Path = Field(Path("/dev/shm"), description="a tmpfs for the queue's memory")  # noqa: S108 - a tmpfs by intent
     queue_bytes: ByteSize = Field(32 * 2**20, ge=2**20, description="size of the queue between proxy and observer")
@@ -289,6 +215,10 @@ class Settings(BaseModel):
                 f"SIDECAR_ADMIN_LISTEN: {self.admin_listen} is where the agent's traffic arrives: give another"
             )
         wrong += self._loops()
+        try:
+            self.webhook_endpoints()
+        except ValueError as error:
+            wrong += str(error).split("\n")
         if wrong:
             raise ValueError("\n".join(wrong))
         return self
@@ -302,6 +232,13 @@ class Settings(BaseModel):
             for route in self.all_routes
             if any(route.upstream.is_at(address) for address in own)
         ]
+
+    def webhook_endpoints(self) -> dict[str, Endpoint]:
+        """What each source of webhooks needs; raises ValueError naming the wrong variables, one per line."""
+        secrets = {
+            name: [secret.get_secret_value() for secret in found] for name, found in self.webhook_secrets.items()
+        }
+        return endpoints(secrets, self.webhook_conversations)
 
     @property
     def all_routes(self) -> tuple[Route, ...]:
@@ -358,9 +295,10 @@ def _rest(values: dict[str, Any]) -> Settings:
 
 def _collect(environ: Mapping[str, str], problems: list[str]) -> tuple[dict[str, Any], list[str]]:
     """The raw values by field name; unknown names become warnings, unreadable files problems."""
-    fields = {name.upper(): name for name in Settings.model_fields if name != "webhook_secrets"}
+    fields = {name.upper(): name for name in Settings.model_fields if name not in BY_SOURCE}
     known = [*fields, *OTHER_COMMANDS]
     secrets: dict[str, list[SecretStr]] = {}
+    conversations: dict[str, str] = {}
     values: dict[str, Any] = {}
     warnings: list[str] = []
     for variable in sorted(environ):
@@ -374,6 +312,8 @@ def _collect(environ: Mapping[str, str], problems: list[str]) -> tuple[dict[str,
             if text:
                 # Sorted names: X comes before X_PREVIOUS, so the current secret is tried first.
                 secrets.setdefault(source, []).append(SecretStr(text))
+        elif variable.startswith(_CONVERSATION_PREFIX):
+            conversations[variable.removeprefix(_CONVERSATION_PREFIX).lower()] = environ[variable]
         elif plain in fields and (plain == name or is_secret(fields[plain])):
             if plain != name and PREFIX + plain in environ:
                 problems.append(f"{variable}: give either {PREFIX}{plain} or {variable}, not both")
@@ -386,6 +326,11 @@ def _collect(environ: Mapping[str, str], problems: list[str]) -> tuple[dict[str,
             hint = f"; did you mean {PREFIX}{near[0]}?" if near else ""
             warnings.append(f"{variable} is not a setting of the sidecar and has no effect{hint}")
     values["webhook_secrets"] = {source: tuple(found) for source, found in secrets.items()}
+    values["webhook_conversations"] = conversations
+    warnings += [
+        f"{_CONVERSATION_PREFIX}{source.upper()} has no effect: {_WEBHOOK_PREFIX}{source.upper()} is not set"
+        for source in sorted(conversations.keys() - secrets.keys())
+    ]
     return values, warnings
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sidecar.settings import PREFIX, Settings, is_secret
+from sidecar.settings import BY_SOURCE, PREFIX, Settings, is_secret
 
 _HEAD = """# Configuration
 
@@ -71,9 +71,9 @@ def document() -> str:
 def _rows() -> Iterator[tuple[str, str, str]]:
     for name, field in Settings.model_fields.items():
         variable = PREFIX + name.upper()
-        if name == "webhook_secrets":
-            meaning = "the secret of a webhook source; `…_PREVIOUS` is accepted as well during rotation"
-            yield f"{PREFIX}WEBHOOK_SECRET_<SOURCE>", "–", meaning
+        if name in BY_SOURCE:
+            prefix, meaning = BY_SOURCE[name]
+            yield f"{prefix}<SOURCE>", "–", meaning
         else:
             names = f"{variable}, {variable}_FILE" if is_secret(name) else variable
             yield names, _shown(field.default), str(field.description)

@@ -2,12 +2,14 @@
 
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
 
-from sidecar import cli, settings, settings_reference, traffic_reference
+from sidecar import cli, settings, settings_reference, traffic_reference, webhook_reference
 from sidecar.billing.api.server import application
+from sidecar.policy.loading import load_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "helm").rglob("README.md"))]
@@ -50,11 +52,25 @@ def test_every_variable_that_the_docs_name_is_read_by_something():
     for page in PAGES:
         for variable in re.findall(r"SIDECAR_[A-Z][A-Z_]+[A-Z]", page.read_text()):
             plain = variable.removesuffix("_FILE") if variable not in known else variable
-            assert plain in known or plain.startswith("SIDECAR_WEBHOOK_SECRET"), f"{page.name} names {variable}"
+            by_source = f"{plain}_".startswith(tuple(prefix for prefix, _ in settings.BY_SOURCE.values()))
+            assert plain in known or by_source, f"{page.name} names {variable}"
 
 
 def test_what_is_understood_of_traffic_is_current():
     assert (ROOT / "docs" / "traffic.md").read_text() == traffic_reference.document()
+
+
+def test_the_tables_of_webhooks_are_current():
+    page = (ROOT / "docs" / "webhooks.md").read_text()
+    assert page == webhook_reference.document(page)
+
+
+def test_the_rules_that_the_docs_show_are_rules():
+    shown = re.findall(r"```yaml\n(signals:\n.*?)```", (ROOT / "docs" / "webhooks.md").read_text(), re.DOTALL)
+    assert len(shown) == 2
+    for rules in shown:
+        loaded = load_plan(b"rate_plan:\n  name: p\n" + textwrap.indent(rules, "  ").encode(), "webhooks.md")
+        assert loaded.rules.wants("webhook")
 
 
 def test_the_table_of_variables_is_current():

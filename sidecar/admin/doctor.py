@@ -27,7 +27,8 @@ from sidecar.billing.main import ADDRESS_FILE
 from sidecar.billing.settings import load_billing_settings
 from sidecar.connections import connect_redis, without_password
 from sidecar.embedded.redis import server_binary
-from sidecar.settings import EMBEDDED, Settings, SettingsError, load_settings
+from sidecar.settings import Settings, SettingsError, load_settings
+from sidecar.settings_types import EMBEDDED
 
 TIMEOUT_SECONDS = 5.0
 REDIS_VERSION_MIN = (7, 0)

@@ -82,10 +82,20 @@ class Metrics:
             ["event"],
             registry=self._registry,
         )
+        self._webhooks = Counter(
+            "sidecar_webhooks",
+            "Events told by webhooks, and deliveries refused, by what became of them",
+            ["source", "result"],
+            registry=self._registry,
+        )
 
     def count(self, event: str, amount: int = 1) -> None:
         """Add to `sidecar_events_total{event="…"}`."""
         self._events.labels(event).inc(amount)
+
+    def count_webhook(self, source: str, result: str, amount: int = 1) -> None:
+        """Add to `sidecar_webhooks_total{source="…", result="…"}`; sources are those that have a secret."""
+        self._webhooks.labels(source, result).inc(amount)
 
     def render(self) -> bytes:
         """The Prometheus text format."""

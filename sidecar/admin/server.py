@@ -1,15 +1,15 @@
-"""The observer's HTTP API, behind the proxy's admin listener: signals, sessions, metrics.
+"""The observer's HTTP API, behind the proxy's admin listener: signals, webhooks, sessions, metrics.
 
-Errors are `application/problem+json` (RFC 9457). Everything under /v1 asks for the admin token when one is set.
+Errors are `application/problem+json` (RFC 9457). Everything under /v1 but webhooks asks for the admin token when one is
+set.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from http import HTTPStatus
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,10 @@ from aiohttp import web
 from redis.exceptions import RedisError
 
 from sidecar.admin.metrics import CONTENT_TYPE, Metrics
+from sidecar.admin.problems import problem
+from sidecar.admin.webhooks import WebhookIntake
 from sidecar.intake.signals import BODY_BYTES_MAX, InvalidSignalError, build_signal, parse_signal
+from sidecar.intake.webhooks import Endpoint
 from sidecar.observer.journal import Journal, JournalFull
 from sidecar.observer.pipeline import now_ms
 from sidecar.policy.current import CurrentPlan
@@ -30,6 +33,7 @@ from sidecar.sessions.store import Store
 # How long a signal's sender waits to be told whether it was a duplicate. It is durable before that.
 APPLIED_WAIT_SECONDS = 1.0
 LIST_MAX = 1000
+WEBHOOKS = "/v1/webhooks/{source}"
 
 log = structlog.get_logger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -47,6 +51,8 @@ class AdminParts:
     plan: CurrentPlan
     metrics: Metrics
     token: str | None
+    webhooks: Mapping[str, Endpoint] = field(default_factory=dict)
+    webhook_base_url: str | None = None
 
 
 class AdminServer:
@@ -54,11 +60,23 @@ class AdminServer:
 
     def __init__(self, parts: AdminParts) -> None:
         self._parts = parts
+        webhooks = WebhookIntake(
+            parts.webhooks,
+            base_url=parts.webhook_base_url,
+            tenant=parts.tenant,
+            hash_key=parts.hash_key,
+            journal=parts.journal,
+            plan=parts.plan,
+            tally=parts.metrics,
+            wake=parts.applier.wake,
+        )
         app = web.Application(middlewares=[_problems, self._authorize], client_max_size=BODY_BYTES_MAX)
         app.add_routes(
             [
                 web.get("/metrics", self._metrics),
                 web.post("/v1/signals", self._signal),
+                web.post(WEBHOOKS, webhooks.take),
+                web.head(WEBHOOKS, webhooks.check),
                 web.get("/v1/sessions", self._sessions),
                 web.get("/v1/sessions/{id}", self._session),
                 web.get("/v1/dead-letters", self._dead_letters),
@@ -79,12 +97,12 @@ class AdminServer:
     @web.middleware
     async def _authorize(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         token = self._parts.token
-        if token is not None and request.path.startswith("/v1/"):
+        resource = request.match_info.route.resource
+        is_webhook = resource is not None and resource.canonical == WEBHOOKS  # signed instead
+        if token is not None and not is_webhook and request.path.startswith("/v1/"):
             scheme, _, given = request.headers.get("Authorization", "").partition(" ")
             if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
-                return _problem(
-                    401, "the bearer token of SIDECAR_ADMIN_TOKEN is needed", {"WWW-Authenticate": "Bearer"}
-                )
+                return problem(401, "the bearer token of SIDECAR_ADMIN_TOKEN is needed", {"WWW-Authenticate": "Bearer"})
         return await handler(request)
 
     async def _metrics(self, _: web.Request) -> web.Response:
@@ -98,7 +116,7 @@ class AdminServer:
             body = parse_signal(raw)
         except InvalidSignalError as error:
             parts.metrics.count("signal_invalid")
-            return _problem(422, str(error), extra={"problems": error.problems})
+            return problem(422, str(error), extra={"problems": error.problems})
         arrived_ms = now_ms()
         numbered = build_signal(
             body,
@@ -119,7 +137,7 @@ class AdminServer:
             )
         except JournalFull as error:
             parts.metrics.count("signal_refused")
-            return _problem(
+            return problem(
                 503, f"the signal could not be made durable: {error}; send it again later", {"Retry-After": "5"}
             )
         answer: dict[str, Any] = {"id": body.id, "source": body.source, "duplicate": duplicate}
@@ -148,24 +166,24 @@ class AdminServer:
         if alias is not None:
             kind, colon, value = alias.partition(":")
             if not colon or not value:
-                return _problem(400, "alias must be KIND:VALUE, for example conversation:c-42")
+                return problem(400, "alias must be KIND:VALUE, for example conversation:c-42")
             found = await self._parts.store.by_alias(kind, value)
             if found is None:
-                return _problem(404, f"no session is known by {kind} {value!r}")
+                return problem(404, f"no session is known by {kind} {value!r}")
             return web.json_response(self._shown(found))
         limit = request.query.get("limit", "100")
         if not limit.isdecimal() or not 1 <= int(limit) <= LIST_MAX:
-            return _problem(400, f"limit must be a number from 1 to {LIST_MAX}")
+            return problem(400, f"limit must be a number from 1 to {LIST_MAX}")
         state = request.query.get("state")
         if state is not None and state not in list(State):
-            return _problem(400, f"state must be one of {', '.join(State)}")
+            return problem(400, f"state must be one of {', '.join(State)}")
         sessions = await self._parts.store.list(int(limit), state)
         return web.json_response({"sessions": [session.to_dict() for session in sessions]})
 
     async def _session(self, request: web.Request) -> web.Response:
         found = await self._parts.store.session(request.match_info["id"])
         if found is None:
-            return _problem(404, f"no session {request.match_info['id']!r} is known")
+            return problem(404, f"no session {request.match_info['id']!r} is known")
         return web.json_response(self._shown(found))
 
     @staticmethod
@@ -189,27 +207,15 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
         return await handler(request)
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods - {"HEAD"}))
-        return _problem(405, f"{request.path} takes {allowed}, not {request.method}", {"Allow": allowed})
+        return problem(405, f"{request.path} takes {allowed}, not {request.method}", {"Allow": allowed})
     except web.HTTPNotFound:
-        return _problem(404, f"there is nothing at {request.path}")
+        return problem(404, f"there is nothing at {request.path}")
     except web.HTTPException as error:
-        return _problem(error.status, error.reason)
+        return problem(error.status, error.reason)
     except (RedisError, OSError) as error:
-        return _problem(
+        return problem(
             503, f"Redis does not answer ({type(error).__name__}); signals are still taken", {"Retry-After": "5"}
         )
     except Exception:
         log.exception("admin request failed", path=request.path)
-        return _problem(500, "the sidecar failed to answer; its log says why")
-
-
-def _problem(
-    status: int,
-    detail: str,
-    headers: dict[str, str] | None = None,
-    extra: dict[str, Any] | None = None,
-) -> web.Response:
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail} | (
-        extra or {}
-    )
-    return web.json_response(body, status=status, headers=headers, content_type="application/problem+json")
+        return problem(500, "the sidecar failed to answer; its log says why")

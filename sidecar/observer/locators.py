@@ -210,17 +210,17 @@ def _path(pattern: str) -> Reader:
 
 
 def _body(expression: str) -> Reader:
-    search = _search(expression)
+    search = compile_search(expression)
     return lambda exchange: search(exchange.request_json)
 
 
 def _response_body(expression: str) -> Reader:
-    search = _search(expression)
+    search = compile_search(expression)
     return lambda exchange: search(exchange.response_json)
 
 
-def _search(expression: str) -> Callable[[Any], Any]:
-    """A JMESPath search that finds nothing where the expression does not fit the data."""
+def compile_search(expression: str) -> Callable[[Any], Any]:
+    """A JMESPath search; it finds nothing where the expression does not fit the data. ValueError: it is no JMESPath."""
     if _PLAIN_PATH.fullmatch(expression):
         names = expression.split(".")  # means the same in JMESPath, and is ten times faster
         return lambda data: _walk(data, names)

@@ -28,7 +28,7 @@ FACTS: Mapping[str, tuple[str, ...]] = {
     "request": _TRAFFIC,
     "response": ("status", *_TRAFFIC),
     "tool_call": ("name", "arguments", "status", *_TRAFFIC),
-    "webhook": ("source", "payload", "headers"),
+    "webhook": ("source", "payload", "headers", "conversation", "score"),
 }
 
 

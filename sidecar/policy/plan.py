@@ -29,6 +29,7 @@ from sidecar.policy.conditions import (
     Window,
     compile_condition,
     number,
+    parse_path,
 )
 from sidecar.policy.currency import known_currency
 from sidecar.policy.terms import ChargePolicy
@@ -239,11 +240,24 @@ class SessionConfig(Strict):
     idempotency_key_field: Literal["session_id"] = "session_id"
 
 
+def _whole_path(value: str) -> str:
+    try:
+        parse_path(value)
+    except ConditionError as error:
+        raise ValueError(str(error)) from None
+    return value
+
+
 class Alias(Strict):
     """Where a webhook names its conversation: `value` is a path into the facts, like `payload.conversation_id`."""
 
     kind: Literal["conversation", "response", "tool_call", "trace"] = "conversation"
-    value: FieldPath
+    value: Annotated[FieldPath, AfterValidator(_whole_path)]
+
+
+def is_path(value: Any) -> bool:
+    """Whether a value in `set` of a webhook's rule stands for what is found in the webhook."""
+    return isinstance(value, str) and value.startswith(("payload.", "headers."))
 
 
 def _attribute(value: Any) -> Any:
@@ -299,6 +313,17 @@ class SignalRule(Strict):
             raise PlanFaultError(("alias",), f"only webhooks need an alias, a {self.on} has its session: remove it")
         if self.on == "webhook" and not self.alias:
             raise PlanFaultError(("on",), "a webhook needs alias: {kind, value}, to find its conversation")
+        return self
+
+    @model_validator(mode="after")
+    def _paths_are_whole(self) -> Self:
+        places: dict[Path, Any] = {("set", "attributes", name): value for name, value in self.set.attributes.items()}
+        for place, value in (places | {("set", "customer"): self.set.customer}).items():
+            if self.on == "webhook" and is_path(value):
+                try:
+                    parse_path(value)
+                except ConditionError as error:
+                    raise PlanFaultError(place, str(error)) from None
         return self
 
 

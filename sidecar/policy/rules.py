@@ -1,21 +1,28 @@
 """Rules: what is seen in traffic, or told by a webhook, becomes effects on a session.
 
 The facts of an event are a mapping, by its kind: a request has `method`, `path`, `headers`, `body`, `text`; a response
-`status`, `headers`, `body`, `text`; a tool call `name`, `arguments`; a webhook `source`, `payload`. Names of headers
-are lower case in the facts, and are written in any case in the plan.
+`status`, `headers`, `body`, `text`; a tool call `name`, `arguments`; a webhook `source`, `payload`, `headers`, and what
+its source calls `conversation` and `score`. Names of headers are lower case in the facts, and are written in any case
+in the plan. In `set` of a webhook's rule, `customer` and the values of `attributes` may be paths: a text that begins
+with `payload.` or `headers.` stands for what is found there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib import resources
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from sidecar.policy.conditions import Conditions, gather, lookup, parse_path
 from sidecar.policy.effect import Effect, EventName
-from sidecar.policy.plan import Alias, ConditionSpec, Setting, SignalRule
+from sidecar.policy.plan import Alias, ConditionSpec, Setting, SignalRule, is_path
+from sidecar.policy.tree import read_tree
 
-ALIAS_CHARS_MAX = 256
+VALUE_BYTES_MAX = 256
 
 _RESOLVING = ("resolve_conversation", "mark_resolved", "close_ticket")
 _ESCALATING = ("transfer_to_human", "escalate_to_human", "handoff_to_agent", "request_human")
@@ -64,18 +71,29 @@ class Rules:
         for rule in self._rules.get("webhook", ()):
             if rule.alias is None or not rule.conditions.hold(facts):
                 continue
-            value = _alias_value(lookup(facts, parse_path(rule.alias.value)))
+            value = _text_at(facts, rule.alias.value)
             if value is not None:
-                found.append(Mapped(_filled(rule.effect, "", digest), rule.alias.kind, value))
+                found.append(Mapped(_told(rule.effect, facts, digest), rule.alias.kind, value))
         return tuple(found)
 
 
 def builtin_rules() -> list[SignalRule]:
-    """The rules of a plan that has no `signals`: the usual names of tools by which agents resolve and hand over."""
+    """The rules of a plan that has no `signals`.
+
+    The usual names of tools by which agents resolve and hand over, and what the known senders of webhooks tell.
+    """
     return [
         *(_tool_rule(name, Setting(outcome="RESOLVED", reason=f"{name} tool")) for name in _RESOLVING),
         *(_tool_rule(name, Setting(escalated_to_human=True, reason=f"{name} tool")) for name in _ESCALATING),
+        *builtin_webhook_rules(),
     ]
+
+
+@lru_cache(maxsize=1)
+def builtin_webhook_rules() -> tuple[SignalRule, ...]:
+    """`builtin/webhooks.yaml`."""
+    tree = read_tree(resources.files("sidecar.policy").joinpath("builtin/webhooks.yaml").read_bytes())
+    return tuple(TypeAdapter(list[SignalRule]).validate_python(tree.value))
 
 
 def _tool_rule(name: str, setting: Setting) -> SignalRule:
@@ -116,24 +134,36 @@ def _lowered(field: str) -> str:
 
 
 def _filled(effect: Effect, call: str, digest: str) -> Effect:
-    return Effect(
-        rule=effect.rule,
-        kind=effect.kind,
-        event=effect.event,
-        outcome=effect.outcome,
-        confirmation=effect.confirmation,
-        reason=effect.reason,
-        customer=effect.customer,
-        attributes=effect.attributes,
-        call=call,
-        digest=digest,
-    )
+    return replace(effect, call=call, digest=digest)
 
 
-def _alias_value(found: Any) -> str | None:
-    """Ids come as texts or whole numbers; anything else, empty or over-long names no conversation."""
+def _told(effect: Effect, facts: Mapping[str, Any], digest: str) -> Effect:
+    """A webhook's effect, the paths in it replaced by what they lead to; what leads nowhere is left out."""
+    attributes = {
+        name: found
+        for name, value in effect.attributes.items()
+        if (found := _scalar_at(facts, value) if is_path(value) else value) is not None
+    }
+    customer = _text_at(facts, effect.customer) if is_path(effect.customer) else effect.customer
+    return replace(effect, customer=customer, attributes=attributes, digest=digest)
+
+
+def _text_at(facts: Mapping[str, Any], path: Any) -> str | None:
+    """An id: the text or whole number at a path, as text. Anything else, empty or over-long, is none."""
+    found = lookup(facts, parse_path(_lowered(path)))
     if isinstance(found, bool) or not isinstance(found, str | int):
         return None
-    text = str(found)
-    usable = 0 < len(text) <= ALIAS_CHARS_MAX and text.isprintable()
-    return text if usable else None
+    return _usable(str(found))
+
+
+def _scalar_at(facts: Mapping[str, Any], path: Any) -> str | None:
+    """An attribute: as an id, or a fraction, or true or false, as text."""
+    found = lookup(facts, parse_path(_lowered(path)))
+    if isinstance(found, bool):
+        return "true" if found else "false"
+    return _usable(str(found)) if isinstance(found, str | int | float) else None
+
+
+def _usable(text: str) -> str | None:
+    fits = 0 < len(text.encode("utf-8", "replace")) <= VALUE_BYTES_MAX
+    return text if fits and text.isprintable() else None

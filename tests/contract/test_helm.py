@@ -14,7 +14,8 @@ import yaml
 
 from sidecar.billing.settings import load_billing_settings
 from sidecar.policy.loading import load_plan
-from sidecar.settings import load_settings, parse_bytes
+from sidecar.settings import load_settings
+from sidecar.settings_types import parse_bytes
 
 CHART = Path(__file__).resolve().parents[2] / "helm" / "outcome-sidecar"
 HELM = Path(sys.executable).parent / "helm"

@@ -7,7 +7,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from sidecar.settings import Settings, load_settings, parse_bytes
+from sidecar.settings import Settings, load_settings
+from sidecar.settings_types import parse_bytes
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "kubernetes.md"
 BLOCKS = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)

@@ -2,8 +2,9 @@
 
 import pytest
 
-from sidecar.settings import Settings, SettingsError, load_settings, parse_bytes
+from sidecar.settings import BY_SOURCE, Settings, SettingsError, load_settings
 from sidecar.settings_reference import describe
+from sidecar.settings_types import parse_bytes
 
 
 def load(**environ):
@@ -160,6 +161,38 @@ def test_a_redis_url_may_hold_a_password_and_so_may_be_a_file(tmp_path):
     assert "hunter" not in str(problems(REDIS_URL="rediss+x://:hunter2@cache"))
 
 
+def test_webhooks_are_set_up_by_source():
+    environ = {
+        "SIDECAR_WEBHOOK_SECRET_ZENDESK": "z",
+        "SIDECAR_WEBHOOK_CONVERSATION_ZENDESK": "payload.detail.external_id",
+        "SIDECAR_WEBHOOK_CONVERSATION_FRONT": "payload.x",
+        "SIDECAR_WEBHOOK_BASE_URL": "https://hooks.example.com/a/",
+    }
+    settings, warnings = load_settings(environ)
+    facts = {"payload": {"detail": {"external_id": "c-1", "id": "2"}}}
+    assert list(settings.webhook_endpoints()) == ["zendesk"]
+    assert settings.webhook_endpoints()["zendesk"].conversation(facts) == "c-1"
+    assert settings.webhook_base_url == "https://hooks.example.com/a"
+    assert warnings == ["SIDECAR_WEBHOOK_CONVERSATION_FRONT has no effect: SIDECAR_WEBHOOK_SECRET_FRONT is not set"]
+
+
+def test_webhooks_that_are_set_up_wrongly_are_named():
+    environ = {
+        "SIDECAR_WEBHOOK_SECRET_OUTREACH": "whsec_no base64",
+        "SIDECAR_WEBHOOK_SECRET_FRONT": "x",
+        "SIDECAR_WEBHOOK_CONVERSATION_FRONT": "payload[",
+        "SIDECAR_WEBHOOK_BASE_URL": "hooks.example.com",
+    }
+    with pytest.raises(SettingsError) as caught:
+        load_settings(environ)
+    assert {problem.partition(":")[0] for problem in caught.value.problems} == {
+        "SIDECAR_WEBHOOK_BASE_URL",
+        "SIDECAR_WEBHOOK_SECRET_OUTREACH",
+        "SIDECAR_WEBHOOK_CONVERSATION_FRONT",
+    }
+    assert "no base64" not in str(caught.value).replace("has no base64 after", "")
+
+
 def test_webhook_secrets_rotate():
     settings, _ = load(WEBHOOK_SECRET_ZENDESK_PREVIOUS="old", WEBHOOK_SECRET_ZENDESK="new")
     assert [secret.get_secret_value() for secret in settings.webhook_secrets["zendesk"]] == ["new", "old"]
@@ -213,4 +246,5 @@ def test_booleans(text, value):
 def test_the_description_names_every_variable():
     text = describe()
     for name in Settings.model_fields:
-        assert (f"SIDECAR_{name.upper()}" in text) or name == "webhook_secrets"
+        shown = BY_SOURCE[name][0] + "<SOURCE>" if name in BY_SOURCE else f"SIDECAR_{name.upper()}"
+        assert shown in text

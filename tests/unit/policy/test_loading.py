@@ -145,6 +145,12 @@ def test_every_mistake_at_once_with_lines_and_suggestions() -> None:
         ("signals: [{id: s, on: request, set: {outcome: INCONCLUSIVE}}]", "silence"),
         ("signals: [{id: s, on: request, set: {outcome: X, escalated_to_human: true}}]", "contradict"),
         ("signals: [{id: s, on: request, alias: {value: body.id}, set: {outcome: X}}]", "only webhooks"),
+        ("signals: [{id: s, on: webhook, alias: {value: payload..id}, set: {outcome: X}}]", "has an empty part"),
+        (
+            "signals: [{id: s, on: webhook, alias: {value: conversaton}, set: {outcome: X}}]",
+            "did you mean conversation",
+        ),
+        ("signals: [{id: s, on: webhook, alias: {value: payload.id}, set: {customer: payload.}}]", "has an empty part"),
         ("trial_days: 1.5", "trial_days"),
         ("session_config: {timeout_minutes: 999999}", "too long"),
     ],

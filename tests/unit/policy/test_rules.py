@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.policy.effect import Effect
 from sidecar.policy.loading import builtin_plan, load_plan
-from sidecar.policy.rules import Mapped, Rules
+from sidecar.policy.rules import Mapped, Rules, builtin_webhook_rules
 
 
 def rules(text: str) -> Rules:
@@ -100,3 +100,32 @@ def test_webhooks_find_their_conversation() -> None:
     for identifier in (None, "", True, "x" * 300, "a\nb", {"no": "id"}):
         assert loaded.judge_webhook({**facts, "payload": {"rating": 1, "item": {"id": identifier}}}) == ()
     assert loaded.judge_webhook({**facts, "source": "zendesk"}) == ()
+
+
+def test_a_webhook_s_rule_may_set_what_the_webhook_tells() -> None:
+    loaded = rules(
+        """
+        signals:
+          - id: told
+            on: webhook
+            alias: {value: conversation}
+            set: {customer: headers.X-Customer, attributes: {deal: payload.deal, plan: payload.plan, tier: gold}}
+        """
+    )
+    facts = {"conversation": 7, "payload": {"deal": 1250}, "headers": {"x-customer": "acme"}}
+    [mapped] = loaded.judge_webhook(facts)
+    assert (mapped.value, mapped.effect.customer) == ("7", "acme")
+    assert mapped.effect.attributes == {"deal": "1250", "tier": "gold"}
+    [mapped] = loaded.judge_webhook({**facts, "headers": {"x-customer": "x" * 257}})
+    assert mapped.effect.customer is None
+
+
+def test_only_webhooks_have_paths_in_set() -> None:
+    [effect] = rules("signals: [{id: s, on: request, set: {customer: payload.x}}]").judge("request", {})
+    assert effect.customer == "payload.x"
+
+
+def test_the_built_in_webhook_rules_are_a_plan_s_rules() -> None:
+    names = [rule.id for rule in builtin_webhook_rules()]
+    assert len(set(names)) == len(names) > 30
+    assert builtin_plan().rules.wants("webhook")
