@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 import structlog
 from redis.exceptions import RedisError
 
-from sidecar.sessions.store import HOUR_MS, Store
+from sidecar.sessions.producers import HOUR_MS
+from sidecar.sessions.store import Store
 from sidecar.tasks import told_to_stop
 
 SWEEP_SECONDS = 0.5

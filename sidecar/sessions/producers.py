@@ -1,0 +1,94 @@
+"""Who feeds the sessions: which producers live, how far each has come, and what Redis has of each.
+
+A replica beats under the name of its journal: its *mark* is the event time up to which all that it knows of is applied.
+A fact's producer is a queue or a journal: its *applied mark* is the last of its sequences that Redis has. Both are kept
+in Redis, written by heartbeat.lua and apply.lua.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar.sessions.runner import ScriptRunner, text
+
+HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """The answer to a heartbeat: `generation` changes when Redis lost its data; `beats` by live producer."""
+
+    generation: str
+    beats: dict[str, str]
+
+
+class Producers(ScriptRunner):
+    """The producers of one tenant. Applied marks live a day longer than the journals."""
+
+    def __init__(self, redis: Any, tenant: str, *, journal_hours: float) -> None:
+        super().__init__(redis, tenant)
+        self._mark_ttl_ms = int(journal_hours * HOUR_MS) + 24 * HOUR_MS
+        self.pending_ms: Callable[[], int | None] | None = None  # set by the applier
+        self.known_generation = ""  # of the data that the applier has brought up to date
+        self._live: dict[str, str] = {}  # the last heartbeat of every producer alive in that generation
+        self._beating = asyncio.Lock()
+
+    async def heartbeat(self, producer: str, mark_ms: int, now_ms: int, *, dropped: int = -1) -> Pulse:
+        """Say that `producer` lives and that all it knows of up to `mark_ms` (event time) is applied.
+
+        `dropped` is how many copies it dropped so far, for the statements; -1 when not known. What the applier still
+        has to apply (`pending_ms`) is looked at last, so that a replay that began meanwhile is never overtaken.
+        """
+        async with self._beating:
+            if self.pending_ms is not None and (pending := self.pending_ms()) is not None:
+                mark_ms = min(mark_ms, pending)
+            beat = (uuid.uuid4().hex, producer, mark_ms, now_ms, dropped, self.known_generation)
+            answer = await self._run("heartbeat", ["beat", *beat])
+        texts = [text(part) for part in answer]
+        pulse = Pulse(texts[0], dict(zip(texts[1::2], texts[2::2], strict=True)))
+        if pulse.generation == self.known_generation:
+            self._live = pulse.beats
+        return pulse
+
+    async def hold_others(self, own: str) -> None:
+        """The data is new: wait for every producer that lived before its loss, until it is heard of or presumed dead.
+
+        Their journals hold what moved deadlines that a replay of our own alone would fire.
+        """
+        others = [part for name, beat in self._live.items() if name != own for part in (name, beat)]
+        if others:
+            await self._run("heartbeat", ["hold", *others])
+
+    async def beats(self) -> dict[str, str]:
+        """The last heartbeat of every live producer."""
+        raw = await self.redis.hgetall(self.key("beats"))
+        return {text(name): text(value) for name, value in raw.items()}
+
+    async def leave(self, *producers: str) -> None:
+        """A clean shutdown: nobody waits for these any more."""
+        await self._run("heartbeat", ["leave", *producers])
+
+    async def prune(self, still: Mapping[str, str]) -> int:
+        """Presume producers dead whose heartbeat still is the one given; returns how many were."""
+        if not still:
+            return 0
+        pairs = [part for pair in still.items() for part in pair]
+        return int((await self._run("heartbeat", ["prune", *pairs]))[0])
+
+    async def generation(self) -> str:
+        """Named when the data is new: another name than before means that Redis lost what it had."""
+        proposal = uuid.uuid4().hex
+        kept = await self.redis.set(self.key("generation"), proposal, nx=True, get=True)
+        return proposal if kept is None else text(kept)
+
+    async def marks(self, producers: Sequence[str]) -> dict[str, int]:
+        """The last applied sequence of each; 0 when none is known. Keeps those that are asked for alive."""
+        pipeline = self.redis.pipeline(transaction=False)
+        for producer in producers:
+            pipeline.getex(self.key("applied", producer), px=self._mark_ttl_ms)
+        found = await pipeline.execute() if producers else []
+        return {producer: int(mark or 0) for producer, mark in zip(producers, found, strict=True)}
