@@ -135,14 +135,13 @@ class Applier:
         while not told_to_stop():
             try:
                 worked = await self.step()
+                if self.state != OK:
+                    log.info("facts are applied", backlog=self.backlog())
+                self.state, self.refusal, self._failures = OK, None, 0
+                if not worked:
+                    await self._idle()
             except (RedisError, _RedisRefusedError, JournalFull, OSError, TimeoutError) as error:
                 await self._back_off(error)
-                continue
-            if self.state != OK:
-                log.info("facts are applied", backlog=self.backlog())
-            self.state, self.refusal, self._failures = OK, None, 0
-            if not worked:
-                await self._idle()
 
     async def step(self) -> bool:
         """One batch; False when there was nothing to do. Raises what Redis or the disk raised."""
@@ -166,16 +165,8 @@ class Applier:
             async with asyncio.timeout(IDLE_CHECK_SECONDS):
                 await self._wake.wait()
         except TimeoutError:
-            self._verified = self._verified and await self._still_there()
-        self._wake.clear()
-
-    async def _still_there(self) -> bool:
-        try:
             await self.verify()
-        except (RedisError, JournalFull, OSError, TimeoutError) as error:
-            await self._back_off(error)
-            return False
-        return True
+        self._wake.clear()
 
     async def _back_off(self, error: BaseException) -> None:
         if self.state != DOWN:
@@ -332,11 +323,17 @@ class Applier:
             await asyncio.to_thread(self._journal.prune, self._cursor)
 
     async def _save(self) -> None:
-        """Remember the cursor. An old one costs only repetitions, so it is saved now and then."""
+        """Remember the cursor. An old one costs only repetitions: what cannot be saved now is saved later."""
         document = orjson.dumps({"row": self._cursor, "generation": self._generation}).decode()
-        if document != self._saved:
-            self._saved = document
+        if document == self._saved:
+            return
+        try:
             await asyncio.to_thread(self._journal.set_meta, _CURSOR, document)
+        except JournalFull as error:
+            log.warning("the journal's disk refuses; how far it is applied is saved later", reason=str(error))
+            self._count("cursor_not_saved", 1)
+            return
+        self._saved = document
 
 
 def _fact(row: Row) -> Fact:

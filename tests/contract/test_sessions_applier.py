@@ -251,6 +251,28 @@ async def test_a_journal_that_cannot_be_read_holds_the_mark_and_is_waited_out(jo
         assert await replica.outcomes() == [("c", 0, "RESOLVED"), ("d", 0, "RESOLVED")]
 
 
+async def test_a_disk_that_fills_up_while_nothing_waits_ends_nothing_and_the_cursor_is_saved_later(
+    journal, redis, monkeypatch
+):
+    monkeypatch.setattr("sidecar.sessions.applier.IDLE_CHECK_SECONDS", 0.05)
+    writable = journal.set_meta
+
+    def refuse(_name, _value):
+        raise JournalFull("database or disk is full")
+
+    async with Replica(journal, redis) as replica:
+        await replica.drained()
+        monkeypatch.setattr(journal, "set_meta", refuse)
+        journal.append([exchange(1, 0, says=("m",))])
+        replica.applier.wake()
+        await replica.until(lambda: replica.counts.get("cursor_not_saved", 0) >= 2)
+        assert not replica.task.done()
+        assert replica.applier.state == OK
+        assert replica.applier.pending_ms() is None
+        monkeypatch.setattr(journal, "set_meta", writable)
+        await replica.until(lambda: (saved := journal.meta("applier")) and '"row":1' in saved)
+
+
 async def test_an_outage_is_waited_out_and_no_backlog_expires(journal, redis, redis_server):
     async with Replica(journal, redis) as replica:
         journal.append([exchange(1, 0, says=("m0",))])
