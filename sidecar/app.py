@@ -166,7 +166,7 @@ class ObserverApp:
         )
         self.counters: dict[str, int] = {}
         self.metrics = Metrics(self.status, lambda: self.counters)
-        self.applier = Applier(self.journal, self.store, count=self.metrics.count)
+        self.applier = Applier(self.journal, self.store, count=self.metrics.count, clock_ms=now_ms)
         self.sweeper = Sweeper(self.store, count=self.metrics.count)
         token = settings.billing_token
         self.courier = Courier(

@@ -161,6 +161,13 @@ class Journal:
         found = self._all(sql, (producer, sequence))
         return found[0][0] if found else None
 
+    def last_up_to(self, producer: str, row: int) -> int:
+        """The producer's last sequence among the rows up to `row`, those forgotten since included; 0 when none."""
+        sql = "SELECT previous FROM rows WHERE producer = ? AND row > ? ORDER BY sequence LIMIT 1"
+        found = self._all(sql, (producer, row))
+        with self._lock:
+            return int(found[0][0]) if found else self._last.get(producer, 0)
+
     def last_row(self) -> int:
         """The highest row number ever given; 0 for a new journal."""
         with self._lock:

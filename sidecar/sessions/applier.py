@@ -14,6 +14,7 @@ and passed over too; both leave a trace in the counters, never a standstill.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -46,7 +47,10 @@ class _RedisRefusedError(Exception):
 
 
 class Applier:
-    """Applies `journal` to `store` until cancelled. `count(event, n)` is told what happens; see the counters' names."""
+    """Applies `journal` to `store` until cancelled. `count(event, n)` is told what happens; see the counters' names.
+
+    `clock_ms` is the clock that the proxy stamps records with; without it no row is too old to be applied again.
+    """
 
     def __init__(
         self,
@@ -55,15 +59,18 @@ class Applier:
         *,
         count: Callable[[str, int], None] = lambda _event, _n: None,
         rng: random.Random | None = None,
+        clock_ms: Callable[[], int] | None = None,
     ) -> None:
         self.state = 0  # 0 unknown, OK, DOWN
         self.refusal: Exception | None = None  # why Redis, which may answer others, takes no facts
         self._journal = journal
         self._store = store
         self._count = count
+        self._clock_ms = clock_ms
         self._rng = rng or random.Random()  # noqa: S311  jitter, not secrets
         self._cursor = 0
-        self._saved = ""
+        self._saved = (0, "")  # the cursor as saved, and in which generation
+        self._facts = 0  # how many facts Redis had counted when it had all up to there
         self._saved_at = self._pruned_at = 0.0
         self._generation: str | None = None
         self._verified = False
@@ -222,7 +229,7 @@ class Applier:
         row, answer = stopped
         if answer.status == "rewind":
             if not await self.verify():
-                await self._rewind(row.producer, answer.mark)
+                await self._catch_up(row.producer, (await self._store.marks([row.producer]))[row.producer])
         elif answer.status == "full":
             self._count("outbox_full", 1)
             await asyncio.sleep(FULL_SECONDS)
@@ -256,7 +263,7 @@ class Applier:
                 log.error("redis lost its data; the journal is applied again", rows=self._journal.last_row())
                 self._count("redis_data_lost", 1)
             await self._store.hold_others(self._journal.id)
-            self._generation, self._cursor = generation, 0
+            self._generation, self._cursor, self._saved, self._facts = generation, 0, (0, ""), 0
             self._store.known_generation = generation
             self._acknowledged.clear()
             self._holes.clear()
@@ -266,8 +273,8 @@ class Applier:
             return True
         self._store.known_generation = generation
         for producer, mark in (await self._store.marks(list(self._acknowledged))).items():
-            if mark < self._acknowledged[producer]:
-                await self._rewind(producer, mark)
+            if mark is None or mark < self._acknowledged[producer]:
+                await self._catch_up(producer, mark)
         self._verified = True
         return False
 
@@ -279,9 +286,33 @@ class Applier:
         document = orjson.loads(saved)
         self._generation = document["generation"]
         self._cursor = min(document["row"], self._journal.last_row())
+        self._saved = (self._cursor, self._generation)
+        self._facts = document.get("facts", 0)
+        if self._clock_ms is not None:
+            # What is too old to be kept is too old to be applied again, however long this sidecar was away.
+            with contextlib.suppress(JournalFull):
+                await asyncio.to_thread(self._journal.prune, self._cursor, self._clock_ms())
         for row in await asyncio.to_thread(self._journal.after, max(self._cursor - BATCH, 0), BATCH):
             if row.row <= self._cursor:
                 self._acknowledged[row.producer] = max(self._acknowledged.get(row.producer, 0), row.sequence)
+
+    async def _catch_up(self, producer: str, mark: int | None) -> None:
+        """Go back to what Redis has of the producer: up to `mark`, or, when its mark is gone, what was known before.
+
+        Redis has the data of when the cursor was saved, unless it counts fewer facts now. Then what was final stays
+        final, and the mark is put back: applied again, the same exchanges would get new numbers and be charged again.
+        """
+        if mark is None:
+            mark = 0
+            if self._saved[0] and await self._store.facts() >= self._facts:
+                mark = await asyncio.to_thread(self._journal.last_up_to, producer, self._saved[0])
+            if mark > 0:
+                log.warning("a producer's mark was gone from redis; it was put back", producer=producer, mark=mark)
+                self._count("mark_restored", 1)
+                await self._store.restore_mark(producer, mark)
+                if mark >= self._acknowledged.get(producer, 0):
+                    return
+        await self._rewind(producer, mark)
 
     async def _rewind(self, producer: str, mark: int) -> None:
         """Back to the producer's first row after `mark`. A row missing from the journal is a hole, and passed over."""
@@ -324,16 +355,19 @@ class Applier:
 
     async def _save(self) -> None:
         """Remember the cursor. An old one costs only repetitions: what cannot be saved now is saved later."""
-        document = orjson.dumps({"row": self._cursor, "generation": self._generation}).decode()
-        if document == self._saved:
+        position = self._cursor, self._generation or ""
+        if position == self._saved:
             return
         try:
+            # In this order: what is up to the cursor is counted.
+            facts = await self._store.facts()
+            document = orjson.dumps({"row": position[0], "generation": position[1], "facts": facts}).decode()
             await asyncio.to_thread(self._journal.set_meta, _CURSOR, document)
         except JournalFull as error:
             log.warning("the journal's disk refuses; how far it is applied is saved later", reason=str(error))
             self._count("cursor_not_saved", 1)
             return
-        self._saved = document
+        self._saved, self._facts = position, facts
 
 
 def _fact(row: Row) -> Fact:

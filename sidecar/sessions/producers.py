@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar.sessions.runner import ScriptRunner, text
+from sidecar.sessions.scripts import LIMITS
 
 HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +29,15 @@ class Pulse:
 
 
 class Producers(ScriptRunner):
-    """The producers of one tenant. Applied marks live a day longer than the journals."""
+    """The producers of one tenant.
+
+    Applied marks outlive the journals and the numbers of conversations: a mark that was gone before them would let a
+    journal be applied again under new numbers.
+    """
 
     def __init__(self, redis: Any, tenant: str, *, journal_hours: float) -> None:
         super().__init__(redis, tenant)
-        self._mark_ttl_ms = int(journal_hours * HOUR_MS) + 24 * HOUR_MS
+        self._mark_ttl_ms = max(int(journal_hours * HOUR_MS), LIMITS["number_days"] * DAY_MS) + DAY_MS
         self.pending_ms: Callable[[], int | None] | None = None  # set by the applier
         self.known_generation = ""  # of the data that the applier has brought up to date
         self._live: dict[str, str] = {}  # the last heartbeat of every producer alive in that generation
@@ -85,10 +91,18 @@ class Producers(ScriptRunner):
         kept = await self.redis.set(self.key("generation"), proposal, nx=True, get=True)
         return proposal if kept is None else text(kept)
 
-    async def marks(self, producers: Sequence[str]) -> dict[str, int]:
-        """The last applied sequence of each; 0 when none is known. Keeps those that are asked for alive."""
+    async def marks(self, producers: Sequence[str]) -> dict[str, int | None]:
+        """The last applied sequence of each; None when there is no mark. Keeps those that are asked for alive."""
         pipeline = self.redis.pipeline(transaction=False)
         for producer in producers:
             pipeline.getex(self.key("applied", producer), px=self._mark_ttl_ms)
         found = await pipeline.execute() if producers else []
-        return {producer: int(mark or 0) for producer, mark in zip(producers, found, strict=True)}
+        return {name: None if mark is None else int(mark) for name, mark in zip(producers, found, strict=True)}
+
+    async def restore_mark(self, producer: str, sequence: int) -> None:
+        """Put back a mark that is gone, unless there is one again."""
+        await self.redis.set(self.key("applied", producer), sequence, px=self._mark_ttl_ms, nx=True)
+
+    async def facts(self) -> int:
+        """How many facts were applied in this data. It only grows, unless the data went back to an earlier state."""
+        return int(await self.redis.hget(self.key("counters"), "facts") or 0)

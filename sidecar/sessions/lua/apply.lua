@@ -347,12 +347,18 @@ if previous > mark or forgotten then
   return { 'rewind', int(mark), '', '', '' }
 end
 
+-- Facts are counted where their mark is set: the applier tells by it whether the data went back to an earlier state.
+local function advance_mark()
+  redis.call('SET', mark_name, int(sequence), 'PX', mark_ttl)
+  redis.call('HINCRBY', key('counters'), 'facts', 1)
+end
+
 local work = new_work()
 local ok, result = pcall(decide, work)
 if not ok then
   local reason = type(result) == 'table' and result.err or tostring(result)
   redis.call('HINCRBY', key('counters'), 'refused', 1)
-  redis.call('SET', mark_name, int(sequence), 'PX', mark_ttl)
+  advance_mark()
   return { 'refused', int(sequence), '', '', reason }
 end
 if not fits(work, outbox_max) then
@@ -362,6 +368,6 @@ commit(work)
 if work.signal then
   redis.call('SET', work.signal, producer .. ':' .. int(sequence), 'PX', int(LIMITS.signal_days * DAY), 'NX')
 end
-redis.call('SET', mark_name, int(sequence), 'PX', mark_ttl)
+advance_mark()
 local session = result[2]
 return { result[1], int(sequence), session and session.id or '', session and session.state or '', '', unpack(told(work)) }
