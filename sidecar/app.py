@@ -26,6 +26,7 @@ from sidecar.admin.metrics import Metrics
 from sidecar.admin.server import AdminParts, AdminServer
 from sidecar.connections import connect_redis
 from sidecar.delivery.courier import Courier
+from sidecar.handover import HandOver
 from sidecar.observer.journal import Journal
 from sidecar.observer.observe import Observing
 from sidecar.observer.pipeline import Pipeline, now_ms
@@ -143,6 +144,7 @@ class ObserverApp:
         self.settings = settings
         self.runtime = preflight.runtime_dir(settings)
         self.stopping = asyncio.Event()
+        self._starting_again = False
         self._hash_key_hex: str | None = None  # None when it is given by the settings
         self._recoveries = 0  # of the journal, reported so far
         self._generation = ""  # of the data in which the hash key is known to be kept
@@ -204,10 +206,7 @@ class ObserverApp:
                 )
             ]
             await reading
-            await self._hand_over(pipeline)
-            for task in background:
-                task.cancel()
-        await admin.close()
+            await self._hand_over(pipeline, admin, background)
         self.ring.close()
         self.journal.close()
         log.info("observer stopped")
@@ -287,6 +286,7 @@ class ObserverApp:
         if self._hash_key_hex is not None and await self.store.hash_key(self._hash_key_hex) != self._hash_key_hex:
             log.error("another replica's hash key is in force; starting again with it")
             self.metrics.count("hash_key_changed")
+            self._starting_again = True
             self.stopping.set()
         self._generation = generation
 
@@ -344,14 +344,20 @@ class ObserverApp:
             await act()
             await asyncio.sleep(seconds)
 
-    async def _hand_over(self, pipeline: Pipeline) -> None:
-        """After the queue is empty: apply and deliver what can be within the time that is left."""
-        deadline = asyncio.get_running_loop().time() + max(self.settings.drain_seconds / 2, 4.0)
-        await self.applier.drained(deadline)
-        await self._beat(pipeline)
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
-            await self.courier.drain(deadline)
-            await self.store.leave(self.journal.id)
+    async def _hand_over(self, pipeline: Pipeline, admin: AdminServer, background: list[asyncio.Task[None]]) -> None:
+        """After the queue is read up: apply and deliver what can be within the time that is left."""
+        hand_over = HandOver(
+            producer=self.journal.id,
+            applier=self.applier,
+            store=self.store,
+            courier=self.courier,
+            beat=lambda: self._beat(pipeline),
+            close_intake=admin.close,
+            # One that is to be started again at once has traffic going on.
+            emptied=lambda: not self._starting_again and pipeline.emptied(now_ms()),
+            background=background,
+        )
+        await hand_over.run(max(self.settings.drain_seconds / 2, 4.0))
 
 
 def billing_url(settings: Settings) -> str | Callable[[], str | None]:

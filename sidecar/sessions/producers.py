@@ -41,6 +41,7 @@ class Producers(ScriptRunner):
         self.pending_ms: Callable[[], int | None] | None = None  # set by the applier
         self.known_generation = ""  # of the data that the applier has brought up to date
         self._live: dict[str, str] = {}  # the last heartbeat of every producer alive in that generation
+        self._left: set[str] = set()
         self._beating = asyncio.Lock()
 
     async def heartbeat(self, producer: str, mark_ms: int, now_ms: int, *, dropped: int = -1) -> Pulse:
@@ -50,6 +51,8 @@ class Producers(ScriptRunner):
         has to apply (`pending_ms`) is looked at last, so that a replay that began meanwhile is never overtaken.
         """
         async with self._beating:
+            if producer in self._left:
+                return Pulse(self.known_generation, {})
             if self.pending_ms is not None and (pending := self.pending_ms()) is not None:
                 mark_ms = min(mark_ms, pending)
             beat = (uuid.uuid4().hex, producer, mark_ms, now_ms, dropped, self.known_generation)
@@ -75,8 +78,10 @@ class Producers(ScriptRunner):
         return {text(name): text(value) for name, value in raw.items()}
 
     async def leave(self, *producers: str) -> None:
-        """A clean shutdown: nobody waits for these any more."""
-        await self._run("heartbeat", ["leave", *producers])
+        """A clean shutdown: nobody waits for these any more. A beat of theirs that comes later is not sent."""
+        async with self._beating:
+            self._left.update(producers)
+            await self._run("heartbeat", ["leave", *producers])
 
     async def prune(self, still: Mapping[str, str]) -> int:
         """Presume producers dead whose heartbeat still is the one given; returns how many were."""
