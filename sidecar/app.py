@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -365,12 +366,17 @@ def observe() -> int:
     _step_back()
     settings, _ = load_settings(os.environ)
     logs.configure(settings.log_level, settings.log_format)
+    judge = partial(preflight.retention, settings)
     try:
-        plan = CurrentPlan(preflight.read_plan(settings), settings.plan)
+        loaded = preflight.read_plan(settings)
+        problems = judge(loaded)
     except SettingsError as error:
+        problems = error.problems
+    if problems:
         # The file broke after the start: a restarted observer must not stay down for it.
-        log.error("plan refused; the last good one is in force", problems=error.problems)
-        plan = CurrentPlan(preflight.last_good_plan(settings), settings.plan, error.problems)
+        log.error("plan refused; the last good one is in force", problems=problems)
+        loaded = preflight.last_good_plan(settings)
+    plan = CurrentPlan(loaded, settings.plan, problems, judge=judge)
 
     async def run_app() -> None:
         await ObserverApp(settings, plan).run()
