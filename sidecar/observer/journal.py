@@ -183,6 +183,11 @@ class Journal:
         with self._lock:
             return self._last_row
 
+    @property
+    def newest_ms(self) -> int:
+        """The latest time of any row; 0 for a new journal."""
+        return self._newest_ms
+
     def size_bytes(self) -> int:
         """What the rows take on disk, without the pages that deleted rows left free."""
         with self._lock, self._refusing():
@@ -193,6 +198,7 @@ class Journal:
         """Forget rows up to `applied_row` that are too old, or more than fit; returns how many.
 
         Age is judged by `now_ms`, or, without it, by the newest row. What Redis does not have yet is never forgotten.
+        A row may be newer than any clock (one that was ahead): whoever has a clock gives min(`newest_ms`, now).
         """
         with self._lock, self._refusing():
             self._ready()

@@ -351,7 +351,9 @@ class Applier:
             await self._save()
         if now - self._pruned_at >= PRUNE_SECONDS:
             self._pruned_at = now
-            await asyncio.to_thread(self._journal.prune, self._cursor)
+            newest_ms = self._journal.newest_ms
+            now_ms = newest_ms if self._clock_ms is None else min(newest_ms, self._clock_ms())
+            await asyncio.to_thread(self._journal.prune, self._cursor, now_ms)
 
     async def _save(self) -> None:
         """Remember the cursor. An old one costs only repetitions: what cannot be saved now is saved later."""

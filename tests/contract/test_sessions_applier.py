@@ -291,6 +291,18 @@ async def test_what_is_too_old_to_be_kept_goes_before_anything_is_applied_again(
         assert again.counts == {"redis_data_lost": 1}
 
 
+async def test_a_row_from_a_clock_that_was_ahead_makes_no_other_row_old(journal, redis, monkeypatch):
+    monkeypatch.setattr("sidecar.sessions.applier.PRUNE_SECONDS", 0.0)
+    replica = Replica(journal, redis)
+    replica.applier = Applier(journal, replica.store, count=replica.count, clock_ms=lambda: T0 + HOUR)
+    journal.append([exchange(1, 0, "a", says=("m",)), exchange(2, 30 * 24 * HOUR, "b", says=("m",))])
+    tell(journal, 10, "a", "escalate", "s-1")
+    async with replica:
+        await replica.drained()
+    assert [row.sequence for row in journal.after(0, 10)] == [1, 2, 1]
+    assert tell(journal, 20, "a", "escalate", "s-1")[1], "and no signal is new again"
+
+
 async def test_while_rows_wait_the_mark_is_held_back(journal, redis):
     async with Replica(journal, redis, outbox_max=1) as replica:
         assert replica.applier.pending_ms() == 0  # not known before Redis was asked
