@@ -278,8 +278,8 @@ class ObserverApp:
             async with asyncio.timeout(BEAT_SECONDS * 3):
                 dropped = self.status.get(Slot.RECORDS_DROPPED) + self.status.get(Slot.SPILL_DROPPED)
                 if self.journal.opened:  # before that, under what name it would beat is not known
-                    pulse = await self.store.heartbeat(self.journal.id, mark_ms, now, dropped=dropped)
-                    await self.remembered.keep_hash_key(pulse.generation)
+                    generation = await self.store.heartbeat(self.journal.id, mark_ms, now, dropped=dropped)
+                    await self.remembered.keep_hash_key(generation)
                 self.counters = await self.store.counters()
                 self.status.set(Slot.OUTBOX_LENGTH, await self.store.outbox_length())
             self._redis_is(DOWN if self.applier.refusal else OK, self.applier.refusal)

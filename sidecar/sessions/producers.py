@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sidecar.sessions.runner import ScriptRunner, text
@@ -18,14 +17,6 @@ from sidecar.sessions.scripts import LIMITS
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
-
-
-@dataclass(frozen=True, slots=True)
-class Pulse:
-    """The answer to a heartbeat: `generation` changes when Redis lost its data; `beats` by live producer."""
-
-    generation: str
-    beats: dict[str, str]
 
 
 class Producers(ScriptRunner):
@@ -44,24 +35,21 @@ class Producers(ScriptRunner):
         self._left: set[str] = set()
         self._beating = asyncio.Lock()
 
-    async def heartbeat(self, producer: str, mark_ms: int, now_ms: int, *, dropped: int = -1) -> Pulse:
+    async def heartbeat(self, producer: str, mark_ms: int, now_ms: int, *, dropped: int = -1) -> str:
         """Say that `producer` lives and that all it knows of up to `mark_ms` (event time) is applied.
 
         `dropped` is how many copies it dropped so far, for the statements; -1 when not known. What the applier still
-        has to apply (`pending_ms`) is looked at last, so that a replay that began meanwhile is never overtaken.
+        has to apply (`pending_ms`) is looked at last, so that a replay that began meanwhile is never overtaken. Returns
+        the data's generation, which changes when Redis lost what it had.
         """
         async with self._beating:
             if producer in self._left:
-                return Pulse(self.known_generation, {})
+                return self.known_generation
             if self.pending_ms is not None and (pending := self.pending_ms()) is not None:
                 mark_ms = min(mark_ms, pending)
             beat = (uuid.uuid4().hex, producer, mark_ms, now_ms, dropped, self.known_generation)
             answer = await self._run("heartbeat", ["beat", *beat])
-        texts = [text(part) for part in answer]
-        pulse = Pulse(texts[0], dict(zip(texts[1::2], texts[2::2], strict=True)))
-        if pulse.generation == self.known_generation:
-            self._live = pulse.beats
-        return pulse
+        return text(answer[0])
 
     async def hold_others(self, own: str) -> None:
         """The data is new: wait for every producer that lived before its loss, until it is heard of or presumed dead.
@@ -73,9 +61,13 @@ class Producers(ScriptRunner):
             await self._run("heartbeat", ["hold", *others])
 
     async def beats(self) -> dict[str, str]:
-        """The last heartbeat of every live producer."""
+        """The last heartbeat of every live producer. Whoever looks now and then knows whom to wait for after a loss."""
         raw = await self.redis.hgetall(self.key("beats"))
-        return {text(name): text(value) for name, value in raw.items()}
+        beats = {text(name): text(value) for name, value in raw.items()}
+        generation = await self.redis.get(self.key("generation"))
+        if generation is not None and text(generation) == self.known_generation:
+            self._live = beats
+        return beats
 
     async def leave(self, *producers: str) -> None:
         """A clean shutdown: nobody waits for these any more. A beat of theirs that comes later is not sent."""

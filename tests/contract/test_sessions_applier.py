@@ -172,6 +172,8 @@ async def test_after_flushall_no_replica_fires_deadlines_that_anothers_journal_m
             await replica.drained()
             for each in (here, there):
                 await each.store.heartbeat(each.journal.id, T0 + now, now)
+            for each in (here, there):
+                assert len(await each.store.beats()) == 2  # as the sweeper looks now and then
 
         await live(here, exchange(1, 0, says=("m",), producer="here"), minute)
         await live(there, exchange(1, 50 * minute, says=("n",), producer="there"), 51 * minute)
@@ -310,9 +312,9 @@ async def test_while_rows_wait_the_mark_is_held_back(journal, redis):
         replica.applier.wake()
         await replica.until(lambda: replica.counts.get("outbox_full", 0) >= 1)
         assert replica.applier.pending_ms() == T0 + 2000
-        pulse = await replica.store.heartbeat(journal.id, T0 + 9 * HOUR, 1)
-        assert pulse.beats == {journal.id: "1"}
-        assert await redis.hget(replica.store.key("marks"), journal.id) == str(T0 + 2000).encode()
+        await replica.store.heartbeat(journal.id, T0 + 9 * HOUR, 1)
+        assert await replica.store.beats() == {journal.id: "1"}
+        assert await redis.zscore(replica.store.key("marks"), journal.id) == T0 + 2000
         while replica.applier.backlog():
             await redis.xtrim(replica.store.key("outbox"), maxlen=0)
             await asyncio.sleep(0.01)
@@ -477,6 +479,43 @@ async def test_three_sweepers_fire_each_deadline_once(journal, redis):
 async def _outcome_bodies(redis, store):
     entries = await redis.xrange(store.key("outbox"))
     return [read_outcome(fields[b"body"]) for _, fields in entries if fields[b"kind"] == b"outcome"]
+
+
+async def test_housekeeping_of_five_thousand_replicas(redis):
+    store = Store(redis, TENANT)
+    marks, beats = store.key("marks"), store.key("beats")
+    names = [f"{n:032d}" for n in range(5000)]
+    await redis.zadd(marks, {name: T0 + n for n, name in enumerate(names)})
+    await redis.hset(beats, mapping=dict.fromkeys(names, "1"))
+    await store.heartbeat("me", T0 - 1, 1, dropped=2)
+    assert len(await store.beats()) == 5001
+    assert await store.sweep()
+    sweeper = Sweeper(store, clock_ms=lambda: T0)
+    await sweeper.step()
+    assert sweeper.pause_seconds() == 15.0
+    assert sweeper.watch_seconds() == 120.0
+    assert await store.prune(dict.fromkeys([*names, "me"], "1")) == 5001
+    assert await redis.exists(marks, beats) == 0
+
+
+async def answered_bytes(redis, store, replicas):
+    """What Redis answers to a beat and two sweeps."""
+    await redis.delete(store.key("marks"), store.key("beats"))
+    names = {f"{n:032d}": T0 for n in range(replicas)}
+    await redis.zadd(store.key("marks"), names)
+    await redis.hset(store.key("beats"), mapping=dict.fromkeys(names, "1"))
+    before = (await redis.info("stats"))["total_net_output_bytes"]
+    await store.heartbeat(next(iter(names)), T0, 1)
+    await store.sweep()
+    await store.sweep()
+    return (await redis.info("stats"))["total_net_output_bytes"] - before
+
+
+async def test_a_beat_and_a_sweep_cost_the_same_however_many_replicas_live(redis):
+    store = Store(redis, TENANT)
+    await answered_bytes(redis, store, 1)  # loads the scripts
+    of_one = await answered_bytes(redis, store, 1)
+    assert await answered_bytes(redis, store, 3000) < of_one + 1000
 
 
 async def test_a_silent_producer_is_presumed_dead_only_when_watched(redis):
