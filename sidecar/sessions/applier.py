@@ -26,6 +26,7 @@ from redis.exceptions import RedisError
 from sidecar.intake import signal as intake_signal
 from sidecar.observer import observation as observer_observation
 from sidecar.observer.journal import Journal, JournalFull, Row
+from sidecar.sessions.replay import Replay, begun_ms
 from sidecar.sessions.store import Applied, Fact, Store
 from sidecar.tasks import told_to_stop
 
@@ -77,6 +78,7 @@ class Applier:
         self._acknowledged: dict[str, int] = {}  # producer → last sequence that Redis is known to have had
         self._holes: set[tuple[str, int]] = set()  # (producer, sequence) whose predecessors are lost
         self._unreadable: dict[tuple[str, int], int] = {}  # (producer, sequence) → the one before it
+        self._replay: Replay | None = None  # while journals are applied again after a loss
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
         self._waiters: dict[int, asyncio.Future[Applied]] = {}
@@ -104,7 +106,7 @@ class Applier:
             rows = self._journal.after(self._cursor, BATCH)
         except JournalFull:
             return 0
-        return min((_begun_ms(row) for row in rows), default=None)
+        return min((begun_ms(row) for row in rows), default=None)
 
     async def applied(self, sequence: int) -> Applied:
         """What became of this journal's signal `sequence`; waits until it is applied."""
@@ -159,12 +161,25 @@ class Applier:
         if not rows:
             # A journal that was begun anew has numbers without rows: what is not there cannot wait.
             self._cursor = max(self._cursor, last_row)
+            await self._take_turn(rows)
             return False
-        facts, kept = self._read(rows)
+        turn = await self._take_turn(rows)
+        if not turn:
+            return True
+        facts, kept = self._read(turn)
         answers = await self._store.apply_many(facts, own=self._journal.id)
-        await self._settle(rows, dict(zip((row.row for row in kept), answers, strict=True)))
+        await self._settle(turn, dict(zip((row.row for row in kept), answers, strict=True)))
         await self._keep_house()
         return True
+
+    async def _take_turn(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """In new data, only what no other replica has anything before; else all."""
+        if self._replay is None:
+            return rows
+        rows = await self._replay.turn(rows)
+        if self._replay.over:
+            self._replay = None
+        return rows
 
     async def _idle(self) -> None:
         await self._save()
@@ -259,10 +274,11 @@ class Applier:
         if self._generation is None:
             await self._resume()
         if generation != self._generation:
+            await self._store.hold_others(self._journal.id)
             if self._generation is not None:
                 log.error("redis lost its data; the journal is applied again", rows=self._journal.last_row())
                 self._count("redis_data_lost", 1)
-            await self._store.hold_others(self._journal.id)
+                self._replay = Replay(self._store, self._journal.id, self._journal.last_row(), count=self._count)
             self._generation, self._cursor, self._saved, self._facts = generation, 0, (0, ""), 0
             self._store.known_generation = generation
             self._acknowledged.clear()
@@ -288,6 +304,7 @@ class Applier:
         self._cursor = min(document["row"], self._journal.last_row())
         self._saved = (self._cursor, self._generation)
         self._facts = document.get("facts", 0)
+        self._store.lived(document.get("peers", ()))
         if self._clock_ms is not None:
             # What is too old to be kept is too old to be applied again, however long this sidecar was away.
             with contextlib.suppress(JournalFull):
@@ -339,7 +356,7 @@ class Applier:
         """Hold back the replica's mark before anything is applied again, so that no old deadline fires meanwhile."""
         rows = await asyncio.to_thread(self._journal.after, self._cursor, BATCH)
         if rows:
-            mark_ms = min(_begun_ms(row) for row in rows)
+            mark_ms = min(begun_ms(row) for row in rows)
             await self._store.heartbeat(self._journal.id, mark_ms, mark_ms)
 
     # -- housekeeping ------------------------------------------------------------------------------------------
@@ -363,8 +380,8 @@ class Applier:
         try:
             # In this order: what is up to the cursor is counted.
             facts = await self._store.facts()
-            document = orjson.dumps({"row": position[0], "generation": position[1], "facts": facts}).decode()
-            await asyncio.to_thread(self._journal.set_meta, _CURSOR, document)
+            document = {"row": position[0], "generation": position[1], "facts": facts, "peers": self._store.live()}
+            await asyncio.to_thread(self._journal.set_meta, _CURSOR, orjson.dumps(document).decode())
         except JournalFull as error:
             log.warning("the journal's disk refuses; how far it is applied is saved later", reason=str(error))
             self._count("cursor_not_saved", 1)
@@ -376,13 +393,3 @@ def _fact(row: Row) -> Fact:
     if row.kind == "observation":
         return observer_observation.from_json(row.body)
     return intake_signal.from_json(row.body)
-
-
-def _begun_ms(row: Row) -> int:
-    """When the fact began: an exchange keeps its session alive from its first byte on."""
-    if row.kind != "observation":
-        return row.at_ms
-    try:
-        return min(int(orjson.loads(row.body)["started_ms"]), row.at_ms)
-    except (ValueError, KeyError, TypeError):
-        return row.at_ms

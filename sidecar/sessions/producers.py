@@ -31,6 +31,7 @@ class Producers(ScriptRunner):
         self._mark_ttl_ms = max(int(journal_hours * HOUR_MS), LIMITS["number_days"] * DAY_MS) + DAY_MS
         self.pending_ms: Callable[[], int | None] | None = None  # set by the applier
         self.known_generation = ""  # of the data that the applier has brought up to date
+        self.replaying = False  # the applier applies its journal again
         self._live: dict[str, str] = {}  # the last heartbeat of every producer alive in that generation
         self._left: set[str] = set()
         self._beating = asyncio.Lock()
@@ -47,7 +48,8 @@ class Producers(ScriptRunner):
                 return self.known_generation
             if self.pending_ms is not None and (pending := self.pending_ms()) is not None:
                 mark_ms = min(mark_ms, pending)
-            beat = (uuid.uuid4().hex, producer, mark_ms, now_ms, dropped, self.known_generation)
+            replaying = "1" if self.replaying else ""
+            beat = (uuid.uuid4().hex, producer, mark_ms, now_ms, dropped, self.known_generation, replaying)
             answer = await self._run("heartbeat", ["beat", *beat])
         return text(answer[0])
 
@@ -59,6 +61,23 @@ class Producers(ScriptRunner):
         others = [part for name, beat in self._live.items() if name != own for part in (name, beat)]
         if others:
             await self._run("heartbeat", ["hold", *others])
+
+    async def replay(self, own: str, next_ms: int | None, mark_ms: int | None) -> int | None:
+        """When the next fact that another replica applies again arrived, of all others' the least; None: none is left.
+
+        `own` says the same of itself (None: none is left), and its mark.
+        """
+        answer = await self._run("replay", [own, *("" if ms is None else ms for ms in (next_ms, mark_ms))])
+        least = text(answer[0])
+        return int(float(least)) if least else None
+
+    def live(self) -> list[str]:
+        """Who lived when somebody last looked (`beats`)."""
+        return sorted(self._live)
+
+    def lived(self, names: Sequence[str]) -> None:
+        """Who lived in the known data as far as a former process of this replica knew."""
+        self._live = dict.fromkeys(names, "0") | self._live
 
     async def beats(self) -> dict[str, str]:
         """The last heartbeat of every live producer. Whoever looks now and then knows whom to wait for after a loss."""

@@ -15,6 +15,7 @@ from sidecar.policy.effect import Effect
 from sidecar.policy.terms import Terms
 from sidecar.sessions.applier import Applier
 from sidecar.sessions.store import Store
+from sidecar.tasks import told_to_stop
 
 T0 = 1_795_000_000_000
 RESOLVE = Effect("resolve_tool", "tool_call", "resolve", "RESOLVED")
@@ -61,7 +62,7 @@ class Ending:
         await self.store.heartbeat(self.journal.id, T0, self.beats)
 
     async def beating(self):
-        while True:
+        while not told_to_stop():
             await self.beat()
             await asyncio.sleep(0)
 

@@ -20,6 +20,7 @@ from sidecar.sessions.applier import DOWN, OK, Applier
 from sidecar.sessions.outcome import read_outcome
 from sidecar.sessions.store import Store
 from sidecar.sessions.sweeper import Sweeper, Watch
+from sidecar.tasks import told_to_stop
 
 TENANT, HOUR = "acme", 3_600_000
 T0 = 1_795_000_000_000
@@ -187,8 +188,18 @@ async def test_after_flushall_no_replica_fires_deadlines_that_anothers_journal_m
         here.applier.wake()
         await here.until(lambda: here.counts.get("redis_data_lost"))
         await there.until(lambda: there.counts.get("redis_data_lost"))
+
+        async def beat():
+            while not told_to_stop():
+                for each in (here, there):
+                    await each.store.heartbeat(each.journal.id, T0 + 104 * minute, 105)
+                await asyncio.sleep(0.02)
+
+        beating = asyncio.create_task(beat())
         await here.drained()
         await there.drained()
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
         assert await here.outcomes() == [("c", 0, "RESOLVED")]
         assert [view.conversation for view in await here.store.list()].count("c") == 1
     other.close()

@@ -10,7 +10,7 @@
 --   seen:<root>      set     digests of user messages seen       number:<base>  string running number of a base
 --   waiting:<name>   list    signals that came before            signal:<sha1>  string who brought this signal
 --   applied:<producer> string sequence applied                   recent         zset   session ids by their start
--- without TTL: outbox (stream), dead (stream), deadlines, marks (zsets), beats, dropped, counters (hashes), hash-key,
+-- without TTL: outbox (stream), dead (stream), deadlines, marks, replays (zsets), beats, dropped, counters (hashes), hash-key,
 -- generation (strings): each is one key per tenant, or bounded by a count.
 
 local HOUR, DAY = 3600000, 86400000
