@@ -256,6 +256,8 @@ class Applier:
         self._holes.discard((row.producer, row.sequence))
         if answer.status == "refused":
             log.error("a fact cannot be applied; it is passed over", row=row.row, reason=answer.reason)
+        if answer.status == "late":
+            log.warning("a signal came too late: its session is forgotten; it has no effect", row=row.row)
         self._count(f"{row.kind}_{answer.status}", 1)
         if row.kind != "signal" or row.producer != self._journal.id or row.sequence in self._results:
             return

@@ -24,7 +24,7 @@ from sidecar.sessions.runner import text as _text
 from sidecar.sessions.scripts import LIMITS
 from sidecar.sessions.view import SessionView, read_session, rfc3339
 
-Status = Literal["applied", "duplicate", "waiting", "rewind", "full", "refused", "error"]
+Status = Literal["applied", "duplicate", "waiting", "late", "rewind", "full", "refused", "error"]
 Fact = Observation | Signal
 
 DEAD_LETTERS_MAX = 100_000
@@ -45,9 +45,9 @@ class Posted:
 class Applied:
     """What became of one fact.
 
-    `applied`, `duplicate`, `waiting` (a signal before its session) and `refused` (it can never be applied; `reason`)
-    are final. `rewind`: Redis is behind, `mark` says where; `full`: the outbox has no room; `error`: Redis said
-    `reason` (out of memory, loading, …). After these three the fact has to come again.
+    `applied`, `duplicate`, `waiting` (a signal before its session), `late` (one after its session was forgotten) and
+    `refused` (it can never be applied; `reason`) are final. `rewind`: Redis is behind, `mark` says where; `full`: the
+    outbox has no room; `error`: Redis said `reason` (out of memory, loading, …). After these it has to come again.
     """
 
     status: Status
@@ -60,7 +60,7 @@ class Applied:
     @property
     def final(self) -> bool:
         """Whether the fact need not come again."""
-        return self.status in {"applied", "duplicate", "waiting", "refused"}
+        return self.status in {"applied", "duplicate", "waiting", "late", "refused"}
 
 
 @dataclass(frozen=True, slots=True)

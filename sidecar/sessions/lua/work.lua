@@ -161,6 +161,13 @@ local function shorten(session, ttl)
   for _, name in ipairs(names) do
     redis.call('PEXPIRE', name, int(ttl))
   end
+  -- Ids of the conversation lead here for a while longer: a signal that names one then is late, and does not wait for
+  -- the conversation's next session.
+  for _, digest in pairs(session.names or {}) do
+    if redis.call('GET', key('alias', digest)) == session.id then
+      redis.call('PEXPIRE', key('alias', digest), int(ttl + LIMITS.waiting_days * DAY))
+    end
+  end
 end
 
 local function write_session(work, session)
