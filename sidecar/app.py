@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,11 +27,13 @@ from sidecar.admin.metrics import Metrics
 from sidecar.admin.server import AdminParts, AdminServer
 from sidecar.connections import connect_redis
 from sidecar.delivery.courier import Courier
+from sidecar.handover import HandOver
 from sidecar.observer.journal import Journal
 from sidecar.observer.observe import Observing
 from sidecar.observer.pipeline import Pipeline, now_ms
 from sidecar.observer.reader import ExchangeReader
 from sidecar.policy.current import CurrentPlan
+from sidecar.remembered import PlanMemory, Remembered
 from sidecar.sessions.applier import Applier
 from sidecar.sessions.store import Store
 from sidecar.sessions.sweeper import Sweeper
@@ -60,7 +63,8 @@ def run(environ: Mapping[str, str]) -> NoReturn:
     logs.configure(settings.log_level, settings.log_format)
     plan, more = preflight.check(settings, environ)
     lock_fd = preflight.hold(settings)
-    preflight.remember_plan(settings, plan)
+    with contextlib.suppress(OSError):  # a full disk is no reason to refuse traffic
+        preflight.remember_plan(settings, plan)
     for warning in warnings + more:
         log.warning(warning)
     config = json.dumps(proxy_config(settings) | {"lock_fd": lock_fd})
@@ -143,9 +147,7 @@ class ObserverApp:
         self.settings = settings
         self.runtime = preflight.runtime_dir(settings)
         self.stopping = asyncio.Event()
-        self._hash_key_hex: str | None = None  # None when it is given by the settings
-        self._recoveries = 0  # of the journal, reported so far
-        self._generation = ""  # of the data in which the hash key is known to be kept
+        self._starting_again = False
         # A former observer may still be handing over; a killed one has let go already.
         self.ring = RingReader(str(self.runtime / "queue"), timeout_s=FORMER_OBSERVER_SECONDS)
         self.status = self.ring.status
@@ -166,8 +168,17 @@ class ObserverApp:
         )
         self.counters: dict[str, int] = {}
         self.metrics = Metrics(self.status, lambda: self.counters)
-        self.applier = Applier(self.journal, self.store, count=self.metrics.count)
+        self.applier = Applier(self.journal, self.store, count=self.metrics.count, clock_ms=now_ms)
         self.sweeper = Sweeper(self.store, count=self.metrics.count)
+        self.plan_memory = PlanMemory(settings, self.metrics.count)
+        self.remembered = Remembered(
+            self.journal,
+            self.store,
+            queue=self.ring.producer,
+            was_read=self.ring.acknowledged > 0,
+            count=self.metrics.count,
+            start_again=self._start_again,
+        )
         token = settings.billing_token
         self.courier = Courier(
             self.store,
@@ -184,11 +195,12 @@ class ObserverApp:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_plan, True)
-        hash_key = await self._hash_key()
+        given = self.settings.hash_key
+        hash_key = given.get_secret_value().encode() if given else await self.remembered.hash_key()
         pipeline = self._pipeline(hash_key)
         admin = AdminServer(self._admin_parts(hash_key))
         await admin.start(self.runtime / "observer.sock")
-        self._report_lost_journal()
+        await self.remembered.settle()
         log.info("observer started", producer=self.ring.producer, plan=self.plan.loaded.name, pid=os.getpid())
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(pipeline.run(self.stopping))
@@ -204,10 +216,7 @@ class ObserverApp:
                 )
             ]
             await reading
-            await self._hand_over(pipeline)
-            for task in background:
-                task.cancel()
-        await admin.close()
+            await self._hand_over(pipeline, admin, background)
         self.ring.close()
         self.journal.close()
         log.info("observer stopped")
@@ -251,51 +260,12 @@ class ObserverApp:
             webhook_base_url=self.settings.webhook_base_url,
         )
 
-    def _report_lost_journal(self) -> None:
-        """A queue that was read before, and a journal that never heard of it: what was read is in Redis alone."""
-        known = self.journal.meta(f"queue:{self.ring.producer}")
-        if known is None and self.ring.acknowledged > 0:
-            log.error("the journal is gone; what Redis has not applied of it is lost", queue=self.ring.producer)
-            self.metrics.count("journal_lost")
-        self.journal.set_meta(f"queue:{self.ring.producer}", str(now_ms()))
-
-    def _report_recovered_journal(self) -> None:
-        """At any time: what was in the former file, and not in Redis yet, is lost."""
-        if self.journal.recoveries > self._recoveries:
-            log.error("the journal was begun anew", reason=self.journal.recovered_from)
-            self.metrics.count("journal_recovered", self.journal.recoveries - self._recoveries)
-            self._recoveries = self.journal.recoveries
-
-    async def _hash_key(self) -> bytes:
-        """The deployment's key: given, or the one in Redis, or the one that this journal remembers."""
-        if self.settings.hash_key is not None:
-            return self.settings.hash_key.get_secret_value().encode()
-        proposal = self.journal.meta("hash_key") or os.urandom(32).hex()
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
-            async with asyncio.timeout(3):
-                proposal = await self.store.hash_key(proposal)
-        self.journal.set_meta("hash_key", proposal)
-        self._hash_key_hex = proposal
-        return bytes.fromhex(proposal)
-
-    async def _keep_hash_key(self, generation: str) -> None:
-        """In new data the key is put back, lest a replica that starts then makes another one.
-
-        If another is kept there already (Redis was away when this observer started), the process ends and is started
-        again with that one: under two keys, what was said before looks new.
-        """
-        if self._hash_key_hex is not None and await self.store.hash_key(self._hash_key_hex) != self._hash_key_hex:
-            log.error("another replica's hash key is in force; starting again with it")
-            self.metrics.count("hash_key_changed")
-            self.stopping.set()
-        self._generation = generation
-
     async def _beat(self, pipeline: Pipeline) -> None:
         """Say on the status page that this process lives, and in Redis how far it has come."""
         now = now_ms()
         self.status.set(Slot.OBSERVER_BEAT_MS, now)
-        self._report_recovered_journal()
-        self.status.set(Slot.JOURNAL_STATE, OK if pipeline.journal_ok else DOWN)
+        await self.remembered.settle()
+        self.status.set(Slot.JOURNAL_STATE, OK if pipeline.journal_ok and self.journal.opened else DOWN)
         self.status.set(Slot.JOURNAL_BACKLOG, self.applier.backlog())
         self.status.set(Slot.PLAN_STATE, DOWN if self.plan.problems else OK)
         self.status.set(Slot.BILLING_STATE, self.courier.state)
@@ -307,9 +277,9 @@ class ObserverApp:
         try:
             async with asyncio.timeout(BEAT_SECONDS * 3):
                 dropped = self.status.get(Slot.RECORDS_DROPPED) + self.status.get(Slot.SPILL_DROPPED)
-                pulse = await self.store.heartbeat(self.journal.id, mark_ms, now, dropped=dropped)
-                if pulse.generation != self._generation:
-                    await self._keep_hash_key(pulse.generation)
+                if self.journal.opened:  # before that, under what name it would beat is not known
+                    generation = await self.store.heartbeat(self.journal.id, mark_ms, now, dropped=dropped)
+                    await self.remembered.keep_hash_key(generation)
                 self.counters = await self.store.counters()
                 self.status.set(Slot.OUTBOX_LENGTH, await self.store.outbox_length())
             self._redis_is(DOWN if self.applier.refusal else OK, self.applier.refusal)
@@ -327,11 +297,16 @@ class ObserverApp:
 
     async def _follow_plan(self) -> None:
         self._reload_plan(force=False)
+        self.plan_memory.keep()
+
+    def _start_again(self) -> None:
+        self._starting_again = True
+        self.stopping.set()
 
     def _reload_plan(self, force: bool = True) -> None:  # noqa: FBT001, FBT002 - a signal handler's argument
         refused, broken = self.plan.refused, bool(self.plan.problems)
         if self.plan.refresh(force=force):
-            preflight.remember_plan(self.settings, self.plan.loaded)
+            self.plan_memory.keep(self.plan.loaded)
             log.info("plan in force", plan=self.plan.loaded.name, digest=self.plan.loaded.digest)
         elif broken and not self.plan.problems:
             log.info("the plan's file is right again", plan=self.plan.loaded.name)
@@ -344,14 +319,20 @@ class ObserverApp:
             await act()
             await asyncio.sleep(seconds)
 
-    async def _hand_over(self, pipeline: Pipeline) -> None:
-        """After the queue is empty: apply and deliver what can be within the time that is left."""
-        deadline = asyncio.get_running_loop().time() + max(self.settings.drain_seconds / 2, 4.0)
-        await self.applier.drained(deadline)
-        await self._beat(pipeline)
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
-            await self.courier.drain(deadline)
-            await self.store.leave(self.journal.id)
+    async def _hand_over(self, pipeline: Pipeline, admin: AdminServer, background: list[asyncio.Task[None]]) -> None:
+        """After the queue is read up: apply and deliver what can be within the time that is left."""
+        hand_over = HandOver(
+            producer=self.journal.id,
+            applier=self.applier,
+            store=self.store,
+            courier=self.courier,
+            beat=lambda: self._beat(pipeline),
+            close_intake=admin.close,
+            # One that is to be started again at once has traffic going on.
+            emptied=lambda: not self._starting_again and pipeline.emptied(now_ms()),
+            background=background,
+        )
+        await hand_over.run(max(self.settings.drain_seconds / 2, 4.0))
 
 
 def billing_url(settings: Settings) -> str | Callable[[], str | None]:
@@ -385,12 +366,17 @@ def observe() -> int:
     _step_back()
     settings, _ = load_settings(os.environ)
     logs.configure(settings.log_level, settings.log_format)
+    judge = partial(preflight.retention, settings)
     try:
-        plan = CurrentPlan(preflight.read_plan(settings), settings.plan)
+        loaded = preflight.read_plan(settings)
+        problems = judge(loaded)
     except SettingsError as error:
+        problems = error.problems
+    if problems:
         # The file broke after the start: a restarted observer must not stay down for it.
-        log.error("plan refused; the last good one is in force", problems=error.problems)
-        plan = CurrentPlan(preflight.last_good_plan(settings), settings.plan, error.problems)
+        log.error("plan refused; the last good one is in force", problems=problems)
+        loaded = preflight.last_good_plan(settings)
+    plan = CurrentPlan(loaded, settings.plan, problems, judge=judge)
 
     async def run_app() -> None:
         await ObserverApp(settings, plan).run()

@@ -77,7 +77,7 @@ def examine(settings: Settings, environ: Mapping[str, str]) -> tuple[LoadedPlan 
     plan: LoadedPlan | None = None
     try:
         plan = read_plan(settings)
-        problems += _retention(settings, plan)
+        problems += retention(settings, plan)
     except SettingsError as error:
         problems += error.problems
     if settings.billing_url == EMBEDDED:
@@ -136,7 +136,8 @@ def filesystem(path: Path) -> str:
     return found
 
 
-def _retention(settings: Settings, plan: LoadedPlan) -> list[str]:
+def retention(settings: Settings, plan: LoadedPlan) -> list[str]:
+    """What is wrong when the journal is kept for a shorter time than the plan's sessions can change."""
     needed_hours = (plan.terms.timeout_ms + plan.terms.settle_ms + plan.terms.reversal_ms) / 3_600_000
     if settings.journal_hours >= needed_hours:
         return []

@@ -17,7 +17,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -71,8 +71,8 @@ class Row:
 class Journal:
     """The journal in the file at `path`; safe to call from several threads, one process at a time.
 
-    Applied rows are kept for `hours`, and all of it stays within about `bytes_max`. Raises JournalFull when the file
-    cannot be opened or made.
+    Applied rows are kept for `hours`, and all of it stays within about `bytes_max`. A file that cannot be opened or
+    made yet (a full disk) is tried again at every call; until then `opened` is False and calls raise JournalFull.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, hours: float, bytes_max: int) -> None:
@@ -90,12 +90,19 @@ class Journal:
         self._applied_row = 0
         self._inode = 0
         self._connection: sqlite3.Connection | None = None
-        with self._lock, self._refusing():
-            self._ready()
+        self._opened = False
+        self._open()
+
+    @property
+    def opened(self) -> bool:
+        """Whether the file could be opened, now or before."""
+        return self._opened or self._open()
 
     @property
     def id(self) -> str:
-        """Producer id of this journal's signals: made once, kept in the file."""
+        """Producer id of this journal's signals: made once, kept in the file, and not known before that is `opened`."""
+        if not self._opened:
+            self._open()
         return self._id
 
     def append(self, rows: Sequence[NewRow]) -> int:
@@ -133,7 +140,10 @@ class Journal:
         and whether it was a duplicate. Raises JournalFull as `append` does.
         """
         with self._lock, self._refusing():
+            id_before = self._id
             self._ready()
+            if self._id != id_before:  # whoever wrote the body did not know it
+                raise JournalFull(f"{self.path} could be opened only now")
             known = self._one("SELECT sequence FROM signals WHERE source = ? AND id = ?", (source, id))
             if known is not None:
                 return known, True
@@ -161,10 +171,22 @@ class Journal:
         found = self._all(sql, (producer, sequence))
         return found[0][0] if found else None
 
+    def last_up_to(self, producer: str, row: int) -> int:
+        """The producer's last sequence among the rows up to `row`, those forgotten since included; 0 when none."""
+        sql = "SELECT previous FROM rows WHERE producer = ? AND row > ? ORDER BY sequence LIMIT 1"
+        found = self._all(sql, (producer, row))
+        with self._lock:
+            return int(found[0][0]) if found else self._last.get(producer, 0)
+
     def last_row(self) -> int:
         """The highest row number ever given; 0 for a new journal."""
         with self._lock:
             return self._last_row
+
+    @property
+    def newest_ms(self) -> int:
+        """The latest time of any row; 0 for a new journal."""
+        return self._newest_ms
 
     def size_bytes(self) -> int:
         """What the rows take on disk, without the pages that deleted rows left free."""
@@ -176,6 +198,7 @@ class Journal:
         """Forget rows up to `applied_row` that are too old, or more than fit; returns how many.
 
         Age is judged by `now_ms`, or, without it, by the newest row. What Redis does not have yet is never forgotten.
+        A row may be newer than any clock (one that was ahead): whoever has a clock gives min(`newest_ms`, now).
         """
         with self._lock, self._refusing():
             self._ready()
@@ -246,6 +269,11 @@ class Journal:
             self.refused += 1
             raise JournalFull(f"{self.path} cannot be opened: {error.strerror}") from error
 
+    def _open(self) -> bool:
+        with suppress(JournalFull), self._lock, self._refusing():
+            self._ready()
+        return self._opened
+
     def _ready(self) -> sqlite3.Connection:
         """The open connection, to the file that stands under the path now."""
         if self._connection is not None:
@@ -274,7 +302,7 @@ class Journal:
         except BaseException:
             connection.close()
             raise
-        self._connection, self._inode = connection, inode
+        self._connection, self._inode, self._opened = connection, inode, True
         return connection
 
     def _agree(self, connection: sqlite3.Connection) -> None:
@@ -282,9 +310,10 @@ class Journal:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("INSERT OR IGNORE INTO meta VALUES ('id', ?)", (self._id,))
         (self._id,) = connection.execute("SELECT value FROM meta WHERE name = 'id'").fetchone()
-        for producer, last in connection.execute("SELECT producer, last FROM producers"):
+        known = dict(connection.execute("SELECT producer, last FROM producers"))
+        for producer, last in known.items():
             self._last[producer] = max(last, self._last.get(producer, 0))
-        connection.executemany(_REMEMBER, list(self._last.items()))
+        connection.executemany(_REMEMBER, self._last.items() - known.items())
         given = connection.execute(_LAST_ROW).fetchone()
         if given is None:
             connection.execute("INSERT INTO sqlite_sequence VALUES ('rows', ?)", (self._last_row,))

@@ -69,6 +69,10 @@ class Pipeline:
         """Event time up to which everything that passed the proxy is in the journal."""
         return self._reader.mark_ms(now_ms)
 
+    def emptied(self, now_ms: int) -> bool:
+        """Whether all that passed the proxy until now is in the journal, and no exchange is open."""
+        return self._reader.open_exchanges == 0 and self.mark_ms(now_ms) >= now_ms
+
     async def _keep(self, exchanges: list[RawExchange], stopping: asyncio.Event) -> bool:
         """Into the journal, however long it takes; False when stopped before: the queue still has them."""
         rows = [row for exchange in exchanges if (row := self._row(exchange)) is not None]

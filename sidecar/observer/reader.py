@@ -143,7 +143,7 @@ class ExchangeReader:
         elif record.sequence <= exchange.sequence:
             return  # is in its spill file
         _add(exchange, record)
-        if record.time_us - exchange.viewed_us >= VIEW_US:
+        if abs(record.time_us - exchange.viewed_us) >= VIEW_US:  # the clock may have been set back
             exchange.viewed_us = record.time_us
             self._emit(exchange, record.sequence, EndFlag(0), out, finished=False)
 

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sidecar.policy.loading import LoadedPlan, PlanError, load_plan
 
 
 class CurrentPlan:
-    """`loaded` is the plan in force; `problems` is empty, or why the file's newest version was refused."""
+    """`loaded` is the plan in force; `problems` is empty, or why the file's newest version was refused.
 
-    def __init__(self, loaded: LoadedPlan, path: Path | None, problems: Sequence[str] = ()) -> None:
+    `judge` says what is wrong with a plan that is right by itself but does not go with this deployment's settings.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedPlan,
+        path: Path | None,
+        problems: Sequence[str] = (),
+        *,
+        judge: Callable[[LoadedPlan], list[str]] = lambda _plan: [],
+    ) -> None:
         self.loaded = loaded
         self.problems = list(problems)
         self.refused = 0
         self._path = path
+        self._judge = judge
         self._seen = self._stamp()
 
     def refresh(self, *, force: bool = False) -> bool:
@@ -33,6 +44,9 @@ class CurrentPlan:
             return False
         except OSError as error:
             self._refuse([f"{self._path} cannot be read: {error.strerror}"])
+            return False
+        if problems := self._judge(loaded):
+            self._refuse(problems)
             return False
         self.problems = []
         changed = loaded.digest != self.loaded.digest

@@ -14,6 +14,7 @@ and passed over too; both leave a trace in the counters, never a standstill.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -25,6 +26,7 @@ from redis.exceptions import RedisError
 from sidecar.intake import signal as intake_signal
 from sidecar.observer import observation as observer_observation
 from sidecar.observer.journal import Journal, JournalFull, Row
+from sidecar.sessions.replay import Replay, begun_ms
 from sidecar.sessions.store import Applied, Fact, Store
 from sidecar.tasks import told_to_stop
 
@@ -46,7 +48,10 @@ class _RedisRefusedError(Exception):
 
 
 class Applier:
-    """Applies `journal` to `store` until cancelled. `count(event, n)` is told what happens; see the counters' names."""
+    """Applies `journal` to `store` until cancelled. `count(event, n)` is told what happens; see the counters' names.
+
+    `clock_ms` is the clock that the proxy stamps records with; without it no row is too old to be applied again.
+    """
 
     def __init__(
         self,
@@ -55,21 +60,25 @@ class Applier:
         *,
         count: Callable[[str, int], None] = lambda _event, _n: None,
         rng: random.Random | None = None,
+        clock_ms: Callable[[], int] | None = None,
     ) -> None:
         self.state = 0  # 0 unknown, OK, DOWN
         self.refusal: Exception | None = None  # why Redis, which may answer others, takes no facts
         self._journal = journal
         self._store = store
         self._count = count
+        self._clock_ms = clock_ms
         self._rng = rng or random.Random()  # noqa: S311  jitter, not secrets
         self._cursor = 0
-        self._saved = ""
+        self._saved = (0, "")  # the cursor as saved, and in which generation
+        self._facts = 0  # how many facts Redis had counted when it had all up to there
         self._saved_at = self._pruned_at = 0.0
         self._generation: str | None = None
         self._verified = False
         self._acknowledged: dict[str, int] = {}  # producer → last sequence that Redis is known to have had
         self._holes: set[tuple[str, int]] = set()  # (producer, sequence) whose predecessors are lost
         self._unreadable: dict[tuple[str, int], int] = {}  # (producer, sequence) → the one before it
+        self._replay: Replay | None = None  # while journals are applied again after a loss
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
         self._waiters: dict[int, asyncio.Future[Applied]] = {}
@@ -97,7 +106,7 @@ class Applier:
             rows = self._journal.after(self._cursor, BATCH)
         except JournalFull:
             return 0
-        return min((_begun_ms(row) for row in rows), default=None)
+        return min((begun_ms(row) for row in rows), default=None)
 
     async def applied(self, sequence: int) -> Applied:
         """What became of this journal's signal `sequence`; waits until it is applied."""
@@ -135,14 +144,13 @@ class Applier:
         while not told_to_stop():
             try:
                 worked = await self.step()
+                if self.state != OK:
+                    log.info("facts are applied", backlog=self.backlog())
+                self.state, self.refusal, self._failures = OK, None, 0
+                if not worked:
+                    await self._idle()
             except (RedisError, _RedisRefusedError, JournalFull, OSError, TimeoutError) as error:
                 await self._back_off(error)
-                continue
-            if self.state != OK:
-                log.info("facts are applied", backlog=self.backlog())
-            self.state, self.refusal, self._failures = OK, None, 0
-            if not worked:
-                await self._idle()
 
     async def step(self) -> bool:
         """One batch; False when there was nothing to do. Raises what Redis or the disk raised."""
@@ -153,12 +161,25 @@ class Applier:
         if not rows:
             # A journal that was begun anew has numbers without rows: what is not there cannot wait.
             self._cursor = max(self._cursor, last_row)
+            await self._take_turn(rows)
             return False
-        facts, kept = self._read(rows)
+        turn = await self._take_turn(rows)
+        if not turn:
+            return True
+        facts, kept = self._read(turn)
         answers = await self._store.apply_many(facts, own=self._journal.id)
-        await self._settle(rows, dict(zip((row.row for row in kept), answers, strict=True)))
+        await self._settle(turn, dict(zip((row.row for row in kept), answers, strict=True)))
         await self._keep_house()
         return True
+
+    async def _take_turn(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """In new data, only what no other replica has anything before; else all."""
+        if self._replay is None:
+            return rows
+        rows = await self._replay.turn(rows)
+        if self._replay.over:
+            self._replay = None
+        return rows
 
     async def _idle(self) -> None:
         await self._save()
@@ -166,16 +187,8 @@ class Applier:
             async with asyncio.timeout(IDLE_CHECK_SECONDS):
                 await self._wake.wait()
         except TimeoutError:
-            self._verified = self._verified and await self._still_there()
-        self._wake.clear()
-
-    async def _still_there(self) -> bool:
-        try:
             await self.verify()
-        except (RedisError, JournalFull, OSError, TimeoutError) as error:
-            await self._back_off(error)
-            return False
-        return True
+        self._wake.clear()
 
     async def _back_off(self, error: BaseException) -> None:
         if self.state != DOWN:
@@ -231,7 +244,7 @@ class Applier:
         row, answer = stopped
         if answer.status == "rewind":
             if not await self.verify():
-                await self._rewind(row.producer, answer.mark)
+                await self._catch_up(row.producer, (await self._store.marks([row.producer]))[row.producer])
         elif answer.status == "full":
             self._count("outbox_full", 1)
             await asyncio.sleep(FULL_SECONDS)
@@ -243,6 +256,8 @@ class Applier:
         self._holes.discard((row.producer, row.sequence))
         if answer.status == "refused":
             log.error("a fact cannot be applied; it is passed over", row=row.row, reason=answer.reason)
+        if answer.status == "late":
+            log.warning("a signal came too late: its session is forgotten; it has no effect", row=row.row)
         self._count(f"{row.kind}_{answer.status}", 1)
         if row.kind != "signal" or row.producer != self._journal.id or row.sequence in self._results:
             return
@@ -261,11 +276,12 @@ class Applier:
         if self._generation is None:
             await self._resume()
         if generation != self._generation:
+            await self._store.hold_others(self._journal.id)
             if self._generation is not None:
                 log.error("redis lost its data; the journal is applied again", rows=self._journal.last_row())
                 self._count("redis_data_lost", 1)
-            await self._store.hold_others(self._journal.id)
-            self._generation, self._cursor = generation, 0
+                self._replay = Replay(self._store, self._journal.id, self._journal.last_row(), count=self._count)
+            self._generation, self._cursor, self._saved, self._facts = generation, 0, (0, ""), 0
             self._store.known_generation = generation
             self._acknowledged.clear()
             self._holes.clear()
@@ -275,8 +291,8 @@ class Applier:
             return True
         self._store.known_generation = generation
         for producer, mark in (await self._store.marks(list(self._acknowledged))).items():
-            if mark < self._acknowledged[producer]:
-                await self._rewind(producer, mark)
+            if mark is None or mark < self._acknowledged[producer]:
+                await self._catch_up(producer, mark)
         self._verified = True
         return False
 
@@ -288,9 +304,34 @@ class Applier:
         document = orjson.loads(saved)
         self._generation = document["generation"]
         self._cursor = min(document["row"], self._journal.last_row())
+        self._saved = (self._cursor, self._generation)
+        self._facts = document.get("facts", 0)
+        self._store.lived(document.get("peers", ()))
+        if self._clock_ms is not None:
+            # What is too old to be kept is too old to be applied again, however long this sidecar was away.
+            with contextlib.suppress(JournalFull):
+                await asyncio.to_thread(self._journal.prune, self._cursor, self._clock_ms())
         for row in await asyncio.to_thread(self._journal.after, max(self._cursor - BATCH, 0), BATCH):
             if row.row <= self._cursor:
                 self._acknowledged[row.producer] = max(self._acknowledged.get(row.producer, 0), row.sequence)
+
+    async def _catch_up(self, producer: str, mark: int | None) -> None:
+        """Go back to what Redis has of the producer: up to `mark`, or, when its mark is gone, what was known before.
+
+        Redis has the data of when the cursor was saved, unless it counts fewer facts now. Then what was final stays
+        final, and the mark is put back: applied again, the same exchanges would get new numbers and be charged again.
+        """
+        if mark is None:
+            mark = 0
+            if self._saved[0] and await self._store.facts() >= self._facts:
+                mark = await asyncio.to_thread(self._journal.last_up_to, producer, self._saved[0])
+            if mark > 0:
+                log.warning("a producer's mark was gone from redis; it was put back", producer=producer, mark=mark)
+                self._count("mark_restored", 1)
+                await self._store.restore_mark(producer, mark)
+                if mark >= self._acknowledged.get(producer, 0):
+                    return
+        await self._rewind(producer, mark)
 
     async def _rewind(self, producer: str, mark: int) -> None:
         """Back to the producer's first row after `mark`. A row missing from the journal is a hole, and passed over."""
@@ -317,7 +358,7 @@ class Applier:
         """Hold back the replica's mark before anything is applied again, so that no old deadline fires meanwhile."""
         rows = await asyncio.to_thread(self._journal.after, self._cursor, BATCH)
         if rows:
-            mark_ms = min(_begun_ms(row) for row in rows)
+            mark_ms = min(begun_ms(row) for row in rows)
             await self._store.heartbeat(self._journal.id, mark_ms, mark_ms)
 
     # -- housekeeping ------------------------------------------------------------------------------------------
@@ -329,27 +370,28 @@ class Applier:
             await self._save()
         if now - self._pruned_at >= PRUNE_SECONDS:
             self._pruned_at = now
-            await asyncio.to_thread(self._journal.prune, self._cursor)
+            newest_ms = self._journal.newest_ms
+            now_ms = newest_ms if self._clock_ms is None else min(newest_ms, self._clock_ms())
+            await asyncio.to_thread(self._journal.prune, self._cursor, now_ms)
 
     async def _save(self) -> None:
-        """Remember the cursor. An old one costs only repetitions, so it is saved now and then."""
-        document = orjson.dumps({"row": self._cursor, "generation": self._generation}).decode()
-        if document != self._saved:
-            self._saved = document
-            await asyncio.to_thread(self._journal.set_meta, _CURSOR, document)
+        """Remember the cursor. An old one costs only repetitions: what cannot be saved now is saved later."""
+        position = self._cursor, self._generation or ""
+        if position == self._saved:
+            return
+        try:
+            # In this order: what is up to the cursor is counted.
+            facts = await self._store.facts()
+            document = {"row": position[0], "generation": position[1], "facts": facts, "peers": self._store.live()}
+            await asyncio.to_thread(self._journal.set_meta, _CURSOR, orjson.dumps(document).decode())
+        except JournalFull as error:
+            log.warning("the journal's disk refuses; how far it is applied is saved later", reason=str(error))
+            self._count("cursor_not_saved", 1)
+            return
+        self._saved, self._facts = position, facts
 
 
 def _fact(row: Row) -> Fact:
     if row.kind == "observation":
         return observer_observation.from_json(row.body)
     return intake_signal.from_json(row.body)
-
-
-def _begun_ms(row: Row) -> int:
-    """When the fact began: an exchange keeps its session alive from its first byte on."""
-    if row.kind != "observation":
-        return row.at_ms
-    try:
-        return min(int(orjson.loads(row.body)["started_ms"]), row.at_ms)
-    except (ValueError, KeyError, TypeError):
-        return row.at_ms

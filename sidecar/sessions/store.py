@@ -8,10 +8,7 @@ Needs Redis 7 or Valkey (script flags). The client may be redis-py or valkey-py,
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,13 +19,14 @@ from sidecar.identity import alias_digest
 from sidecar.intake.signal import Signal
 from sidecar.observer.observation import Observation
 from sidecar.sessions.facts import observation_json, signal_json
-from sidecar.sessions.scripts import LIMITS, script
+from sidecar.sessions.producers import HOUR_MS, Producers
+from sidecar.sessions.runner import text as _text
+from sidecar.sessions.scripts import LIMITS
 from sidecar.sessions.view import SessionView, read_session, rfc3339
 
-Status = Literal["applied", "duplicate", "waiting", "rewind", "full", "refused", "error"]
+Status = Literal["applied", "duplicate", "waiting", "late", "rewind", "full", "refused", "error"]
 Fact = Observation | Signal
 
-HOUR_MS = 3_600_000
 DEAD_LETTERS_MAX = 100_000
 GROUP = "courier"
 _READ_AT_ONCE = 200
@@ -47,9 +45,9 @@ class Posted:
 class Applied:
     """What became of one fact.
 
-    `applied`, `duplicate`, `waiting` (a signal before its session) and `refused` (it can never be applied; `reason`)
-    are final. `rewind`: Redis is behind, `mark` says where; `full`: the outbox has no room; `error`: Redis said
-    `reason` (out of memory, loading, …). After these three the fact has to come again.
+    `applied`, `duplicate`, `waiting` (a signal before its session), `late` (one after its session was forgotten) and
+    `refused` (it can never be applied; `reason`) are final. `rewind`: Redis is behind, `mark` says where; `full`: the
+    outbox has no room; `error`: Redis said `reason` (out of memory, loading, …). After these it has to come again.
     """
 
     status: Status
@@ -62,15 +60,7 @@ class Applied:
     @property
     def final(self) -> bool:
         """Whether the fact need not come again."""
-        return self.status in {"applied", "duplicate", "waiting", "refused"}
-
-
-@dataclass(frozen=True, slots=True)
-class Pulse:
-    """The answer to a heartbeat: `generation` changes when Redis lost its data; `beats` by live producer."""
-
-    generation: str
-    beats: dict[str, str]
+        return self.status in {"applied", "duplicate", "waiting", "late", "refused"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +77,10 @@ class Swept:
 AppliedFacts = list[Applied]
 Views = list[SessionView]
 Letters = list[dict[str, Any]]
-Answers = list[Any]
 
 
-class Store:
-    """One tenant's sessions. `outbox_max` bounds undelivered outcomes; marks live a day longer than the journals."""
+class Store(Producers):
+    """One tenant's sessions. `outbox_max` bounds undelivered outcomes."""
 
     def __init__(
         self,
@@ -101,22 +90,8 @@ class Store:
         outbox_max: int = 1_000_000,
         journal_hours: float = 168,
     ) -> None:
-        if "{" in tenant or "}" in tenant:
-            raise ValueError("a tenant's name cannot contain { or }: it is a Redis hash tag")
-        self.redis = redis
-        self.tenant = tenant
-        self.prefix = f"sidecar:{{{tenant}}}"
+        super().__init__(redis, tenant, journal_hours=journal_hours)
         self.outbox_max = outbox_max
-        self._mark_ttl_ms = int(journal_hours * HOUR_MS) + 24 * HOUR_MS
-        self.pending_ms: Callable[[], int | None] | None = None  # set by the applier
-        self.known_generation = ""  # of the data that the applier has brought up to date
-        self._live: dict[str, str] = {}  # the last heartbeat of every producer alive in that generation
-        self._beating = asyncio.Lock()
-        self._digests: dict[str, str] = {}
-
-    def key(self, *parts: str) -> str:
-        """A key's full name; work.lua lists them."""
-        return ":".join((self.prefix, *parts))
 
     # -- facts ---------------------------------------------------------------------------------------------------
 
@@ -141,48 +116,6 @@ class Store:
         return [kind, fact.producer, fact.sequence, previous, *bounds, body, own, self.known_generation]
 
     # -- time ----------------------------------------------------------------------------------------------------
-
-    async def heartbeat(self, producer: str, mark_ms: int, now_ms: int, *, dropped: int = -1) -> Pulse:
-        """Say that `producer` lives and that all it knows of up to `mark_ms` (event time) is applied.
-
-        `dropped` is how many copies it dropped so far, for the statements; -1 when not known. What the applier still
-        has to apply (`pending_ms`) is looked at last, so that a replay that began meanwhile is never overtaken.
-        """
-        async with self._beating:
-            if self.pending_ms is not None and (pending := self.pending_ms()) is not None:
-                mark_ms = min(mark_ms, pending)
-            beat = (uuid.uuid4().hex, producer, mark_ms, now_ms, dropped, self.known_generation)
-            answer = await self._run("heartbeat", ["beat", *beat])
-        texts = [_text(part) for part in answer]
-        pulse = Pulse(texts[0], dict(zip(texts[1::2], texts[2::2], strict=True)))
-        if pulse.generation == self.known_generation:
-            self._live = pulse.beats
-        return pulse
-
-    async def hold_others(self, own: str) -> None:
-        """The data is new: wait for every producer that lived before its loss, until it is heard of or presumed dead.
-
-        Their journals hold what moved deadlines that a replay of our own alone would fire.
-        """
-        others = [part for name, beat in self._live.items() if name != own for part in (name, beat)]
-        if others:
-            await self._run("heartbeat", ["hold", *others])
-
-    async def beats(self) -> dict[str, str]:
-        """The last heartbeat of every live producer."""
-        raw = await self.redis.hgetall(self.key("beats"))
-        return {_text(name): _text(value) for name, value in raw.items()}
-
-    async def leave(self, *producers: str) -> None:
-        """A clean shutdown: nobody waits for these any more."""
-        await self._run("heartbeat", ["leave", *producers])
-
-    async def prune(self, still: Mapping[str, str]) -> int:
-        """Presume producers dead whose heartbeat still is the one given; returns how many were."""
-        if not still:
-            return 0
-        pairs = [part for pair in still.items() for part in pair]
-        return int((await self._run("heartbeat", ["prune", *pairs]))[0])
 
     async def sweep(self, limit: int = 100) -> Swept:
         """Fire up to `limit` deadlines that every live producer has come past."""
@@ -236,20 +169,6 @@ class Store:
         kept = await self.redis.set(self.key("hash-key"), proposal, nx=True, get=True)
         return proposal if kept is None else _text(kept)
 
-    async def generation(self) -> str:
-        """Named when the data is new: another name than before means that Redis lost what it had."""
-        proposal = uuid.uuid4().hex
-        kept = await self.redis.set(self.key("generation"), proposal, nx=True, get=True)
-        return proposal if kept is None else _text(kept)
-
-    async def marks(self, producers: Sequence[str]) -> dict[str, int]:
-        """The last applied sequence of each; 0 when none is known. Keeps those that are asked for alive."""
-        pipeline = self.redis.pipeline(transaction=False)
-        for producer in producers:
-            pipeline.getex(self.key("applied", producer), px=self._mark_ttl_ms)
-        found = await pipeline.execute() if producers else []
-        return {producer: int(mark or 0) for producer, mark in zip(producers, found, strict=True)}
-
     # -- outbox and dead letters ---------------------------------------------------------------------------------
 
     async def outbox_length(self) -> int:
@@ -288,45 +207,6 @@ class Store:
             left -= moved
         return total
 
-    # -- scripts -------------------------------------------------------------------------------------------------
-
-    async def _run(self, name: str, arguments: Sequence[bytes | str | int]) -> Any:
-        answer = (await self._run_many(name, [arguments]))[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    async def _run_many(self, name: str, calls: Sequence[Sequence[bytes | str | int]]) -> Answers:
-        """Answers in order; an error answer of Redis is returned as the exception, in its place."""
-        if not calls:
-            return []
-        digest = self._digest(name)
-        answers = await self._send(digest, calls)
-        missing = next((i for i, answer in enumerate(answers) if _is_noscript(answer)), None)
-        if missing is not None:
-            await self.redis.script_load(script(name))
-            answers[missing:] = await self._send(digest, calls[missing:])
-        return answers
-
-    async def _send(self, digest: str, calls: Sequence[Sequence[bytes | str | int]]) -> Answers:
-        pipeline = self.redis.pipeline(transaction=False)
-        for arguments in calls:
-            # By its name: the method is barred in the pipelines of a cluster client, where one slot is what we use.
-            pipeline.execute_command("EVALSHA", digest, 1, self.prefix, *arguments)
-        return list(await pipeline.execute(raise_on_error=False))
-
-    def _digest(self, name: str) -> str:
-        if name not in self._digests:
-            text = script(name).encode()
-            self._digests[name] = hashlib.sha1(text, usedforsecurity=False).hexdigest()
-        return self._digests[name]
-
-
-def _is_noscript(answer: Any) -> bool:
-    return isinstance(answer, Exception) and (
-        type(answer).__name__ == "NoScriptError" or str(answer).startswith("NOSCRIPT")
-    )
-
 
 def _applied(answer: Any) -> Applied:
     if isinstance(answer, Exception):
@@ -355,7 +235,3 @@ def _document(text: str) -> Any:
         return orjson.loads(text)
     except ValueError:
         return text
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

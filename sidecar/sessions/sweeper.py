@@ -1,6 +1,9 @@
 """Fires deadlines, presumes silent producers dead, and makes the hourly statement. Any number of replicas may sweep:
 the script checks and fires in one step.
 
+Every replica sweeps, so the more there are the less often each does: Redis is asked about as often, however many they
+are.
+
 A producer is presumed dead only when this very sweeper has watched its heartbeat stand still for 15 minutes on its own
 monotonic clock. An outage of Redis restarts the watch: during it nobody could beat.
 """
@@ -15,11 +18,15 @@ from collections.abc import Callable, Mapping
 import structlog
 from redis.exceptions import RedisError
 
-from sidecar.sessions.store import HOUR_MS, Store
+from sidecar.sessions.producers import HOUR_MS
+from sidecar.sessions.store import Store
 from sidecar.tasks import told_to_stop
 
-SWEEP_SECONDS = 0.5
+SWEEP_SECONDS = 0.5  # between two sweeps, by whichever replica
+SWEEP_SECONDS_MAX = 15.0  # of one replica
 WATCH_SECONDS = 5.0
+WATCH_SECONDS_MAX = 120.0
+WATCHERS = 10  # so many replicas look every WATCH_SECONDS; of more, each looks less often
 PATIENCE_SECONDS = 15 * 60.0
 BACKOFF_SECONDS_MAX = 10.0
 
@@ -63,6 +70,7 @@ class Sweeper:
         self._watch = Watch(patience_seconds)
         self._clock_ms = clock_ms
         self._monotonic = monotonic
+        self._replicas = 1
         self._watched_at = float("-inf")
         self._stated_hour = 0
 
@@ -82,7 +90,15 @@ class Sweeper:
                 pause = min(SWEEP_SECONDS * 2 ** min(failures, 8), BACKOFF_SECONDS_MAX)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  jitter
                 continue
-            await asyncio.sleep(0 if more else SWEEP_SECONDS)
+            await asyncio.sleep(0 if more else self.pause_seconds() * random.uniform(0.5, 1.5))  # noqa: S311  jitter
+
+    def pause_seconds(self) -> float:
+        """Between two sweeps of this replica, on average."""
+        return min(SWEEP_SECONDS * self._replicas, SWEEP_SECONDS_MAX)
+
+    def watch_seconds(self) -> float:
+        """Between two looks of this replica at the heartbeats."""
+        return min(WATCH_SECONDS * max(1.0, self._replicas / WATCHERS), WATCH_SECONDS_MAX)
 
     async def step(self) -> bool:
         """One sweep; True when more deadlines are due."""
@@ -92,13 +108,15 @@ class Sweeper:
         if swept.full:
             self._count("sweep_outbox_full", 1)
         now = self._monotonic()
-        if now - self._watched_at >= WATCH_SECONDS:
+        if now - self._watched_at >= self.watch_seconds():
             self._watched_at = now
             await self._look(now)
         return swept.more
 
     async def _look(self, now: float) -> None:
-        still = self._watch.look(await self._store.beats(), now)
+        beats = await self._store.beats()
+        self._replicas = max(len(beats), 1)
+        still = self._watch.look(beats, now)
         pruned = await self._store.prune(still)
         if pruned:
             log.warning("producers presumed dead; nobody waits for them any more", producers=sorted(still))

@@ -13,6 +13,12 @@ When the room runs out, the copy suffers and the traffic does not. The last eigh
 a message head and for START, END and GAP, so bodies are dropped first. Once a chunk of a direction is dropped the rest
 of that direction is too: a copy is always a prefix of what was sent. An END without room is owed and written first
 when there is room again.
+
+A record's time is the wall clock's, but does not follow a small step back (NTP). After a large one it does: a clock
+that was once a year ahead must not put all later traffic there. That is safe since nothing takes order from time: the
+order is that of sequences. A reader takes any time other than that of the last record it read for one under way. The
+mark of a replica goes back with its clock, so deadlines wait until the clock comes past them again, and none fires
+early; a session takes the latest time that it heard of. What was recorded while the clock was ahead keeps its times.
 """
 
 from __future__ import annotations
@@ -50,6 +56,7 @@ from sidecar.wire.status import Slot, StatusPage
 __all__ = ["ExchangeCopy", "RingError", "RingReader", "RingWriter"]
 
 HEAD_BYTES_MAX: Final = 1 << 20  # of one exchange's heads; what is beyond counts as body
+STEP_BACK_US: Final = 5 * 60 * 1_000_000  # a clock that goes back by more is followed
 EXCHANGES_OPEN_MAX: Final = START_RESERVES  # a START must be able to number all that it finishes
 
 # An ExchangeCopy's room in a direction that takes no more.
@@ -192,7 +199,7 @@ class RingWriter:
         slots, memory, position = self._slots, self._memory, self._head
         sequence, length = self._next, len(payload)
         now_us = time.time_ns() // 1000
-        if now_us > self._time_us:
+        if now_us > self._time_us or now_us < self._time_us - STEP_BACK_US:
             self._time_us = now_us
             # Stored first: tells the reader, when it asks how far its knowledge goes, that a record is under way.
             slots[S_TIME_US] = now_us

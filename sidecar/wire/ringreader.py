@@ -88,7 +88,7 @@ class RingReader:
         if self._slots[S_HEAD] > self.position:
             fields = unpack_header(self._bytes(self.position, HEADER_BYTES), self.position)
             return fields[3] if fields else self._time_us
-        return under_way if under_way > self._time_us else None
+        return under_way if under_way != self._time_us else None
 
     def close(self) -> None:
         """Unmap and let another reader in."""

@@ -20,6 +20,7 @@ from sidecar.sessions.applier import DOWN, OK, Applier
 from sidecar.sessions.outcome import read_outcome
 from sidecar.sessions.store import Store
 from sidecar.sessions.sweeper import Sweeper, Watch
+from sidecar.tasks import told_to_stop
 
 TENANT, HOUR = "acme", 3_600_000
 T0 = 1_795_000_000_000
@@ -172,6 +173,8 @@ async def test_after_flushall_no_replica_fires_deadlines_that_anothers_journal_m
             await replica.drained()
             for each in (here, there):
                 await each.store.heartbeat(each.journal.id, T0 + now, now)
+            for each in (here, there):
+                assert len(await each.store.beats()) == 2  # as the sweeper looks now and then
 
         await live(here, exchange(1, 0, says=("m",), producer="here"), minute)
         await live(there, exchange(1, 50 * minute, says=("n",), producer="there"), 51 * minute)
@@ -185,8 +188,18 @@ async def test_after_flushall_no_replica_fires_deadlines_that_anothers_journal_m
         here.applier.wake()
         await here.until(lambda: here.counts.get("redis_data_lost"))
         await there.until(lambda: there.counts.get("redis_data_lost"))
+
+        async def beat():
+            while not told_to_stop():
+                for each in (here, there):
+                    await each.store.heartbeat(each.journal.id, T0 + 104 * minute, 105)
+                await asyncio.sleep(0.02)
+
+        beating = asyncio.create_task(beat())
         await here.drained()
         await there.drained()
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
         assert await here.outcomes() == [("c", 0, "RESOLVED")]
         assert [view.conversation for view in await here.store.list()].count("c") == 1
     other.close()
@@ -215,6 +228,94 @@ async def test_a_redis_behind_by_a_second_is_caught_up(journal, redis, monkeypat
         assert "facts_lost" not in replica.counts
 
 
+async def expire(redis, days):
+    """Take away what would have expired after so many days without any call."""
+    for name in await redis.keys():
+        if 0 <= await redis.pttl(name) <= days * 24 * HOUR:
+            await redis.delete(name)
+
+
+async def resolved_and_saved(journal, redis):
+    """Two resolved conversations, and the cursor saved behind them."""
+    facts = [exchange(n, n, name, says=("m",), effects=(RESOLVE,)) for n, name in ((1, "a"), (2, "b"))]
+    journal.append(facts)
+    async with Replica(journal, redis) as replica:
+        await replica.drained()
+        await replica.applier._save()
+
+
+async def test_a_sidecar_that_was_away_for_longer_than_its_sessions_live_charges_nothing_again(journal, redis):
+    await resolved_and_saved(journal, redis)
+    await expire(redis, 30)
+    async with Replica(journal, redis) as again:
+        assert await again.store.by_alias("conversation", "a") is None
+        journal.append([exchange(3, 30 * 24 * HOUR, "c", says=("m",), effects=(RESOLVE,))])
+        await again.drained()
+        assert await again.outcomes() == [("a", 0, "RESOLVED"), ("b", 0, "RESOLVED"), ("c", 0, "RESOLVED")]
+        assert again.counts == {"observation_applied": 1}
+
+
+async def test_a_mark_that_is_gone_from_known_data_is_put_back_and_nothing_is_applied_again(journal, redis):
+    await resolved_and_saved(journal, redis)
+    await expire(redis, 30)
+    await redis.delete("sidecar:{acme}:applied:ring")
+    async with Replica(journal, redis) as again:
+        await again.drained()
+        assert again.counts == {"mark_restored": 1}
+        assert await again.outcomes() == [("a", 0, "RESOLVED"), ("b", 0, "RESOLVED")]
+        assert await again.store.marks(["ring"]) == {"ring": 2}
+    await redis.delete("sidecar:{acme}:applied:ring")
+    journal.append([exchange(n, n, "c", says=("m",), producer="other") for n in range(3, 400)])
+    async with Replica(journal, redis) as again:
+        await again.drained()
+        await again.applier._save()
+        await redis.delete("sidecar:{acme}:applied:ring")
+    async with Replica(journal, redis) as again:
+        await again.drained()
+        journal.append([exchange(3, 500, "d", says=("m",), effects=(RESOLVE,))])  # long after its predecessor
+        again.applier.wake()
+        await again.drained()
+        assert again.counts == {"mark_restored": 1, "observation_applied": 1}
+        assert await again.outcomes() == [("a", 0, "RESOLVED"), ("b", 0, "RESOLVED"), ("d", 0, "RESOLVED")]
+
+
+async def test_a_mark_that_data_of_yesterday_does_not_have_is_no_mark_that_is_gone(journal, redis):
+    async with Replica(journal, redis) as replica:
+        await replica.drained()
+        dump = {name: await redis.dump(name) for name in await redis.keys()}
+    await resolved_and_saved(journal, redis)
+    await redis.flushall()
+    for name, value in dump.items():
+        await redis.restore(name, 0, value)
+    async with Replica(journal, redis) as again:
+        await again.drained()
+        assert again.counts == {"rewind": 1, "observation_applied": 2}
+        assert await again.outcomes() == [("a", 0, "RESOLVED"), ("b", 0, "RESOLVED")]
+
+
+async def test_what_is_too_old_to_be_kept_goes_before_anything_is_applied_again(journal, redis):
+    await resolved_and_saved(journal, redis)
+    await redis.flushall()
+    again = Replica(journal, redis)
+    again.applier = Applier(journal, again.store, count=again.count, clock_ms=lambda: T0 + 9 * 24 * HOUR)
+    async with again:
+        await again.drained()
+        assert await again.outcomes() == []
+        assert again.counts == {"redis_data_lost": 1}
+
+
+async def test_a_row_from_a_clock_that_was_ahead_makes_no_other_row_old(journal, redis, monkeypatch):
+    monkeypatch.setattr("sidecar.sessions.applier.PRUNE_SECONDS", 0.0)
+    replica = Replica(journal, redis)
+    replica.applier = Applier(journal, replica.store, count=replica.count, clock_ms=lambda: T0 + HOUR)
+    journal.append([exchange(1, 0, "a", says=("m",)), exchange(2, 30 * 24 * HOUR, "b", says=("m",))])
+    tell(journal, 10, "a", "escalate", "s-1")
+    async with replica:
+        await replica.drained()
+    assert [row.sequence for row in journal.after(0, 10)] == [1, 2, 1]
+    assert tell(journal, 20, "a", "escalate", "s-1")[1], "and no signal is new again"
+
+
 async def test_while_rows_wait_the_mark_is_held_back(journal, redis):
     async with Replica(journal, redis, outbox_max=1) as replica:
         assert replica.applier.pending_ms() == 0  # not known before Redis was asked
@@ -222,9 +323,9 @@ async def test_while_rows_wait_the_mark_is_held_back(journal, redis):
         replica.applier.wake()
         await replica.until(lambda: replica.counts.get("outbox_full", 0) >= 1)
         assert replica.applier.pending_ms() == T0 + 2000
-        pulse = await replica.store.heartbeat(journal.id, T0 + 9 * HOUR, 1)
-        assert pulse.beats == {journal.id: "1"}
-        assert await redis.hget(replica.store.key("marks"), journal.id) == str(T0 + 2000).encode()
+        await replica.store.heartbeat(journal.id, T0 + 9 * HOUR, 1)
+        assert await replica.store.beats() == {journal.id: "1"}
+        assert await redis.zscore(replica.store.key("marks"), journal.id) == T0 + 2000
         while replica.applier.backlog():
             await redis.xtrim(replica.store.key("outbox"), maxlen=0)
             await asyncio.sleep(0.01)
@@ -249,6 +350,28 @@ async def test_a_journal_that_cannot_be_read_holds_the_mark_and_is_waited_out(jo
         monkeypatch.setattr(journal, "after", readable)
         await replica.drained()
         assert await replica.outcomes() == [("c", 0, "RESOLVED"), ("d", 0, "RESOLVED")]
+
+
+async def test_a_disk_that_fills_up_while_nothing_waits_ends_nothing_and_the_cursor_is_saved_later(
+    journal, redis, monkeypatch
+):
+    monkeypatch.setattr("sidecar.sessions.applier.IDLE_CHECK_SECONDS", 0.05)
+    writable = journal.set_meta
+
+    def refuse(_name, _value):
+        raise JournalFull("database or disk is full")
+
+    async with Replica(journal, redis) as replica:
+        await replica.drained()
+        monkeypatch.setattr(journal, "set_meta", refuse)
+        journal.append([exchange(1, 0, says=("m",))])
+        replica.applier.wake()
+        await replica.until(lambda: replica.counts.get("cursor_not_saved", 0) >= 2)
+        assert not replica.task.done()
+        assert replica.applier.state == OK
+        assert replica.applier.pending_ms() is None
+        monkeypatch.setattr(journal, "set_meta", writable)
+        await replica.until(lambda: (saved := journal.meta("applier")) and '"row":1' in saved)
 
 
 async def test_an_outage_is_waited_out_and_no_backlog_expires(journal, redis, redis_server):
@@ -367,6 +490,43 @@ async def test_three_sweepers_fire_each_deadline_once(journal, redis):
 async def _outcome_bodies(redis, store):
     entries = await redis.xrange(store.key("outbox"))
     return [read_outcome(fields[b"body"]) for _, fields in entries if fields[b"kind"] == b"outcome"]
+
+
+async def test_housekeeping_of_five_thousand_replicas(redis):
+    store = Store(redis, TENANT)
+    marks, beats = store.key("marks"), store.key("beats")
+    names = [f"{n:032d}" for n in range(5000)]
+    await redis.zadd(marks, {name: T0 + n for n, name in enumerate(names)})
+    await redis.hset(beats, mapping=dict.fromkeys(names, "1"))
+    await store.heartbeat("me", T0 - 1, 1, dropped=2)
+    assert len(await store.beats()) == 5001
+    assert await store.sweep()
+    sweeper = Sweeper(store, clock_ms=lambda: T0)
+    await sweeper.step()
+    assert sweeper.pause_seconds() == 15.0
+    assert sweeper.watch_seconds() == 120.0
+    assert await store.prune(dict.fromkeys([*names, "me"], "1")) == 5001
+    assert await redis.exists(marks, beats) == 0
+
+
+async def answered_bytes(redis, store, replicas):
+    """What Redis answers to a beat and two sweeps."""
+    await redis.delete(store.key("marks"), store.key("beats"))
+    names = {f"{n:032d}": T0 for n in range(replicas)}
+    await redis.zadd(store.key("marks"), names)
+    await redis.hset(store.key("beats"), mapping=dict.fromkeys(names, "1"))
+    before = (await redis.info("stats"))["total_net_output_bytes"]
+    await store.heartbeat(next(iter(names)), T0, 1)
+    await store.sweep()
+    await store.sweep()
+    return (await redis.info("stats"))["total_net_output_bytes"] - before
+
+
+async def test_a_beat_and_a_sweep_cost_the_same_however_many_replicas_live(redis):
+    store = Store(redis, TENANT)
+    await answered_bytes(redis, store, 1)  # loads the scripts
+    of_one = await answered_bytes(redis, store, 1)
+    assert await answered_bytes(redis, store, 3000) < of_one + 1000
 
 
 async def test_a_silent_producer_is_presumed_dead_only_when_watched(redis):

@@ -363,6 +363,31 @@ async def test_a_signal_waits_for_its_session(talk):
     assert len(await talk.outcomes()) == 1
 
 
+async def test_a_signal_for_a_session_that_is_forgotten_is_late_and_does_not_decide_the_next_one(talk, redis):
+    await talk.say(0, says=("m1",), effects=(RESOLVE,))
+    for name in await redis.keys():
+        if 0 <= await redis.pttl(name) <= 5 * DAY:
+            await redis.delete(name)
+    assert await talk.store.by_alias("conversation", "c-1") is None
+    late = await talk.tell(5 * DAY, signal_effect("resolve", "RESOLVED"))
+    assert (late.status, late.final) == ("late", True)
+    back = await talk.say(6 * DAY, says=("m1", "another question"))
+    assert back.state == State.AI_HANDLING
+    assert await talk.states() == [("RESOLVED", 0)]
+    assert (await talk.store.counters())["signals_late"] == 1
+    now = await talk.tell(6 * DAY + 1000, signal_effect("resolve", "RESOLVED"), ident="s-2")
+    assert (now.status, now.session_id) == ("applied", back.session_id)
+
+
+async def test_only_a_conversations_own_ids_outlive_its_session(talk, redis):
+    reply = identity.key(TENANT, "response", "resp_1")
+    await talk.say(0, says=("m1",), made=(reply,), effects=(RESOLVE,))
+    own = identity.alias_digest(TENANT, "conversation", "c-1")
+    hours = {digest: await redis.pttl(talk.store.key("alias", digest)) / HOUR for digest in (own, reply.digest)}
+    assert 263 < hours[own] <= 96 + 7 * 24
+    assert 95 < hours[reply.digest] <= 96
+
+
 async def test_a_signal_waits_for_an_alias_that_an_open_session_gets_later(talk):
     ticket = identity.key(TENANT, "ticket", "55")
     assert (await talk.tell(0, signal_effect("escalate"), alias=ticket)).status == "waiting"

@@ -12,6 +12,7 @@
 --   applied    written; mark is now this sequence
 --   duplicate  applied before (by the mark, or by the signal's source and id)
 --   waiting    a signal whose session is not known yet: kept until it is
+--   late       a signal whose session is forgotten already, and whose conversation has no other: without effect
 --   rewind     Redis is behind, or of another generation: mark is what it has; nothing written
 --   full       the outbox has no room for what this would post; nothing written
 --   refused    the fact cannot be applied, ever (reason); only the mark is written
@@ -288,6 +289,12 @@ local function observe(work, o)
       count_exchange(work, session, o, fresh, room)
     end
   end
+  for _, k in ipairs(o.keys) do
+    if k.kind == 'conversation' then
+      session.names = session.names or {}
+      session.names[k.source or k.digest] = k.digest
+    end
+  end
   local before = o.touch and {} or count_calls(work, session, o, trailing)
   local signals = register(work, session, o, opened)
   if #work.registered[session.id] > 0 then
@@ -314,6 +321,10 @@ local function receive(work, signal)
   if #sessions > 0 then
     apply_signal(work, signal, sessions)
     return 'applied', sessions[1]
+  end
+  if signal.alias and redis.call('EXISTS', key('alias', signal.alias)) == 1 then
+    count(work, 'signals_late')
+    return 'late', nil
   end
   local list = key('waiting', signal.session_id or signal.alias)
   if redis.call('LLEN', list) >= LIMITS.waiting then
@@ -347,12 +358,18 @@ if previous > mark or forgotten then
   return { 'rewind', int(mark), '', '', '' }
 end
 
+-- Facts are counted where their mark is set: the applier tells by it whether the data went back to an earlier state.
+local function advance_mark()
+  redis.call('SET', mark_name, int(sequence), 'PX', mark_ttl)
+  redis.call('HINCRBY', key('counters'), 'facts', 1)
+end
+
 local work = new_work()
 local ok, result = pcall(decide, work)
 if not ok then
   local reason = type(result) == 'table' and result.err or tostring(result)
   redis.call('HINCRBY', key('counters'), 'refused', 1)
-  redis.call('SET', mark_name, int(sequence), 'PX', mark_ttl)
+  advance_mark()
   return { 'refused', int(sequence), '', '', reason }
 end
 if not fits(work, outbox_max) then
@@ -362,6 +379,6 @@ commit(work)
 if work.signal then
   redis.call('SET', work.signal, producer .. ':' .. int(sequence), 'PX', int(LIMITS.signal_days * DAY), 'NX')
 end
-redis.call('SET', mark_name, int(sequence), 'PX', mark_ttl)
+advance_mark()
 local session = result[2]
 return { result[1], int(sequence), session and session.id or '', session and session.state or '', '', unpack(told(work)) }

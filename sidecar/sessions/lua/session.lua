@@ -127,9 +127,8 @@ end
 
 -- Whether every live producer but `own` (whose facts come in order) has applied all it knew up to `at`.
 local function passed(work, at, own)
-  if not work.marks then
-    work.marks = redis.call('HGETALL', key('marks'))
-  end
+  -- Of the two least marks one at least is another's.
+  work.marks = work.marks or redis.call('ZRANGE', key('marks'), 0, 1, 'WITHSCORES')
   for i = 1, #work.marks, 2 do
     if work.marks[i] ~= own and tonumber(work.marks[i + 1]) < at then
       return false

@@ -9,11 +9,8 @@
 
 local limit, outbox_max = tonumber(ARGV[1]), tonumber(ARGV[2])
 
-local marks = redis.call('HVALS', key('marks'))
-local least
-for _, mark in ipairs(marks) do
-  least = math.min(least or tonumber(mark), tonumber(mark))
-end
+local marks = redis.call('ZRANGE', key('marks'), 0, 0, 'WITHSCORES')
+local least = tonumber(marks[2])
 if not least then
   return { 0, 0, 0, '0' }
 end

@@ -10,7 +10,7 @@
 --   seen:<root>      set     digests of user messages seen       number:<base>  string running number of a base
 --   waiting:<name>   list    signals that came before            signal:<sha1>  string who brought this signal
 --   applied:<producer> string sequence applied                   recent         zset   session ids by their start
--- without TTL: outbox (stream), dead (stream), deadlines (zset), marks, beats, dropped, counters (hashes), hash-key,
+-- without TTL: outbox (stream), dead (stream), deadlines, marks, replays (zsets), beats, dropped, counters (hashes), hash-key,
 -- generation (strings): each is one key per tenant, or bounded by a count.
 
 local HOUR, DAY = 3600000, 86400000
@@ -160,6 +160,13 @@ local function shorten(session, ttl)
   end
   for _, name in ipairs(names) do
     redis.call('PEXPIRE', name, int(ttl))
+  end
+  -- Ids of the conversation lead here for a while longer: a signal that names one then is late, and does not wait for
+  -- the conversation's next session.
+  for _, digest in pairs(session.names or {}) do
+    if redis.call('GET', key('alias', digest)) == session.id then
+      redis.call('PEXPIRE', key('alias', digest), int(ttl + LIMITS.waiting_days * DAY))
+    end
   end
 end
 

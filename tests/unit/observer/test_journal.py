@@ -222,9 +222,43 @@ def test_a_full_disk_refuses_and_recovers(journal):
     assert [r.previous for r in journal.after(0, 10)] == [0, 1, 0]
 
 
+def test_a_file_that_cannot_be_opened_yet_refuses_everything_and_recovers(tmp_path):
+    known = Journal(tmp_path / "journal.sqlite3", hours=1, bytes_max=MIB)
+    known.append([row(1)])
+    known.close()
+    there, away = tmp_path / "journal.sqlite3", tmp_path / "away"
+    there.rename(away)
+    there.mkdir()  # nobody, root included, opens a directory for writing
+    journal = Journal(there, hours=1, bytes_max=MIB)
+    assert not journal.opened
+    for call in (
+        lambda: journal.append([row(2)]),
+        lambda: journal.append_signal("crm", "a", 1, lambda _: b"{}"),
+        lambda: journal.after(0, 10),
+        lambda: journal.meta("x"),
+        lambda: journal.set_meta("x", "y"),
+        lambda: journal.prune(1),
+    ):
+        with pytest.raises(JournalFull, match="Is a directory"):
+            call()
+    assert journal.last_row() == 0
+    provisional = journal.id
+    there.rmdir()
+    away.rename(there)
+    with pytest.raises(JournalFull, match="only now"):
+        journal.append_signal("crm", "a", 1, lambda _: b"{}")
+    assert journal.opened
+    assert journal.id == known.id != provisional
+    assert journal.append([row(1), row(2)]) == 1
+    assert journal.append_signal("crm", "a", 1, lambda _: b"{}") == (1, False)
+    assert journal.recoveries == 0
+    journal.close()
+
+
 def test_a_directory_that_is_not_there_says_so(tmp_path):
+    journal = Journal(tmp_path / "missing" / "journal.sqlite3", hours=1, bytes_max=MIB)
     with pytest.raises(JournalFull, match="No such file or directory"):
-        Journal(tmp_path / "missing" / "journal.sqlite3", hours=1, bytes_max=MIB)
+        journal.append([row(1)])
 
 
 @pytest.mark.parametrize(

@@ -330,3 +330,18 @@ def test_marks_wait_for_what_is_unread_unreleased_and_open(ends, clock):
     assert ends.reader.mark_ms(t0 + 700_000) == t0 + 700_000
     ends.kill_reader()
     assert ends.reader.mark_ms(t0 + 700_000) == t0 + 700_000
+
+
+def test_a_stream_over_a_large_step_back_of_the_clock_is_still_seen_now_and_then(tmp_path, clock):
+    ends = Ends(tmp_path)
+    copy = ends.writer.copy(0)
+    copy.request(b"GET / HTTP/1.1\r\n\r\n", head=True)
+    ends.reader.poll()
+    clock.us -= 24 * 3600 * 1_000_000
+    copy.response(b"HTTP/1.1 200 OK\r\n\r\n", head=True)
+    (seen,) = ends.reader.poll()
+    assert not seen.finished
+    clock.us += 30_000_000
+    copy.response(b"more")
+    (seen,) = ends.reader.poll()
+    assert seen.at_ms == clock.us // 1000

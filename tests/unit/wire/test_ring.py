@@ -126,7 +126,7 @@ def test_any_sizes_go_round_and_round_unchanged(make):
     assert queue.counts() == (0, 0, 0, 0)
 
 
-def test_time_never_goes_backwards_not_even_over_a_restart(make, monkeypatch):
+def test_a_small_step_back_of_the_clock_is_not_followed_not_even_over_a_restart(make, monkeypatch):
     queue = make()
 
     class Clock:
@@ -148,6 +148,31 @@ def test_time_never_goes_backwards_not_even_over_a_restart(make, monkeypatch):
     queue.writer = RingWriter(queue.path, CAPACITY, body_bytes_max=10)
     (start,) = queue.drain()
     assert start.time_us - 2_000_000_000_000_000 == 5
+
+
+def test_a_clock_that_was_far_ahead_is_followed_back_also_by_the_next_writer(make, monkeypatch):
+    queue = make()
+    real_us = time.time_ns() // 1000
+    year_us = 365 * 24 * 3600 * 1_000_000
+
+    class Ahead:
+        @staticmethod
+        def time_ns():
+            return (real_us + year_us) * 1000
+
+    monkeypatch.setattr(ring_module, "time", Ahead)
+    queue.writer.copy(0).request(b"ahead")
+    (ahead,) = queue.drain()
+    assert ahead.time_us == real_us + year_us
+    monkeypatch.undo()
+    queue.writer.close()
+    queue.writer = RingWriter(queue.path, CAPACITY, body_bytes_max=10)
+    (start,) = queue.drain()
+    assert queue.reader.unread_us() is None
+    assert real_us <= start.time_us <= time.time_ns() // 1000
+    assert start.sequence > ahead.sequence
+    queue.writer._slots[S_TIME_US] -= year_us  # another step back, the record not committed yet
+    assert queue.reader.unread_us() == start.time_us - year_us
 
 
 def test_times_are_those_of_the_wall_clock(make):
