@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
+from sidecar.observer.jsonbytes import loads_or_none
 
 EVENT_BYTES_MAX = 8 << 20
 LINES_MAX = 500_000
@@ -40,14 +40,6 @@ class ServerEvent:
     def json(self) -> Any:
         """The data as JSON; None when it is not."""
         return loads_or_none(self.data)
-
-
-def loads_or_none(data: bytes) -> Any:
-    """JSON, or None when the bytes are not. orjson bounds the nesting (1024) and refuses NaN and broken UTF-8."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return None
 
 
 class ServerEvents:

@@ -36,7 +36,8 @@ from sidecar.observer.apis.call import (
     messages_of,
 )
 from sidecar.observer.exchange import Exchange
-from sidecar.observer.streams import AwsEvent, aws_events, loads_or_none
+from sidecar.observer.jsonbytes import MARKS_MAX, loads_or_none, marks
+from sidecar.observer.streams import AwsEvent, aws_events
 
 BLOCKS_MAX = 4 * TOOL_CALLS_MAX
 _METHODS = frozenset({"converse", "converse-stream", "invoke", "invoke-with-response-stream"})
@@ -118,7 +119,9 @@ class Bedrock:
             pairs = None if events is None else ((event.kind, as_dict(event.json())) for event in events)
             call = _converse(exchange, request, pairs)
         else:
-            call = _invoke(exchange, request, None if events is None else list(_chunks(events)))
+            chunks, too_many = _chunks(events or ())
+            overflow = overflow or too_many
+            call = _invoke(exchange, request, None if events is None else chunks)
         failure = next((event.kind or "error" for event in events or () if event.failed), None)
         error = call.error or failure
         told = exchange.response_headers.get("x-amzn-errortype", "").partition(":")[0]
@@ -139,14 +142,20 @@ def _streamed(exchange: Exchange) -> bool:
     return exchange.succeeded and media_type == "application/vnd.amazon.eventstream"
 
 
-def _chunks(events: Iterable[AwsEvent]) -> Iterator[bytes]:
-    """The model's own events, out of their base64."""
+def _chunks(events: Iterable[AwsEvent]) -> tuple[list[bytes], bool]:
+    """The model's own events, out of their base64, and whether they stand for too much to be read."""
+    chunks, values = [], 0
     for event in events:
         if event.kind == "chunk":
             try:
-                yield base64.b64decode(as_text(as_dict(event.json()).get("bytes")), validate=True)
+                chunk = base64.b64decode(as_text(as_dict(event.json()).get("bytes")), validate=True)
             except (binascii.Error, ValueError):
                 continue
+            values += marks(chunk)
+            if values > MARKS_MAX:
+                return chunks, True
+            chunks.append(chunk)
+    return chunks, False
 
 
 def _converse(

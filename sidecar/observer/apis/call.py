@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-import orjson
-
 from sidecar.observer.exchange import Exchange
-from sidecar.observer.streams import ServerEvent, loads_or_none, server_events
+from sidecar.observer.jsonbytes import canonical, loads_or_none
+from sidecar.observer.streams import ServerEvent, server_events
 
 TOOL_CALLS_MAX = 500
 MESSAGES_MAX = 20_000
@@ -175,11 +174,7 @@ def arguments_of(text: str) -> Any:
 def media_digest(part: dict[str, Any]) -> str:
     """A digest of a part that is no text (an image, a file), so that it is told from others without being kept."""
     kept = {key: value for key, value in part.items() if key != "cache_control"}
-    try:
-        raw = orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)
-    except orjson.JSONEncodeError:  # nested deeper than orjson writes
-        raw = repr(sorted(kept)).encode()
-    return hashlib.sha256(raw).hexdigest()
+    return hashlib.sha256(canonical(kept)).hexdigest()
 
 
 def error_code(exchange: Exchange, body: Any) -> str | None:

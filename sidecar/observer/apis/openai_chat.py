@@ -31,7 +31,7 @@ from sidecar.observer.apis.call import (
     streamed,
 )
 from sidecar.observer.exchange import Exchange
-from sidecar.observer.streams import loads_or_none
+from sidecar.observer.jsonbytes import loads_or_none
 
 CHOICES_MAX = 128
 _ROLES = {"developer": "system", "function": "tool"}

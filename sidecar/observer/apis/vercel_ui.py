@@ -27,7 +27,7 @@ from sidecar.observer.apis.call import (
     stream_events,
 )
 from sidecar.observer.exchange import Exchange
-from sidecar.observer.streams import loads_or_none
+from sidecar.observer.jsonbytes import loads_or_none
 
 TEXTS_MAX = 1_000
 LINES_MAX = 200_000
