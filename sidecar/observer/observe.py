@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import structlog
@@ -263,10 +264,7 @@ class _Judged:
         ended = exchange.response.complete if call is None or call.error else call.completed
         if not ended:
             return ()
-        text = call.reply if call else _plain_text(exchange.response_body.body)
-        body = call.answer if call is not None and call.answer is not None else exchange.response_json
-        facts = self._facts(exchange.response, body, text) | {"status": exchange.status}
-        return self._rules.judge("response", facts, digest=self._digests["response"])
+        return self._rules.judge("response", self._answered, digest=self._digests["response"])
 
     def tool_calls(self, tool_calls: Sequence[tuple[str, ToolCall]]) -> tuple[Effect, ...]:
         """Effects of the tool calls, given with the digests of their ids."""
@@ -275,17 +273,32 @@ class _Judged:
         return tuple(effect for digest, each in tool_calls for effect in self._tool_call(digest, each))
 
     def _tool_call(self, call_digest: str, tool_call: ToolCall) -> tuple[Effect, ...]:
-        facts = {"name": tool_call.name, "arguments": tool_call.arguments}
+        facts = self._answered | {"name": tool_call.name, "arguments": tool_call.arguments}
         evidence = content_digest(self._hash_key, tool_call.name, canonical(tool_call.arguments))
         return self._rules.judge("tool_call", facts, call=call_digest, digest=evidence)
+
+    @cached_property
+    def _answered(self) -> dict[str, Any]:
+        """The facts of the response; a streamed answer's body is the one that it has been put together to."""
+        exchange, call = self._exchange, self._call
+        if exchange.response is None:
+            return {}
+        text = call.reply if call else _plain_text(exchange.response_body.body)
+        body = call.answer if call is not None and call.answer is not None else exchange.response_json
+        told = {"status": exchange.status} | ({"state": call.state} if call and call.state else {})
+        return self._facts(exchange.response, body, text) | told
 
     def _facts(self, message: Message, body: Any, text: str) -> dict[str, Any]:
         headers: dict[str, str] = {}
         for name, value in message.fields:
             lower = name.lower()
             headers[lower] = f"{headers[lower]}, {value}" if lower in headers else value
-        exchange = self._exchange
-        return {"method": exchange.method, "path": exchange.path, "headers": headers, "body": body, "text": text}
+        exchange, call = self._exchange, self._call
+        facts = {"method": exchange.method, "path": exchange.path, "query": exchange.query}
+        facts |= {"headers": headers, "body": body, "text": text}
+        if call is not None:
+            facts |= {"api": call.api} | ({"model": call.model} if call.model else {})
+        return facts
 
 
 def _plain_text(body: bytes) -> str:

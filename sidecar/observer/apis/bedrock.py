@@ -144,7 +144,8 @@ def _streamed(exchange: Exchange) -> bool:
 
 def _chunks(events: Iterable[AwsEvent]) -> tuple[list[bytes], bool]:
     """The model's own events, out of their base64, and whether they stand for too much to be read."""
-    chunks, values = [], 0
+    chunks: list[bytes] = []
+    values = 0
     for event in events:
         if event.kind == "chunk":
             try:
