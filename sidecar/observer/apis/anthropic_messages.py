@@ -26,6 +26,7 @@ from sidecar.observer.apis.call import (
     dicts,
     error_code,
     first_calls,
+    joined,
     media_digest,
     messages_of,
     stream_events,
@@ -61,7 +62,7 @@ class _Block:
         made = dict(self.start)
         if self.text:
             made["text"] = as_text(made.get("text")) + "".join(self.text)
-        pieces = "".join(self.json)
+        pieces = joined(self.json)
         if pieces:
             made["input"] = arguments_of(pieces)
         return made
@@ -154,7 +155,7 @@ def call_of(
         api=api,
         model=as_text(message.get("model")) or as_text(request.get("model")) or None,
         turns=tuple(_turns(request)),
-        reply="".join(as_text(block.get("text")) for block in blocks if block.get("type") == "text"),
+        reply=joined(as_text(block.get("text")) for block in blocks if block.get("type") == "text"),
         tool_calls=tool_calls,
         tool_results=tuple(_tool_results(request)),
         usage=_usage(as_dict(message.get("usage"))),
@@ -167,10 +168,14 @@ def call_of(
 
 
 def _usage(usage: dict[str, Any]) -> Usage:
-    counts = [count for name in _INPUT_COUNTS if (count := as_tokens(usage.get(name))) is not None]
+    # What a compaction of the context took on the way is told beside, and left out of the totals.
+    beside = [each for each in dicts(usage.get("iterations")) if each.get("type") == "compaction"]
+    told = [usage, *beside]
+    inputs = [count for each in told for name in _INPUT_COUNTS if (count := as_tokens(each.get(name))) is not None]
+    outputs = [count for each in told if (count := as_tokens(each.get("output_tokens"))) is not None]
     return Usage(
-        input=sum(counts) if counts else None,
-        output=as_tokens(usage.get("output_tokens")),
+        input=sum(inputs) if inputs else None,
+        output=sum(outputs) if outputs else None,
         cached=as_tokens(usage.get("cache_read_input_tokens")),
         reasoning=as_tokens(as_dict(usage.get("output_tokens_details")).get("thinking_tokens")),
     )

@@ -32,6 +32,7 @@ from sidecar.observer.apis.call import (
     error_code,
     first_calls,
     first_tokens,
+    joined,
     media_digest,
     messages_of,
 )
@@ -42,6 +43,8 @@ from sidecar.observer.streams import AwsEvent, aws_events
 BLOCKS_MAX = 4 * TOOL_CALLS_MAX
 _METHODS = frozenset({"converse", "converse-stream", "invoke", "invoke-with-response-stream"})
 _INPUT_COUNTS = ("inputTokens", "cacheReadInputTokens", "cacheWriteInputTokens")
+# The model's own, and what says how to go on; never what a person or a tool said.
+_SILENT_BLOCKS = frozenset({"toolUse", "reasoningContent", "cachePoint", "toolAddition", "toolRemoval"})
 _METRICS = "amazon-bedrock-invocationMetrics"
 _COUNT_HEADERS = ("x-amzn-bedrock-input-token-count", "x-amzn-bedrock-output-token-count")
 # Where models that take a prompt and give a text have them: Llama, Mistral, Titan, Cohere, AI21, older Anthropic.
@@ -62,8 +65,8 @@ class _Block:
     def whole(self) -> dict[str, Any]:
         tool = as_dict(self.start.get("toolUse"))
         if tool or self.input:
-            return {"toolUse": tool | {"input": arguments_of("".join(self.input))}}
-        return {"text": "".join(self.text)} if self.text else self.start
+            return {"toolUse": tool | {"input": arguments_of(joined(self.input))}}
+        return {"text": joined(self.text)} if any(self.text) else self.start
 
 
 @dataclass(slots=True)
@@ -177,7 +180,7 @@ def _converse(
     return Call(
         api=API.name,
         turns=tuple(_turns(request)),
-        reply="".join(as_text(block.get("text")) for block in blocks),
+        reply="".join(_said(blocks)),
         tool_calls=tool_calls,
         tool_results=tuple(_tool_results(request)),
         usage=_usage(as_dict(response.get("usage"))),
@@ -198,6 +201,15 @@ def _usage(usage: dict[str, Any]) -> Usage:
     )
 
 
+def _said(blocks: list[dict[str, Any]]) -> Iterator[str]:
+    """The texts of an answer's blocks; one with citations has its text in pieces."""
+    for block in blocks:
+        if as_text(block.get("text")):
+            yield block["text"]
+        for part in dicts(as_dict(block.get("citationsContent")).get("content")):
+            yield as_text(part.get("text"))
+
+
 def _tool_calls(blocks: list[dict[str, Any]]) -> Iterator[ToolCall]:
     for block in blocks:
         tool = block.get("toolUse")
@@ -214,12 +226,15 @@ def _turns(request: dict[str, Any]) -> Iterator[Turn]:
         texts, media, results = [], [], []
         content = message.get("content")
         for block in dicts([{"text": content}] if isinstance(content, str) else content):
-            if isinstance(block.get("text"), str):
-                texts.append(block["text"])
+            guarded = as_dict(as_dict(block.get("guardContent")).get("text"))
+            if isinstance(text := block.get("text", guarded.get("text")), str):
+                texts.append(text)
+            elif "citationsContent" in block:
+                texts.append("".join(_said([block])))
             elif isinstance(block.get("toolResult"), dict):
                 parts = (as_text(part.get("text")) for part in dicts(block["toolResult"].get("content")))
                 results.append("\n".join(part for part in parts if part))
-            elif not {"toolUse", "reasoningContent", "cachePoint"} & block.keys():
+            elif _SILENT_BLOCKS.isdisjoint(block):
                 media.append(media_digest(block))
         if results:
             yield Turn("tool", "\n".join(results))

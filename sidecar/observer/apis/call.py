@@ -151,6 +151,16 @@ def as_text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
+def joined(pieces: Iterable[str]) -> str:
+    """The text that its pieces make; a character that was cut between two of them, as JavaScript does it, is one."""
+    text = "".join(pieces)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def as_tokens(value: Any) -> int | None:
     """A count of tokens, or None when it is not one."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= TOKENS_MAX:

@@ -23,6 +23,7 @@ from sidecar.observer.apis.call import (
     dicts,
     error_code,
     first_calls,
+    joined,
     media_digest,
     messages_of,
 )
@@ -60,7 +61,7 @@ class Ollama:
             )
             or None,
             turns=tuple(_turns(request)),
-            reply="".join(_pieces(chunks)),
+            reply=joined(_pieces(chunks)),
             tool_calls=tool_calls,
             tool_results=tuple(_tool_results(request)),
             usage=Usage(as_tokens(last.get("prompt_eval_count")), as_tokens(last.get("eval_count"))),

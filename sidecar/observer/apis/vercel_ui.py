@@ -22,6 +22,7 @@ from sidecar.observer.apis.call import (
     as_text,
     dicts,
     error_code,
+    joined,
     media_digest,
     messages_of,
     stream_events,
@@ -41,7 +42,7 @@ _CODES = {
     b"d": "finish",
     b"f": "start",
 }
-_TOOL_STATES_DONE = frozenset({"output-available", "output-error", "result"})
+_TOOL_STATES_DONE = frozenset({"output-available", "output-error", "output-denied", "result"})
 
 
 @dataclass(slots=True)
@@ -124,7 +125,7 @@ class VercelUi:
         return Call(
             api=self.name,
             turns=tuple(_turns(request)),
-            reply="\n".join("".join(pieces) for pieces in answer.texts.values()),
+            reply="\n".join(joined(pieces) for pieces in answer.texts.values()),
             tool_calls=tuple(answer.calls.values()),
             tool_results=tuple(_tool_results(request)),
             finish_reason=answer.finish_reason or None,
