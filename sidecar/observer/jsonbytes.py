@@ -19,6 +19,9 @@ from typing import Any
 import orjson
 
 MARKS_MAX = 1_000_000
+# In JSON no more than two of three bytes are marks (`[],[],`), so smaller bodies need no counting.
+_COUNTED_BYTES_MIN = MARKS_MAX * 3 // 2
+_SMALL_BYTES = 64 << 10
 
 # Every JSON text begins so; a stream of events does not.
 _BEGINNING = re.compile(rb'[ \t\r\n]*["\[{0-9tfnNI-]')
@@ -54,8 +57,8 @@ def parse(data: bytes) -> Parsed:
     """A body, or one event of a stream. Never raises."""
     if too_dense(data):
         return Parsed(reason="too_many_values")
-    if _BEGINNING.match(data) is None:
-        return Parsed(reason="json_broken")
+    if len(data) > _SMALL_BYTES and _BEGINNING.match(data) is None:
+        return Parsed(reason="json_broken")  # spares the exception, which copies the bytes
     try:
         return Parsed(orjson.loads(data))
     except orjson.JSONDecodeError as error:
@@ -73,6 +76,11 @@ def parse(data: bytes) -> Parsed:
 
 def loads_or_none(data: bytes) -> Any:
     """The value, or None when there is none."""
+    if len(data) <= _SMALL_BYTES:
+        try:
+            return orjson.loads(data)
+        except orjson.JSONDecodeError:
+            pass
     return parse(data).value
 
 
@@ -83,7 +91,7 @@ def marks(data: bytes) -> int:
 
 def too_dense(data: bytes) -> bool:
     """Whether more values would come of it than are made; without counting where there are fewer bytes."""
-    return len(data) > MARKS_MAX and marks(data) > MARKS_MAX
+    return len(data) > _COUNTED_BYTES_MIN and marks(data) > MARKS_MAX
 
 
 def canonical(value: Any) -> bytes:

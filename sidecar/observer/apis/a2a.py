@@ -192,7 +192,7 @@ def _turns(message: dict[str, Any]) -> Iterator[Turn]:
 
 def _content(holder: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
     """The text of a message's or an artifact's parts, and the digests of the others."""
-    parts = list(dicts(holder.get("parts"))) or list(dicts(holder.get("content")))
+    parts = dicts(holder.get("parts")) or dicts(holder.get("content"))
     texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
     return "\n".join(texts), tuple(media_digest(part) for part in parts if not isinstance(part.get("text"), str))
 

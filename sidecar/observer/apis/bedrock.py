@@ -174,7 +174,7 @@ def _converse(
     else:
         response = as_dict(exchange.response_json)
         error = error_code(exchange, None)
-    blocks = list(dicts(as_dict(as_dict(response.get("output")).get("message")).get("content")))
+    blocks = dicts(as_dict(as_dict(response.get("output")).get("message")).get("content"))
     tool_calls, too_many = first_calls(_tool_calls(blocks))
     stop_reason = as_text(response.get("stopReason"))
     return Call(
@@ -280,7 +280,7 @@ def _prompted(exchange: Exchange, request: dict[str, Any], values: list[dict[str
     prompt = next((request[name] for name in _PROMPTS if as_text(request.get(name))), "")
     text, reason = [], ""
     for value in values:
-        for part in (value, *(part for name in _LISTS for part in list(dicts(value.get(name)))[:1])):
+        for part in (value, *(part for name in _LISTS for part in dicts(value.get(name))[:1])):
             inner = as_dict(part.get("data")) or part
             text += [as_text(inner.get(name)) for name in _TEXTS]
             reason = next((as_text(part[name]) for name in _REASONS if as_text(part.get(name))), reason)

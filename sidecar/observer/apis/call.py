@@ -7,10 +7,10 @@ Its `read` gets an `Exchange` and must cope with anything in it: wrong types, cu
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from sidecar.observer.exchange import Exchange
 from sidecar.observer.jsonbytes import canonical, loads_or_none
@@ -23,8 +23,7 @@ TOKENS_MAX = 1 << 40
 _STREAM_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """One message of a request. `role`: system, user, assistant or tool. `media`: digests of parts that are no text."""
 
     role: str
@@ -134,16 +133,15 @@ def as_dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def dicts(value: Any) -> Iterator[dict[str, Any]]:
+def dicts(value: Any) -> list[dict[str, Any]]:
     """The objects in the value, if it is a list."""
-    if isinstance(value, list):
-        yield from (item for item in value if isinstance(item, dict))
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def messages_of(request: dict[str, Any]) -> list[dict[str, Any]]:
     """The request's `messages`; of more than `MESSAGES_MAX`, the newest."""
     messages = request.get("messages")
-    return list(dicts(messages[-MESSAGES_MAX:])) if isinstance(messages, list) else []
+    return dicts(messages[-MESSAGES_MAX:]) if isinstance(messages, list) else []
 
 
 def as_text(value: Any) -> str:

@@ -122,6 +122,8 @@ def _bodies(exchange: Exchange) -> tuple[list[dict[str, Any]], bool]:
     if exchange.succeeded and streamed(exchange):
         events, overflow = stream_events(exchange)
         return [as_dict(event.json()) for event in events], overflow
+    if isinstance(exchange.response_json, list):
+        return dicts(exchange.response_json), False  # all of the array is there
     raw = exchange.response_body.body
     if raw.lstrip().startswith(b"["):
         objects, _ended, overflow = json_objects(raw)
@@ -209,7 +211,7 @@ def _placed(holder: Any, steps: list[tuple[str, str, str]], value: Any) -> Any:
 
 def _contents(request: dict[str, Any]) -> list[dict[str, Any]]:
     contents = request.get("contents")
-    return list(dicts(contents[-MESSAGES_MAX:] if isinstance(contents, list) else [contents]))
+    return dicts(contents[-MESSAGES_MAX:] if isinstance(contents, list) else [contents])
 
 
 def _parts(content: Any) -> list[dict[str, Any]]:
@@ -217,7 +219,7 @@ def _parts(content: Any) -> list[dict[str, Any]]:
     if isinstance(content, str):
         return [{"text": content}]
     parts = as_dict(content).get("parts")
-    return list(dicts(parts if isinstance(parts, list) else [parts]))
+    return dicts(parts if isinstance(parts, list) else [parts])
 
 
 def _turns(request: dict[str, Any]) -> Iterator[Turn]:

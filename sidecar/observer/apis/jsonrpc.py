@@ -40,4 +40,4 @@ def failure(exchange: Exchange, answer: dict[str, Any]) -> str | None:
 
 
 def _messages(body: Any) -> list[dict[str, Any]]:
-    return list(dicts(body[:MESSAGES_MAX] if isinstance(body, list) else [body]))
+    return dicts(body[:MESSAGES_MAX] if isinstance(body, list) else [body])

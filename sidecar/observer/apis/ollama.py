@@ -49,7 +49,7 @@ class Ollama:
         """Both directions; whatever is missing is left empty."""
         request = as_dict(exchange.request_json)
         values, overflow = json_lines(exchange.response_body.body)
-        chunks = list(dicts(values))
+        chunks = dicts(values)
         last: dict[str, Any] = next((chunk for chunk in reversed(chunks) if chunk.get("done") is True), {})
         failed = next((chunk for chunk in chunks if chunk.get("error")), None)
         error = error_code(exchange, failed)

@@ -129,7 +129,7 @@ class OpenAIAssistants:
 
 def _listed(body: dict[str, Any]) -> str:
     """What the assistant said since the user last spoke: the newest of a thread's messages, if they were asked for."""
-    messages = list(dicts(body.get("data")))
+    messages = dicts(body.get("data"))
     times = [at for each in (*messages[:1], *messages[-1:]) if isinstance(at := each.get("created_at"), int)]
     if times != sorted(times, reverse=True):
         messages.reverse()  # listed from the oldest on

@@ -76,8 +76,12 @@ class _Choice:
     finish_reason: str | None = None
 
     def add(self, delta: dict[str, Any]) -> None:
-        spoken = as_text(as_dict(delta.get("audio")).get("transcript"))
-        self.text.append(_content(delta.get("content"))[0] or as_text(delta.get("refusal")) or spoken)
+        content = delta.get("content")
+        if content and isinstance(content, str):
+            self.text.append(content)
+        else:
+            spoken = as_text(as_dict(delta.get("audio")).get("transcript"))
+            self.text.append(_content(content)[0] or as_text(delta.get("refusal")) or spoken)
         for call in dicts(delta.get("tool_calls")):
             self._function(call).add(call)
         if function := as_dict(delta.get("function_call")):

@@ -126,7 +126,7 @@ class OpenAIResponses:
         status = as_text(response.get("status"))
         if error is None and status == "failed":
             error = "failed"
-        items = list(dicts(response.get("output")))
+        items = dicts(response.get("output"))
         tool_calls, too_many = first_calls(_tool_calls(items))
         # What is fetched again was counted when it was made, unless it was made in the background.
         counts = stored is None or (exchange.method == "GET" and response.get("background") is True)
@@ -223,7 +223,7 @@ def _tool_calls(items: list[dict[str, Any]]) -> Iterator[ToolCall]:
 
 def _input(request: dict[str, Any]) -> list[dict[str, Any]]:
     items = request.get("input")
-    return list(dicts(items[-MESSAGES_MAX:])) if isinstance(items, list) else []
+    return dicts(items[-MESSAGES_MAX:]) if isinstance(items, list) else []
 
 
 def _turns(request: dict[str, Any]) -> Iterator[Turn]:

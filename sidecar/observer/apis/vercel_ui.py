@@ -158,7 +158,7 @@ def _messages(request: dict[str, Any]) -> list[dict[str, Any]]:
 def _turns(request: dict[str, Any]) -> Iterator[Turn]:
     for message in _messages(request):
         texts, media = [], []
-        parts = list(dicts(message.get("parts")))
+        parts = dicts(message.get("parts"))
         for part in parts:
             if part.get("type") == "text":
                 texts.append(as_text(part.get("text")))

@@ -12,7 +12,11 @@ from hypothesis import strategies as st
 from sidecar.observer.jsonbytes import MARKS_MAX, canonical, loads_or_none, marks, parse, too_dense
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
 )
 
@@ -23,9 +27,8 @@ def nested(depth: int) -> bytes:
 
 @given(values)
 def test_json_is_read_as_it_is(value: Any) -> None:
-    raw = json.dumps(value, allow_nan=False).encode()
-    if "\\ud" not in raw.decode() and "e+3" not in raw.decode():
-        assert parse(raw).reason == ""
+    raw = json.dumps(value).encode()
+    assert (parse(raw).value, parse(raw).reason) == (value, "")
     assert loads_or_none(raw) == value
 
 
