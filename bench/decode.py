@@ -164,12 +164,13 @@ def goals(found: Results) -> Iterator[report.Goal]:
 
 def markdown(found: Results) -> str:
     """The page for people."""
+    load = " and ".join(f"{one:.1f}" for one in found.load)
     lines = [
         f"# What an exchange costs the observer, {found.when[:10]}",
         "",
-        f"Machine: {report.machine()}. CPU time, the fastest of {_ROUNDS} rounds; load average before and after the run:",
-        f"{' and '.join(f'{one:.1f}' for one in found.load)}. The size is the request's body; streamed answers have some 40",
-        "events. Measured is everything from the copied bytes to the journal's row.",
+        f"Machine: {report.machine()}. Load average before and after the run: {load}.",
+        f"CPU time, the fastest of {_ROUNDS} rounds. The size is that of the request's body; streamed answers have some 40",
+        "events. Measured is everything from the copied bytes to the row of the journal.",
         "",
         "| goal | measured | bound | met |",
         "|---|---|---|---|",

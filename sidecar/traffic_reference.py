@@ -48,8 +48,8 @@ absent is not); model; why the answer ended; and whether it came to its end or w
 
 _STATE = """
 `text` is what the user says now, or what the answer says; a streamed answer's `body` is the one that it has been put
-together to, where the API gives such a body without streaming. `state` is how an agent's task stands (A2A): `completed`,
-`failed`, `canceled`, `rejected`, `input-required` or `auth-required`. A cut answer is not judged.
+together to, where the API gives such a body without streaming. `state` is how an agent's task stands (A2A):
+`completed`, `failed`, `canceled`, `rejected`, `input-required` or `auth-required`. A cut answer is not judged.
 """
 
 _TAIL = """
@@ -70,7 +70,7 @@ _UNREAD = (
     ),
     ("coding_unknown", "a coding other than gzip, deflate, br and zstd", "no"),
     ("coding_nested", f"more than {CODINGS_MAX} codings in one another, or a thousand members", "yes"),
-    ("coding_broken", "garbage inside a coding; what came before it is read", "no"),
+    ("coding_broken", "garbage where a coding should be", "if the answer is a 2xx"),
     ("body_too_large", f"more than {DECODED_BYTES_MAX >> 20} MiB once decoded", "yes"),
     ("body_too_dense", f"past {RATIO_FREE_BYTES >> 20} MiB, more than {RATIO_MAX} times the coded bytes", "yes"),
     ("too_many_values", f"more than {MARKS_MAX:,} commas and opening brackets in a body", "yes"),
@@ -95,8 +95,8 @@ def _unread() -> str:
     return f"""
 ## What cannot be read
 
-It is counted in `sidecar_events_total{{event="…"}}`, and is still activity of the session that the exchange's head names.
-Of a history of more than {MESSAGES_MAX:,} messages, the newest are read. A copy that the proxy had to cut
+It is counted in `sidecar_events_total{{event="…"}}`, and is still activity of the session that the exchange's head
+names. Of a history of more than {MESSAGES_MAX:,} messages, the newest are read. A copy that the proxy had to cut
 ([limits.md](limits.md)) is told to the session as well.
 
 | event | when | the session is incomplete |

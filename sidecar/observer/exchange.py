@@ -29,6 +29,7 @@ _BOM = b"\xef\xbb\xbf"
 _NO_BODY = Decoded(b"", complete=False)
 _REASONED = ("request_body", "response_body", "_request_parsed", "_response_parsed")
 _UNREAD = frozenset({"json_too_deep"})
+_BROKEN = frozenset({"json_broken", "coding_broken"})
 
 
 class Exchange:
@@ -75,13 +76,13 @@ class Exchange:
     def whole(self) -> bool:
         """Whether both bodies are here to be read: not dropped, not cut at the capture limit, not past a bound.
 
-        JSON that is broken counts only where the origin took it, or gave it, as good: then the origin read more in it.
+        What is broken counts only where the origin took it, or gave it, as good: then the origin read more in it.
         Matters only when their content matters: to an API that is understood.
         """
         bounded = any(
             body.opaque and body.reason != "coding_unknown" for body in (self.request_body, self.response_body)
         )
-        unread = _UNREAD | {"json_broken"} if self.succeeded else _UNREAD
+        unread = _UNREAD | _BROKEN if self.succeeded else _UNREAD
         return self.copied and not bounded and not self.raw.flags & EndFlag.BODY_CUT and unread.isdisjoint(self.reasons)
 
     @property

@@ -26,6 +26,12 @@ def test_broken_json_matters_where_the_origin_took_it(wire, observer, status: in
     assert observer.counts["json_broken"] == 1
 
 
+def test_a_broken_coding_is_counted_and_marks_the_session(wire, observer) -> None:
+    coded = {"Content-Encoding": "gzip"} | CONVERSATION
+    seen = observer.observe(wire.raw(wire.post(CHAT, b"\x1f\x8bgarbage", JSON | coded), wire.ok(ANSWER)))
+    assert (seen.complete, observer.counts["coding_broken"]) == (False, 1)
+
+
 def test_what_is_no_json_and_does_not_say_so_is_not_counted(wire, observer) -> None:
     page = wire.ok(b"<html>", {"Content-Type": "text/html"})
     assert observer.observe(wire.raw(wire.post("/upload", b"\x89PNG", CONVERSATION), page)).complete
