@@ -25,8 +25,7 @@ from sidecar.observer.apis.call import (
     media_digest,
     streamed,
 )
-from sidecar.observer.apis.jsonrpc import asked, failure, method_of, said
-from sidecar.observer.apis.mcp import HEADERS as MCP_HEADERS
+from sidecar.observer.apis.jsonrpc import MCP_HEADERS, asked, failure, method_of, said
 from sidecar.observer.exchange import Exchange
 
 ARTIFACTS_MAX = 1_000
