@@ -49,6 +49,7 @@ def kinds() -> list[Kind]:
         Kind("gemini", "/v1beta/models/gemini-3-pro:generateContent", _contents, _json(_candidates)),
         Kind("gemini, SSE", "/v1beta/models/gemini-3-pro:streamGenerateContent", _contents, _sse(_candidate_chunks)),
         Kind("gemini, array", "/v1beta/models/gemini-3-pro:streamGenerateContent", _contents, _array),
+        Kind("gemini.interactions, stream", "/v1beta/interactions", _steps, _sse(_step_events, done=True)),
         Kind("bedrock, Converse", "/model/us.amazon.nova-pro-v1%3A0/converse", _converse, _json(_converse_answer)),
         Kind("bedrock, ConverseStream", "/model/us.amazon.nova-pro-v1%3A0/converse-stream", _converse, _aws_converse),
         Kind(
@@ -210,6 +211,24 @@ def _candidates(text: str, finish: str | None = "STOP") -> Body:
 def _candidate_chunks(text: str) -> Iterator[Body]:
     pieces = _pieces(text)
     return (_candidates(piece, "STOP" if number == len(pieces) else None) for number, piece in enumerate(pieces, 1))
+
+
+def _steps(texts: list[str]) -> Body:
+    steps = [
+        {"type": kind, "content": [{"type": "text", "text": text}]} for kind, text in _roles(texts, "model_output")
+    ]
+    for step in steps[::2]:
+        step["type"] = "user_input"
+    return {"model": "gemini-3-pro", "system_instruction": "You are careful.", "input": steps}
+
+
+def _step_events(text: str) -> Iterator[Body]:
+    yield {"event_type": "step.start", "index": 0, "step": {"type": "model_output"}}
+    for piece in _pieces(text):
+        yield {"event_type": "step.delta", "index": 0, "delta": {"type": "text", "text": piece}}
+    usage = {"total_input_tokens": 82, "total_output_tokens": 17}
+    ended = {"id": "v1_1", "model": "gemini-3-pro", "status": "completed", "usage": usage}
+    yield {"event_type": "interaction.completed", "interaction": ended}
 
 
 def _array(text: str) -> tuple[str, bytes]:
