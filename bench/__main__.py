@@ -1,4 +1,7 @@
-"""`python -m bench [--quick] [--tree DIR]`: the proxy beside its peers, as ratios measured in the same run."""
+"""`python -m bench [--quick] [--tree DIR]`: the proxy beside its peers, as ratios measured in the same run.
+
+`python -m bench decode`: what an exchange costs the observer.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import latency, litellm, load, memory, peers, proxies, report, slowloris, streaming, tls
+from bench import decode, latency, litellm, load, memory, peers, proxies, report, slowloris, streaming, tls
 from bench.processes import awake, cores, pinned_to
 
 _RESULTS = Path(__file__).parent / "results"
@@ -27,6 +30,8 @@ _ORIGIN_ANSWER = "x" * 260
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["decode"]:
+        return decode.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=40, help="rounds, each visiting every peer once (default 40)")
     parser.add_argument("--requests", type=int, default=150, help="requests per visit (default 150)")

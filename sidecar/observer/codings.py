@@ -41,7 +41,8 @@ class Decoded:
 
     `complete` is False when the coded bytes ended, or broke, before their end was reached; `body` is then what came out
     up to there. `reason` is empty, or why this is not the whole: `coding_unknown`, `coding_nested`, `body_too_large`,
-    `body_too_dense` (nothing could be undone: `opaque`), `coding_broken` (garbage inside).
+    `body_too_dense`, `too_many_values` (of JSON, coded or not): nothing can be read, `opaque`; or `coding_broken`
+    (garbage inside).
     """
 
     body: bytes

@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from sidecar.observer.codings import DECODED_BYTES_MAX, Decoded, undo_codings
+from sidecar.observer.jsonbytes import Parsed, loads_or_none, parse, too_dense
 from sidecar.observer.reader import RawExchange
-from sidecar.observer.streams import loads_or_none
 from sidecar.wire.framing import FramingError
 from sidecar.wire.message import Message, read_request, read_response
 from sidecar.wire.records import EndFlag
@@ -27,6 +27,9 @@ BEARER_BYTES_MAX = 16 << 10
 _CUT_SHORT = ABORTED | EndFlag.BODY_CUT | EndFlag.DROPPED
 _BOM = b"\xef\xbb\xbf"
 _NO_BODY = Decoded(b"", complete=False)
+_REASONED = ("request_body", "response_body", "_request_parsed", "_response_parsed")
+_UNREAD = frozenset({"json_too_deep"})
+_BROKEN = frozenset({"json_broken", "coding_broken"})
 
 
 class Exchange:
@@ -46,9 +49,12 @@ class Exchange:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why a part could not be read, so far: `request_unreadable`, `response_unreadable`, and those of `Decoded`."""
-        bodies = [self.__dict__.get(name, _NO_BODY).reason for name in ("request_body", "response_body")]
-        return (*self._unreadable, *(reason for reason in bodies if reason))
+        """What could not be read, so far: `request_unreadable`, `response_unreadable`, those of `Decoded` and `Parsed`.
+
+        That a body is no JSON is no reason, unless its Content-Type says that it is.
+        """
+        found = [self.__dict__[name].reason for name in _REASONED if name in self.__dict__]
+        return (*self._unreadable, *(reason for reason in found if reason))
 
     @property
     def aborted(self) -> bool:
@@ -70,12 +76,14 @@ class Exchange:
     def whole(self) -> bool:
         """Whether both bodies are here to be read: not dropped, not cut at the capture limit, not past a bound.
 
+        What is broken counts only where the origin took it, or gave it, as good: then the origin read more in it.
         Matters only when their content matters: to an API that is understood.
         """
         bounded = any(
             body.opaque and body.reason != "coding_unknown" for body in (self.request_body, self.response_body)
         )
-        return self.copied and not bounded and not self.raw.flags & EndFlag.BODY_CUT
+        unread = _UNREAD | _BROKEN if self.succeeded else _UNREAD
+        return self.copied and not bounded and not self.raw.flags & EndFlag.BODY_CUT and unread.isdisjoint(self.reasons)
 
     @property
     def method(self) -> str:
@@ -134,12 +142,20 @@ class Exchange:
     @cached_property
     def request_json(self) -> Any:
         """The request's body as JSON; None when it is not JSON or not whole."""
-        return _json(self.request, self.request_body)
+        return self._request_parsed.value
 
     @cached_property
     def response_json(self) -> Any:
         """As `request_json`, of the response."""
-        return _json(self.response, self.response_body)
+        return self._response_parsed.value
+
+    @cached_property
+    def _request_parsed(self) -> Parsed:
+        return _parsed(self.request_body, self.headers)
+
+    @cached_property
+    def _response_parsed(self) -> Parsed:
+        return _parsed(self.response_body, self.response_headers)
 
     @cached_property
     def claims(self) -> Mapping[str, Any]:
@@ -188,6 +204,8 @@ class Exchange:
         if message is None:
             return _NO_BODY
         decoded = undo_codings(message.body, headers.get("content-encoding"), decoded_bytes_max=self._decoded_bytes_max)
+        if too_dense(decoded.body):
+            return Decoded(b"", complete=False, reason="too_many_values")
         return Decoded(decoded.body, decoded.complete and message.complete, decoded.reason)
 
 
@@ -207,7 +225,11 @@ def _text(value: str) -> str:
         return value
 
 
-def _json(message: Message | None, body: Decoded) -> Any:
-    if message is None or not body.complete or not body.body:
-        return None
-    return loads_or_none(body.body.removeprefix(_BOM))
+def _parsed(body: Decoded, headers: Mapping[str, str]) -> Parsed:
+    if not body.complete or not body.body:
+        return Parsed()
+    parsed = parse(body.body.removeprefix(_BOM))
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if parsed.reason == "json_broken" and not media_type.endswith(("/json", "+json")):
+        return Parsed()
+    return parsed

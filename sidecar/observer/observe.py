@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
-import orjson
 import structlog
 
 from sidecar.identity import content_digest
 from sidecar.observer.apis.call import Call, ToolCall
 from sidecar.observer.apis.registry import recognise
 from sidecar.observer.exchange import Exchange
+from sidecar.observer.jsonbytes import canonical
 from sidecar.observer.locators import is_usable, parse_locators
 from sidecar.observer.observation import Observation
 from sidecar.observer.reader import RawExchange
@@ -60,7 +61,9 @@ class Observing:
     the routes by number, for `listener:` locators. `on_count` is told the name of each thing worth counting, each time:
 
     `request_unreadable`, `response_unreadable`; `opaque`, with `coding_unknown`, `coding_nested`, `body_too_large` or
-    `body_too_dense` if it was a body's coding; `coding_broken`; `answer_too_long` (a stream, or its parts too many);
+    `body_too_dense` if it was a body's coding, `too_many_values` if it was its JSON; `coding_broken`; `json_broken`,
+    `json_too_deep`, `json_repaired`; `answer_too_long` (a stream, or its parts too many); `answer_unended` (the end of
+    an answer that came whole was not found in it: a server, or a version of an API, that is not known);
     `api_failed` (a defect: the exchange is treated as of unknown API); `session_key_unusable`, `customer_unusable`,
     `model_unusable`; and for exchanges that leave no observation `unidentified` (unknown API, no id) and `unanswered`
     (known API, no id, no answer).
@@ -174,6 +177,8 @@ class Observing:
             return None
         if call.overflow:
             self._count("answer_too_long")
+        elif not (call.completed or call.error or call.finish_reason) and exchange.response_body.complete:
+            self._count("answer_unended")
         return call
 
     def _customer_of(self, exchange: Exchange) -> str | None:
@@ -259,10 +264,7 @@ class _Judged:
         ended = exchange.response.complete if call is None or call.error else call.completed
         if not ended:
             return ()
-        text = call.reply if call else _plain_text(exchange.response_body.body)
-        body = call.answer if call is not None and call.answer is not None else exchange.response_json
-        facts = self._facts(exchange.response, body, text) | {"status": exchange.status}
-        return self._rules.judge("response", facts, digest=self._digests["response"])
+        return self._rules.judge("response", self._answered, digest=self._digests["response"])
 
     def tool_calls(self, tool_calls: Sequence[tuple[str, ToolCall]]) -> tuple[Effect, ...]:
         """Effects of the tool calls, given with the digests of their ids."""
@@ -271,26 +273,33 @@ class _Judged:
         return tuple(effect for digest, each in tool_calls for effect in self._tool_call(digest, each))
 
     def _tool_call(self, call_digest: str, tool_call: ToolCall) -> tuple[Effect, ...]:
-        facts = {"name": tool_call.name, "arguments": tool_call.arguments}
-        evidence = content_digest(self._hash_key, tool_call.name, _canonical(tool_call.arguments))
+        facts = self._answered | {"name": tool_call.name, "arguments": tool_call.arguments}
+        evidence = content_digest(self._hash_key, tool_call.name, canonical(tool_call.arguments))
         return self._rules.judge("tool_call", facts, call=call_digest, digest=evidence)
+
+    @cached_property
+    def _answered(self) -> dict[str, Any]:
+        """The facts of the response; a streamed answer's body is the one that it has been put together to."""
+        exchange, call = self._exchange, self._call
+        if exchange.response is None:
+            return {}
+        text = call.reply if call else _plain_text(exchange.response_body.body)
+        body = call.answer if call is not None and call.answer is not None else exchange.response_json
+        told = {"status": exchange.status} | ({"state": call.state} if call and call.state else {})
+        return self._facts(exchange.response, body, text) | told
 
     def _facts(self, message: Message, body: Any, text: str) -> dict[str, Any]:
         headers: dict[str, str] = {}
         for name, value in message.fields:
             lower = name.lower()
             headers[lower] = f"{headers[lower]}, {value}" if lower in headers else value
-        exchange = self._exchange
-        return {"method": exchange.method, "path": exchange.path, "headers": headers, "body": body, "text": text}
+        exchange, call = self._exchange, self._call
+        facts = {"method": exchange.method, "path": exchange.path, "query": exchange.query}
+        facts |= {"headers": headers, "body": body, "text": text}
+        if call is not None:
+            facts |= {"api": call.api} | ({"model": call.model} if call.model else {})
+        return facts
 
 
 def _plain_text(body: bytes) -> str:
     return body[:PLAIN_TEXT_BYTES_MAX].decode("utf-8", "replace")
-
-
-def _canonical(arguments: Any) -> bytes:
-    """JSON bytes that are the same for the same arguments."""
-    try:
-        return orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)
-    except orjson.JSONEncodeError:  # nested deeper than orjson writes
-        return repr(arguments).encode("utf-8", "replace")

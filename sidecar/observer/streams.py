@@ -11,11 +11,12 @@ from __future__ import annotations
 import functools
 import re
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+import zlib
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
-import orjson
+from sidecar.observer.jsonbytes import loads_or_none
 
 EVENT_BYTES_MAX = 8 << 20
 LINES_MAX = 500_000
@@ -25,12 +26,13 @@ _BOM = b"\xef\xbb\xbf"
 _JSON_MARK = re.compile(rb'"(?:[^"\\]++|\\.)*+("?)|[\[\]{}]', re.DOTALL)
 _AWS_PRELUDE = struct.Struct(">II")
 _AWS_FRAMING_BYTES = 16  # prelude of 12, and the checksum of 4 at the end
+_AWS_PRELUDE_BYTES = 12
 _AWS_HEADERS_BYTES_MAX = 4 << 10
+_AWS_KNOWN_HEADERS_MAX = 32
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
-@dataclass(frozen=True, slots=True)
-class ServerEvent:
+class ServerEvent(NamedTuple):
     """One dispatched event: its type (`message` unless named), its data lines joined by LF, the last id."""
 
     event: str
@@ -40,14 +42,6 @@ class ServerEvent:
     def json(self) -> Any:
         """The data as JSON; None when it is not."""
         return loads_or_none(self.data)
-
-
-def loads_or_none(data: bytes) -> Any:
-    """JSON, or None when the bytes are not. orjson bounds the nesting (1024) and refuses NaN and broken UTF-8."""
-    try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return None
 
 
 class ServerEvents:
@@ -74,7 +68,10 @@ class ServerEvents:
         if self.overflow:
             return events
         for line in self._lines(chunk):
-            if line:
+            if line.startswith(b"data: "):  # nearly every line that is not empty
+                self._data_bytes += len(line)
+                self._data.append(line[6:])
+            elif line:
                 self._field(line)
             elif (event := self._dispatch()) is not None:
                 events.append(event)
@@ -119,10 +116,11 @@ class ServerEvents:
 
     def _dispatch(self) -> ServerEvent | None:
         data, event = self._data, self._event
-        self._data, self._event, self._data_bytes = [], "", 0
+        self._event = ""
         if not data:
             return None
-        return ServerEvent(event or "message", b"\n".join(data), self._id)
+        self._data, self._data_bytes = [], 0
+        return ServerEvent(event or "message", data[0] if len(data) == 1 else b"\n".join(data), self._id)
 
 
 class JsonLines:
@@ -233,11 +231,10 @@ class JsonArray:
             values.append(value)
 
 
-@dataclass(frozen=True, slots=True)
-class AwsEvent:
+class AwsEvent(NamedTuple):
     """One message of an AWS event stream. `headers` are those of type string; `:event-type` names the event."""
 
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
     payload: bytes = b""
 
     @property
@@ -258,13 +255,16 @@ class AwsEvent:
 class AwsEvents:
     """Parser of `application/vnd.amazon.eventstream` (Smithy specification, "Amazon Event Stream").
 
-    botocore's buffer decodes each message and checks its two checksums; a message that is broken ends the stream.
+    botocore's buffer decodes each message and checks its two checksums; a message that is broken ends the stream. The
+    messages of a stream have the same few headers over and over: of one whose headers were decoded before, only the
+    checksums are checked.
     """
 
     def __init__(self, *, event_bytes_max: int = EVENT_BYTES_MAX, events_max: int = LINES_MAX) -> None:
         self._event_bytes_max = event_bytes_max
         self._events_left = events_max
         self._rest = b""
+        self._known_headers: dict[bytes, Mapping[str, str]] = {}
         self.overflow = False
         self.broken = False
 
@@ -280,7 +280,7 @@ class AwsEvents:
                 self.broken = True
             elif len(data) - at < total:
                 break
-            elif (event := _aws_event(data[at : at + total])) is None:
+            elif (event := self._event(data[at : at + total], headers)) is None:
                 self.broken = True
             else:
                 events.append(event)
@@ -288,6 +288,21 @@ class AwsEvents:
                 at += total
         self._rest = b"" if self.overflow or self.broken else data[at:]
         return events
+
+    def _event(self, message: bytes, headers_bytes: int) -> AwsEvent | None:
+        """One whole message; None when a checksum or a header is wrong."""
+        headers_end = _AWS_PRELUDE_BYTES + headers_bytes
+        raw = message[_AWS_PRELUDE_BYTES:headers_end]
+        known = self._known_headers.get(raw)
+        if known is not None:
+            prelude, check = zlib.crc32(message[:8]), zlib.crc32(message[:-4])
+            if message[8:12] != prelude.to_bytes(4, "big") or message[-4:] != check.to_bytes(4, "big"):
+                return None
+            return AwsEvent(known, message[headers_end:-4])
+        event = _aws_event(message)
+        if event is not None and len(self._known_headers) < _AWS_KNOWN_HEADERS_MAX:
+            self._known_headers[raw] = event.headers
+        return event
 
 
 def _aws_event(message: bytes) -> AwsEvent | None:

@@ -26,8 +26,8 @@ _INNER: Mapping[str, tuple[str, ...]] = {
 _TRAFFIC = ("method", "path", "query", "headers", "body", "text", "model", "api")
 FACTS: Mapping[str, tuple[str, ...]] = {
     "request": _TRAFFIC,
-    "response": ("status", *_TRAFFIC),
-    "tool_call": ("name", "arguments", "status", *_TRAFFIC),
+    "response": ("status", "state", *_TRAFFIC),
+    "tool_call": ("name", "arguments", "status", "state", *_TRAFFIC),
     "webhook": ("source", "payload", "headers", "conversation", "score"),
 }
 

@@ -1,10 +1,11 @@
 """Rules: what is seen in traffic, or told by a webhook, becomes effects on a session.
 
-The facts of an event are a mapping, by its kind: a request has `method`, `path`, `headers`, `body`, `text`; a response
-`status`, `headers`, `body`, `text`; a tool call `name`, `arguments`; a webhook `source`, `payload`, `headers`, and what
-its source calls `conversation` and `score`. Names of headers are lower case in the facts, and are written in any case
-in the plan. In `set` of a webhook's rule, `customer` and the values of `attributes` may be paths: a text that begins
-with `payload.` or `headers.` stands for what is found there.
+The facts of an event are a mapping, by its kind: a request has `method`, `path`, `query`, `headers`, `body`,
+`text`, `api`, `model`; a response the same (`headers`, `body` and `text` its own) with `status`, and with `state` where
+it tells how an agent's task stands; a tool call those of its response with `name` and `arguments`; a webhook `source`,
+`payload`, `headers`, and what its source calls `conversation` and `score`. Names of headers are lower case in the
+facts, and are written in any case in the plan. In `set` of a webhook's rule, `customer` and the values of `attributes`
+may be paths: a text that begins with `payload.` or `headers.` stands for what is found there.
 """
 
 from __future__ import annotations

@@ -10,9 +10,19 @@ from typing import Any
 
 import anthropic
 import openai
-import orjson
 import pytest
-from recording import HASH_KEY, Answer, origin, stream, whole
+from answers import (
+    ANTHROPIC_BYE,
+    ANTHROPIC_CALL_ID,
+    ANTHROPIC_TOOL,
+    ARGUMENTS,
+    OPENAI_BYE,
+    OPENAI_CALL_ID,
+    OPENAI_TOOL,
+    anthropic_stream,
+    openai_stream,
+)
+from recording import HASH_KEY, origin, stream, whole
 
 from sidecar.identity import content_digest, key
 from sidecar.observer.exchange import Exchange
@@ -20,107 +30,10 @@ from sidecar.observer.observation import Observation
 
 HEADERS = {"X-Session-Id": "c-42", "X-Customer-Id": "cust-17"}
 QUESTION = "Close my ticket T-1, please."
-OPENAI_CALL_ID = "call_9hRzq4WkqXvS2Yd8LfB3TnMe"
-ANTHROPIC_CALL_ID = "toolu_01T1x1fJ34qAmk2tNTrN7Up6"
-ARGUMENTS = {"ticket": "T-1", "note": "gelöst"}
 FUNCTION = {"name": "close_ticket", "parameters": {"type": "object", "properties": {"ticket": {"type": "string"}}}}
 
 SETTINGS: Any = {"api_key": "sk-test", "default_headers": HEADERS, "max_retries": 0}
 WITH_USAGE: Any = {"stream_options": {"include_usage": True}}
-
-
-def openai_body(message: dict[str, Any], finish: str) -> dict[str, Any]:
-    return {
-        "id": "chatcmpl-BqR1",
-        "object": "chat.completion",
-        "created": 1795348800,
-        "model": "gpt-4o-2024-08-06",
-        "choices": [{"index": 0, "message": {"role": "assistant"} | message, "finish_reason": finish}],
-        "usage": {
-            "prompt_tokens": 82,
-            "completion_tokens": 17,
-            "total_tokens": 99,
-            "prompt_tokens_details": {"cached_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": 3},
-        },
-    }
-
-
-def openai_stream(body: dict[str, Any]) -> Answer:
-    """The same answer as chunks, its texts in pieces, its usage in the last chunk."""
-    choice = body["choices"][0]
-    head = {name: body[name] for name in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
-    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
-    deltas += [{"content": piece} for piece in choice["message"].get("content") or ""]
-    for index, call in enumerate(choice["message"].get("tool_calls", ())):
-        deltas.append({"tool_calls": [call | {"index": index, "function": call["function"] | {"arguments": ""}}]})
-        for piece in call["function"]["arguments"]:
-            deltas.append({"tool_calls": [{"index": index, "function": {"arguments": piece}}]})
-    chunks = [head | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
-    chunks.append(head | {"choices": [{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]})
-    chunks.append(head | {"choices": [], "usage": body["usage"]})
-    return stream(*((None, chunk) for chunk in chunks), (None, "[DONE]"))
-
-
-def anthropic_body(*content: dict[str, Any], stop_reason: str) -> dict[str, Any]:
-    return {
-        "id": "msg_01",
-        "type": "message",
-        "role": "assistant",
-        "model": "claude-test-20261101",
-        "content": list(content),
-        "stop_reason": stop_reason,
-        "stop_sequence": None,
-        "usage": {
-            "input_tokens": 12,
-            "output_tokens": 17,
-            "cache_read_input_tokens": 70,
-            "cache_creation_input_tokens": 0,
-        },
-    }
-
-
-def anthropic_stream(body: dict[str, Any]) -> Answer:
-    """The same message as events, its blocks in pieces, its output tokens at the end."""
-    opening = body | {"content": [], "stop_reason": None, "usage": body["usage"] | {"output_tokens": 1}}
-    events: list[dict[str, Any]] = [{"type": "message_start", "message": opening}, {"type": "ping"}]
-    for index, block in enumerate(body["content"]):
-        if block["type"] == "text":
-            start = block | {"text": ""}
-            deltas = [{"type": "text_delta", "text": piece} for piece in block["text"]]
-        else:
-            start = block | {"input": {}}
-            pieces = orjson.dumps(block["input"]).decode()
-            deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
-        events.append({"type": "content_block_start", "index": index, "content_block": start})
-        events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
-        events.append({"type": "content_block_stop", "index": index})
-    ending = {"stop_reason": body["stop_reason"], "stop_sequence": None}
-    events.append({"type": "message_delta", "delta": ending, "usage": {"output_tokens": 17}})
-    events.append({"type": "message_stop"})
-    return stream(*((event["type"], event) for event in events))
-
-
-OPENAI_TOOL = openai_body(
-    {
-        "content": None,
-        "tool_calls": [
-            {
-                "id": OPENAI_CALL_ID,
-                "type": "function",
-                "function": {"name": "close_ticket", "arguments": orjson.dumps(ARGUMENTS).decode()},
-            }
-        ],
-    },
-    "tool_calls",
-)
-OPENAI_BYE = openai_body({"content": "Erledigt – closed."}, "stop")
-ANTHROPIC_TOOL = anthropic_body(
-    {"type": "text", "text": "I close it."},
-    {"type": "tool_use", "id": ANTHROPIC_CALL_ID, "name": "close_ticket", "input": ARGUMENTS},
-    stop_reason="tool_use",
-)
-ANTHROPIC_BYE = anthropic_body({"type": "text", "text": "Erledigt – closed."}, stop_reason="end_turn")
 
 
 class OpenAITalk:

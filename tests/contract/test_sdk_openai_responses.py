@@ -8,7 +8,8 @@ from typing import Any
 
 import openai
 import pytest
-from recording import HASH_KEY, origin, stream, whole
+from answers import responses_stream
+from recording import HASH_KEY, origin, whole
 
 from sidecar.identity import content_digest, key
 
@@ -54,31 +55,6 @@ def response(identity: str, *output: dict[str, Any], **changes: Any) -> dict[str
     return body | changes
 
 
-def events(body: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The same response as a stream, its texts and arguments in pieces."""
-    made: list[dict[str, Any]] = [{"type": "response.created", "response": body | {"output": [], "usage": None}}]
-    for index, item in enumerate(body["output"]):
-        place = {"output_index": index, "item_id": item["id"]}
-        text = item["type"] == "message"
-        started = item | ({"content": []} if text else {"arguments": ""})
-        made.append({"type": "response.output_item.added", "output_index": index, "item": started})
-        if text:
-            part = item["content"][0]
-            place |= {"content_index": 0}
-            made.append({"type": "response.content_part.added", "part": part | {"text": ""}} | place)
-            made += [
-                {"type": "response.output_text.delta", "delta": each, "logprobs": []} | place for each in part["text"]
-            ]
-            done: dict[str, Any] = {"type": "response.output_text.done", "text": part["text"], "logprobs": []}
-        else:
-            kind = "response.function_call_arguments"
-            made += [{"type": f"{kind}.delta", "delta": each} | place for each in item["arguments"]]
-            done = {"type": f"{kind}.done", "arguments": item["arguments"], "name": item["name"]}
-        made += [done | place, {"type": "response.output_item.done", "output_index": index, "item": item}]
-    made.append({"type": "response.completed", "response": body})
-    return [(each["type"], each | {"sequence_number": number}) for number, each in enumerate(made)]
-
-
 FIRST, SECOND = (
     response("resp_first01", FUNCTION),
     response("resp_second2", MESSAGE, previous_response_id="resp_first01"),
@@ -111,7 +87,7 @@ def talk(url: str, *, streams: bool, azure: bool) -> list[Any]:
 @pytest.mark.parametrize("azure", [False, True], ids=["openai", "azure"])
 @pytest.mark.parametrize("streams", [False, True], ids=["whole", "stream"])
 async def test_responses(streams: bool, azure: bool) -> None:
-    script = [stream(*events(each)) if streams else whole(each) for each in (FIRST, SECOND)]
+    script = [responses_stream(each) if streams else whole(each) for each in (FIRST, SECOND)]
     async with origin(*script) as server:
         said = await asyncio.to_thread(talk, server.url, streams=streams, azure=azure)
     calls = server.calls()

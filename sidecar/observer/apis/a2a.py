@@ -1,10 +1,10 @@
 """Agent2Agent (A2A): one agent, or a user's client, talks to another.
 
-Source: A2A protocol specification, versions 0.3 (`message/send`, `kind` in every object) and 1.0 (`SendMessage`, one
-named member for each object), as JSON-RPC and as HTTP+JSON (`/message:send`). A message belongs to a context, which is
-the conversation, and may belong to a task, which has a state. An answer is a message, or a task as it stands; a stream
-begins with one of these and goes on with updates of the task's status and pieces of its artifacts. Tasks are also
-looked at, cancelled and subscribed to, by their id.
+Source: A2A protocol specification, versions 0.1 (`tasks/send`, a task's `sessionId`), 0.3 (`message/send`, `kind` in
+every object) and 1.0 (`SendMessage`, one named member for each object), as JSON-RPC and as HTTP+JSON (`/message:send`).
+A message belongs to a context, which is the conversation, and may belong to a task, which has a state. An answer is a
+message, or a task as it stands; a stream begins with one of these and goes on with updates of the task's status and
+pieces of its artifacts. Tasks are also looked at, cancelled and subscribed to, by their id.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from sidecar.observer.apis.call import (
     as_dict,
     as_text,
     dicts,
+    joined,
     media_digest,
     streamed,
 )
-from sidecar.observer.apis.jsonrpc import asked, failure, method_of, said
+from sidecar.observer.apis.jsonrpc import MCP_HEADERS, asked, failure, method_of, said
 from sidecar.observer.exchange import Exchange
 
 ARTIFACTS_MAX = 1_000
 _METHODS = frozenset({
+    "tasks/send", "tasks/sendSubscribe",
     "message/send", "message/stream", "tasks/get", "tasks/cancel", "tasks/resubscribe", "tasks/list",
     "agent/getAuthenticatedExtendedCard",
     "SendMessage", "SendStreamingMessage", "GetTask", "ListTasks", "CancelTask", "SubscribeToTask",
@@ -56,8 +58,8 @@ class _Answer:
     overflow: bool = False
 
     def add(self, kind: str, body: dict[str, Any]) -> None:
-        self.context = as_text(body.get("contextId")) or self.context
-        self.task_id = as_text(body.get("id" if kind == "task" else "taskId")) or self.task_id
+        self.context = _context(body) or self.context
+        self.task_id = as_text(body.get("taskId")) or as_text(body.get("id")) or self.task_id
         if kind == "task":
             self.task, self.status = body, as_dict(body.get("status"))
             for artifact in dicts(body.get("artifacts")):
@@ -89,7 +91,7 @@ class _Answer:
     def reply(self) -> str:
         """What the agent says: its message, what it made, and what it says beside the state."""
         told = as_dict(self.status.get("message"))
-        texts = ["".join(pieces) for pieces in self.artifacts.values()]
+        texts = [joined(pieces) for pieces in self.artifacts.values()]
         return "\n".join(text for text in (*texts, _content(told)[0], _content(self.message)[0]) if text)
 
     def whole(self) -> dict[str, Any]:
@@ -115,6 +117,8 @@ class A2a:
             return True
         if _TASK_PATH.search(exchange.path) and not _HEADERS.isdisjoint(exchange.headers):
             return True
+        if not MCP_HEADERS.isdisjoint(exchange.headers):
+            return False  # MCP has tasks too, and some of its methods are named like A2A's
         method = method_of(exchange)
         return method in _METHODS or method.startswith(_METHOD_GROUPS)
 
@@ -147,12 +151,16 @@ class A2a:
             completed=error is None and bool(bodies or whole) and (settled or (whole and not state)),
             error=error,
             overflow=answer.overflow or (overflow and not settled),
-            conversation=as_text(message.get("contextId")) or answer.context or None,
+            conversation=_context(message) or _context(params) or answer.context or None,
             task_id=answer.task_id or _task_id(params, message) or (in_path[1] if in_path else None),
             state=state or None,
             answer=({"result": whole_answer} if rpc else whole_answer) if is_stream else None,
             llm_call=False,
         )
+
+
+def _context(body: dict[str, Any]) -> str:
+    return as_text(body.get("contextId")) or as_text(body.get("sessionId"))
 
 
 def _task_id(params: dict[str, Any], message: dict[str, Any]) -> str | None:
@@ -167,8 +175,10 @@ def _object(result: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     for name, kind in _MEMBERS.items():
         if isinstance(result.get(name), dict):
             return kind, result[name]
+    if isinstance(result.get("artifact"), dict):
+        return "artifact-update", result | {"append": result["artifact"].get("append")}  # as version 0.1 says it
     if "status" in result:
-        return "task", result  # a task that was looked at
+        return ("status-update" if "final" in result else "task"), result  # or a task that was looked at
     return "", result
 
 
@@ -181,7 +191,7 @@ def _turns(message: dict[str, Any]) -> Iterator[Turn]:
 
 def _content(holder: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
     """The text of a message's or an artifact's parts, and the digests of the others."""
-    parts = list(dicts(holder.get("parts"))) or list(dicts(holder.get("content")))
+    parts = dicts(holder.get("parts")) or dicts(holder.get("content"))
     texts = [part["text"] for part in parts if isinstance(part.get("text"), str)]
     return "\n".join(texts), tuple(media_digest(part) for part in parts if not isinstance(part.get("text"), str))
 

@@ -26,6 +26,7 @@ from sidecar.observer.apis.call import (
     dicts,
     error_code,
     first_calls,
+    joined,
     media_digest,
     messages_of,
     stream_events,
@@ -61,7 +62,7 @@ class _Block:
         made = dict(self.start)
         if self.text:
             made["text"] = as_text(made.get("text")) + "".join(self.text)
-        pieces = "".join(self.json)
+        pieces = joined(self.json)
         if pieces:
             made["input"] = arguments_of(pieces)
         return made
@@ -148,15 +149,16 @@ def call_of(
         message = as_dict(exchange.response_json)
         error = error_code(exchange, message)
         completed = error is None and isinstance(message.get("content"), list)
-    blocks = list(dicts(message.get("content")))
+    blocks = dicts(message.get("content"))
     tool_calls, too_many = first_calls(_tool_calls(blocks))
+    turns, tool_results = _asked(request)
     return Call(
         api=api,
         model=as_text(message.get("model")) or as_text(request.get("model")) or None,
-        turns=tuple(_turns(request)),
-        reply="".join(as_text(block.get("text")) for block in blocks if block.get("type") == "text"),
+        turns=tuple(turns),
+        reply=joined(as_text(block.get("text")) for block in blocks if block.get("type") == "text"),
         tool_calls=tool_calls,
-        tool_results=tuple(_tool_results(request)),
+        tool_results=tuple(tool_results),
         usage=_usage(as_dict(message.get("usage"))),
         finish_reason=as_text(message.get("stop_reason")) or None,
         response_id=as_text(message.get("id")) or None,
@@ -167,10 +169,14 @@ def call_of(
 
 
 def _usage(usage: dict[str, Any]) -> Usage:
-    counts = [count for name in _INPUT_COUNTS if (count := as_tokens(usage.get(name))) is not None]
+    # What a compaction of the context took on the way is told beside, and left out of the totals.
+    beside = [each for each in dicts(usage.get("iterations")) if each.get("type") == "compaction"]
+    told = [usage, *beside]
+    inputs = [count for each in told for name in _INPUT_COUNTS if (count := as_tokens(each.get(name))) is not None]
+    outputs = [count for each in told if (count := as_tokens(each.get("output_tokens"))) is not None]
     return Usage(
-        input=sum(counts) if counts else None,
-        output=as_tokens(usage.get("output_tokens")),
+        input=sum(inputs) if inputs else None,
+        output=sum(outputs) if outputs else None,
         cached=as_tokens(usage.get("cache_read_input_tokens")),
         reasoning=as_tokens(as_dict(usage.get("output_tokens_details")).get("thinking_tokens")),
     )
@@ -182,44 +188,48 @@ def _tool_calls(blocks: list[dict[str, Any]]) -> Iterator[ToolCall]:
             yield ToolCall(as_text(block.get("id")), as_text(block.get("name")), block.get("input", {}))
 
 
-def _turns(request: dict[str, Any]) -> Iterator[Turn]:
-    """The system prompt and the messages. The results of tools come in user messages: these are the tool's turns."""
+def _asked(request: dict[str, Any]) -> tuple[list[Turn], list[str]]:
+    """The system prompt and the messages, and the ids of the calls whose results are in them.
+
+    The results of tools come in user messages: these are the tool's turns.
+    """
+    turns: list[Turn] = []
+    answered: list[str] = []
     if request.get("system"):
-        text, media, _results = _content(request["system"])
-        yield Turn("system", text, media)
+        turns.append(Turn("system", *_content(request["system"], [], [])))
     for message in messages_of(request):
-        role = as_text(message.get("role"))
-        text, media, results = _content(message.get("content"))
+        role, content = as_text(message.get("role")), message.get("content")
+        if isinstance(content, str):
+            turns.append(Turn(role, content))
+            continue
+        results: list[str] = []
+        text, media = _content(content, results, answered)
         if results:
-            yield Turn("tool", "\n".join(results))
+            turns.append(Turn("tool", "\n".join(results)))
         if text or media or not results:
-            yield Turn(role, text, media)
+            turns.append(Turn(role, text, media))
+    return turns, answered
 
 
-def _content(content: Any) -> tuple[str, tuple[str, ...], list[str]]:
-    """A message's content as its text, the digests of other media, and the texts of tool results in it."""
+def _content(content: Any, results: list[str], answered: list[str]) -> tuple[str, tuple[str, ...]]:
+    """A content's text and the digests of other media; texts of tool results go to `results`, ids to `answered`."""
     if isinstance(content, str):
-        return content, (), []
-    texts, media, results = [], [], []
+        return content, ()
+    texts, media = [], []
     for block in dicts(content):
         kind = as_text(block.get("type"))
         if kind == "text":
             texts.append(as_text(block.get("text")))
         elif kind.endswith("tool_result"):
             inner = block.get("content")
-            parts = [as_text(part.get("text")) for part in dicts(inner)]
-            results.append(inner if isinstance(inner, str) else "\n".join(parts))
+            results.append(
+                inner if isinstance(inner, str) else "\n".join(as_text(part.get("text")) for part in dicts(inner))
+            )
+            if kind == "tool_result" and as_text(block.get("tool_use_id")):
+                answered.append(block["tool_use_id"])
         elif kind not in _SILENT_BLOCKS:
             media.append(media_digest(block))
-    return "\n".join(texts), tuple(media), results
-
-
-def _tool_results(request: dict[str, Any]) -> Iterator[str]:
-    for message in messages_of(request):
-        for block in dicts(message.get("content")):
-            identity = as_text(block.get("tool_use_id"))
-            if block.get("type") == "tool_result" and identity:
-                yield identity
+    return "\n".join(texts), tuple(media)
 
 
 API: Api = AnthropicMessages()

@@ -32,15 +32,19 @@ from sidecar.observer.apis.call import (
     error_code,
     first_calls,
     first_tokens,
+    joined,
     media_digest,
     messages_of,
 )
 from sidecar.observer.exchange import Exchange
-from sidecar.observer.streams import AwsEvent, aws_events, loads_or_none
+from sidecar.observer.jsonbytes import MARKS_MAX, loads_or_none, marks
+from sidecar.observer.streams import AwsEvent, aws_events
 
 BLOCKS_MAX = 4 * TOOL_CALLS_MAX
 _METHODS = frozenset({"converse", "converse-stream", "invoke", "invoke-with-response-stream"})
 _INPUT_COUNTS = ("inputTokens", "cacheReadInputTokens", "cacheWriteInputTokens")
+# The model's own, and what says how to go on; never what a person or a tool said.
+_SILENT_BLOCKS = frozenset({"toolUse", "reasoningContent", "cachePoint", "toolAddition", "toolRemoval"})
 _METRICS = "amazon-bedrock-invocationMetrics"
 _COUNT_HEADERS = ("x-amzn-bedrock-input-token-count", "x-amzn-bedrock-output-token-count")
 # Where models that take a prompt and give a text have them: Llama, Mistral, Titan, Cohere, AI21, older Anthropic.
@@ -61,8 +65,8 @@ class _Block:
     def whole(self) -> dict[str, Any]:
         tool = as_dict(self.start.get("toolUse"))
         if tool or self.input:
-            return {"toolUse": tool | {"input": arguments_of("".join(self.input))}}
-        return {"text": "".join(self.text)} if self.text else self.start
+            return {"toolUse": tool | {"input": arguments_of(joined(self.input))}}
+        return {"text": joined(self.text)} if any(self.text) else self.start
 
 
 @dataclass(slots=True)
@@ -118,7 +122,9 @@ class Bedrock:
             pairs = None if events is None else ((event.kind, as_dict(event.json())) for event in events)
             call = _converse(exchange, request, pairs)
         else:
-            call = _invoke(exchange, request, None if events is None else list(_chunks(events)))
+            chunks, too_many = _chunks(events or ())
+            overflow = overflow or too_many
+            call = _invoke(exchange, request, None if events is None else chunks)
         failure = next((event.kind or "error" for event in events or () if event.failed), None)
         error = call.error or failure
         told = exchange.response_headers.get("x-amzn-errortype", "").partition(":")[0]
@@ -139,14 +145,21 @@ def _streamed(exchange: Exchange) -> bool:
     return exchange.succeeded and media_type == "application/vnd.amazon.eventstream"
 
 
-def _chunks(events: Iterable[AwsEvent]) -> Iterator[bytes]:
-    """The model's own events, out of their base64."""
+def _chunks(events: Iterable[AwsEvent]) -> tuple[list[bytes], bool]:
+    """The model's own events, out of their base64, and whether they stand for too much to be read."""
+    chunks: list[bytes] = []
+    values = 0
     for event in events:
         if event.kind == "chunk":
             try:
-                yield base64.b64decode(as_text(as_dict(event.json()).get("bytes")), validate=True)
+                chunk = base64.b64decode(as_text(as_dict(event.json()).get("bytes")), validate=True)
             except (binascii.Error, ValueError):
                 continue
+            values += marks(chunk)
+            if values > MARKS_MAX:
+                return chunks, True
+            chunks.append(chunk)
+    return chunks, False
 
 
 def _converse(
@@ -161,13 +174,13 @@ def _converse(
     else:
         response = as_dict(exchange.response_json)
         error = error_code(exchange, None)
-    blocks = list(dicts(as_dict(as_dict(response.get("output")).get("message")).get("content")))
+    blocks = dicts(as_dict(as_dict(response.get("output")).get("message")).get("content"))
     tool_calls, too_many = first_calls(_tool_calls(blocks))
     stop_reason = as_text(response.get("stopReason"))
     return Call(
         api=API.name,
         turns=tuple(_turns(request)),
-        reply="".join(as_text(block.get("text")) for block in blocks),
+        reply="".join(_said(blocks)),
         tool_calls=tool_calls,
         tool_results=tuple(_tool_results(request)),
         usage=_usage(as_dict(response.get("usage"))),
@@ -188,6 +201,15 @@ def _usage(usage: dict[str, Any]) -> Usage:
     )
 
 
+def _said(blocks: list[dict[str, Any]]) -> Iterator[str]:
+    """The texts of an answer's blocks; one with citations has its text in pieces."""
+    for block in blocks:
+        if as_text(block.get("text")):
+            yield block["text"]
+        for part in dicts(as_dict(block.get("citationsContent")).get("content")):
+            yield as_text(part.get("text"))
+
+
 def _tool_calls(blocks: list[dict[str, Any]]) -> Iterator[ToolCall]:
     for block in blocks:
         tool = block.get("toolUse")
@@ -204,12 +226,15 @@ def _turns(request: dict[str, Any]) -> Iterator[Turn]:
         texts, media, results = [], [], []
         content = message.get("content")
         for block in dicts([{"text": content}] if isinstance(content, str) else content):
-            if isinstance(block.get("text"), str):
-                texts.append(block["text"])
+            guarded = as_dict(as_dict(block.get("guardContent")).get("text"))
+            if isinstance(text := block.get("text", guarded.get("text")), str):
+                texts.append(text)
+            elif "citationsContent" in block:
+                texts.append("".join(_said([block])))
             elif isinstance(block.get("toolResult"), dict):
                 parts = (as_text(part.get("text")) for part in dicts(block["toolResult"].get("content")))
                 results.append("\n".join(part for part in parts if part))
-            elif not {"toolUse", "reasoningContent", "cachePoint"} & block.keys():
+            elif _SILENT_BLOCKS.isdisjoint(block):
                 media.append(media_digest(block))
         if results:
             yield Turn("tool", "\n".join(results))
@@ -255,7 +280,7 @@ def _prompted(exchange: Exchange, request: dict[str, Any], values: list[dict[str
     prompt = next((request[name] for name in _PROMPTS if as_text(request.get(name))), "")
     text, reason = [], ""
     for value in values:
-        for part in (value, *(part for name in _LISTS for part in list(dicts(value.get(name)))[:1])):
+        for part in (value, *(part for name in _LISTS for part in dicts(value.get(name))[:1])):
             inner = as_dict(part.get("data")) or part
             text += [as_text(inner.get(name)) for name in _TEXTS]
             reason = next((as_text(part[name]) for name in _REASONS if as_text(part.get(name))), reason)

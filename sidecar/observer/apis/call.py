@@ -7,15 +7,14 @@ Its `read` gets an `Exchange` and must cope with anything in it: wrong types, cu
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
-
-import orjson
+from typing import Any, NamedTuple, Protocol
 
 from sidecar.observer.exchange import Exchange
-from sidecar.observer.streams import ServerEvent, loads_or_none, server_events
+from sidecar.observer.jsonbytes import canonical, loads_or_none
+from sidecar.observer.streams import ServerEvent, server_events
 
 TOOL_CALLS_MAX = 500
 MESSAGES_MAX = 20_000
@@ -24,8 +23,7 @@ TOKENS_MAX = 1 << 40
 _STREAM_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """One message of a request. `role`: system, user, assistant or tool. `media`: digests of parts that are no text."""
 
     role: str
@@ -135,21 +133,30 @@ def as_dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def dicts(value: Any) -> Iterator[dict[str, Any]]:
+def dicts(value: Any) -> list[dict[str, Any]]:
     """The objects in the value, if it is a list."""
-    if isinstance(value, list):
-        yield from (item for item in value if isinstance(item, dict))
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def messages_of(request: dict[str, Any]) -> list[dict[str, Any]]:
     """The request's `messages`; of more than `MESSAGES_MAX`, the newest."""
     messages = request.get("messages")
-    return list(dicts(messages[-MESSAGES_MAX:])) if isinstance(messages, list) else []
+    return dicts(messages[-MESSAGES_MAX:]) if isinstance(messages, list) else []
 
 
 def as_text(value: Any) -> str:
     """The value if it is a text, else an empty one."""
     return value if isinstance(value, str) else ""
+
+
+def joined(pieces: Iterable[str]) -> str:
+    """The text that its pieces make; a character that was cut between two of them, as JavaScript does it, is one."""
+    text = "".join(pieces)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def as_tokens(value: Any) -> int | None:
@@ -175,11 +182,7 @@ def arguments_of(text: str) -> Any:
 def media_digest(part: dict[str, Any]) -> str:
     """A digest of a part that is no text (an image, a file), so that it is told from others without being kept."""
     kept = {key: value for key, value in part.items() if key != "cache_control"}
-    try:
-        raw = orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)
-    except orjson.JSONEncodeError:  # nested deeper than orjson writes
-        raw = repr(sorted(kept)).encode()
-    return hashlib.sha256(raw).hexdigest()
+    return hashlib.sha256(canonical(kept)).hexdigest()
 
 
 def error_code(exchange: Exchange, body: Any) -> str | None:

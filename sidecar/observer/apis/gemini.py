@@ -2,9 +2,10 @@
 
 Source: Gemini API reference, "Generating content"; Vertex AI reference, "Generate content with the Gemini API". A
 streamed answer is a sequence of whole `GenerateContentResponse` objects whose parts follow one another, as server-sent
-events with `alt=sse`, else as one JSON array that grows. Function calls may come without an id. Tokens of thoughts are
-counted beside those of the candidates, and within them by some versions: the total tells which. Counts that are zero
-are often left out.
+events with `alt=sse`, else as one JSON array that grows. Function calls may come without an id, and, if asked for, with
+their arguments in pieces: values and pieces of texts, each with the path of where it belongs (`$.lines[0].text`).
+Tokens of thoughts are counted beside those of the candidates, and within them by some versions: the total tells which.
+Counts that are zero are often left out.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from sidecar.observer.apis.call import (
     dicts,
     error_code,
     first_calls,
+    joined,
     media_digest,
     stream_events,
     streamed,
@@ -37,7 +39,12 @@ from sidecar.observer.streams import json_objects
 
 PARTS_MAX = 100 * TOOL_CALLS_MAX
 _PATH = re.compile(r"([^/:]*):(generateContent|streamGenerateContent)$")
+PATH_STEPS_MAX = 32
+_STEP = re.compile(r"\.([^.\[\]]+)|\[['\"]([^'\"]*)['\"]\]|\[([0-9]{1,5})\]")
+_VALUES = ("stringValue", "numberValue", "boolValue", "nullValue")
 _ROLES = {"model": "assistant", "function": "tool", "": "user"}
+# Of tools that Google runs, sent back with the history; never what a person or the agent's own tool said.
+_SILENT_PARTS = frozenset({"executableCode", "codeExecutionResult", "toolCall", "toolResponse"})
 _IN_DEFINITION = {
     "functionCall": "function_call",
     "functionResponse": "function_response",
@@ -98,7 +105,7 @@ class Gemini:
             api=self.name,
             model=answer.model or model or (match[1] if match else None) or None,
             turns=tuple(_turns(request)),
-            reply="".join(as_text(part.get("text")) for part in answer.parts if not part.get("thought")),
+            reply=joined(as_text(part.get("text")) for part in answer.parts if not part.get("thought")),
             tool_calls=tool_calls,
             tool_results=tuple(_tool_results(request)),
             usage=_usage(answer.usage),
@@ -115,6 +122,8 @@ def _bodies(exchange: Exchange) -> tuple[list[dict[str, Any]], bool]:
     if exchange.succeeded and streamed(exchange):
         events, overflow = stream_events(exchange)
         return [as_dict(event.json()) for event in events], overflow
+    if isinstance(exchange.response_json, list):
+        return dicts(exchange.response_json), False  # all of the array is there
     raw = exchange.response_body.body
     if raw.lstrip().startswith(b"["):
         objects, _ended, overflow = json_objects(raw)
@@ -147,17 +156,62 @@ def _get(part: dict[str, Any], name: str) -> Any:
 
 
 def _tool_calls(parts: list[dict[str, Any]]) -> Iterator[ToolCall]:
+    growing: _Growing | None = None
     for part in parts:
         call = as_dict(part.get("functionCall"))
         if as_text(call.get("name")):
-            yield ToolCall(as_text(call.get("id")), call["name"], call.get("args") or {})
+            growing = _Growing(as_text(call.get("id")), call["name"], call.get("args") or {})
+        if growing is not None and isinstance(part.get("functionCall"), dict):
+            growing.add(call)
+            if call.get("willContinue") is not True:
+                yield ToolCall(growing.id, growing.name, growing.arguments)
+                growing = None
         elif isinstance(part.get("executableCode"), dict):
             yield ToolCall("", "code_execution", part["executableCode"])
+        elif isinstance(part.get("toolCall"), dict):  # run by Google itself
+            tool = part["toolCall"]
+            yield ToolCall(as_text(tool.get("id")), as_text(tool.get("toolType")).lower(), tool.get("args") or {})
+
+
+@dataclass(slots=True)
+class _Growing:
+    """A function call whose arguments come in pieces."""
+
+    id: str
+    name: str
+    arguments: Any
+    steps: int = 0
+
+    def add(self, call: dict[str, Any]) -> None:
+        for piece in dicts(call.get("partialArgs")):
+            steps = _STEP.findall(as_text(piece.get("jsonPath")).removeprefix("$"))[: PATH_STEPS_MAX + 1]
+            value = next((piece[name] for name in _VALUES if name in piece), None)
+            self.steps += len(steps)
+            if steps and len(steps) <= PATH_STEPS_MAX and self.steps <= PARTS_MAX:
+                self.arguments = _placed(self.arguments, steps, value)
+
+
+def _placed(holder: Any, steps: list[tuple[str, str, str]], value: Any) -> Any:
+    """The holder with the value at the end of the steps; a text is added to the one that is there."""
+    if not steps:
+        return holder + value if isinstance(holder, str) and isinstance(value, str) else value
+    (plain, quoted, number), *rest = steps
+    if number:
+        items, at = holder if isinstance(holder, list) else [], int(number)
+        if at == len(items):
+            items.append(None)
+        if at < len(items):  # never a gap: pieces come in order
+            items[at] = _placed(items[at], rest, value)
+        return items
+    fields = holder if isinstance(holder, dict) else {}
+    name = plain or quoted
+    fields[name] = _placed(fields.get(name), rest, value)
+    return fields
 
 
 def _contents(request: dict[str, Any]) -> list[dict[str, Any]]:
     contents = request.get("contents")
-    return list(dicts(contents[-MESSAGES_MAX:] if isinstance(contents, list) else [contents]))
+    return dicts(contents[-MESSAGES_MAX:] if isinstance(contents, list) else [contents])
 
 
 def _parts(content: Any) -> list[dict[str, Any]]:
@@ -165,7 +219,7 @@ def _parts(content: Any) -> list[dict[str, Any]]:
     if isinstance(content, str):
         return [{"text": content}]
     parts = as_dict(content).get("parts")
-    return list(dicts(parts if isinstance(parts, list) else [parts]))
+    return dicts(parts if isinstance(parts, list) else [parts])
 
 
 def _turns(request: dict[str, Any]) -> Iterator[Turn]:
@@ -182,7 +236,7 @@ def _turns(request: dict[str, Any]) -> Iterator[Turn]:
                 texts += [] if part.get("thought") else [part["text"]]
             elif isinstance(response, dict):
                 results.append(_result(response.get("response")))
-            elif not isinstance(_get(part, "functionCall"), dict):
+            elif not isinstance(_get(part, "functionCall"), dict) and _SILENT_PARTS.isdisjoint(part):
                 media.append(media_digest(part))
         if results:
             yield Turn("tool", "\n".join(results))

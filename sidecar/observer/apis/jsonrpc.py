@@ -8,6 +8,8 @@ from sidecar.observer.apis.call import as_dict, as_text, dicts, error_code, stre
 from sidecar.observer.exchange import Exchange
 
 MESSAGES_MAX = 1_000
+# They tell MCP from other protocols over JSON-RPC, some of whose methods have the same names.
+MCP_HEADERS = frozenset({"mcp-session-id", "mcp-protocol-version", "mcp-method"})
 
 
 def asked(exchange: Exchange) -> list[dict[str, Any]]:
@@ -40,4 +42,4 @@ def failure(exchange: Exchange, answer: dict[str, Any]) -> str | None:
 
 
 def _messages(body: Any) -> list[dict[str, Any]]:
-    return list(dicts(body[:MESSAGES_MAX] if isinstance(body, list) else [body]))
+    return dicts(body[:MESSAGES_MAX] if isinstance(body, list) else [body])

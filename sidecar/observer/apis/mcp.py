@@ -12,14 +12,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 from sidecar.observer.apis.call import Api, Call, ToolCall, as_dict, as_text, first_calls
-from sidecar.observer.apis.jsonrpc import asked, failure, method_of, said
+from sidecar.observer.apis.jsonrpc import MCP_HEADERS, asked, failure, method_of, said
 from sidecar.observer.exchange import Exchange
 
-_HEADERS = frozenset({"mcp-session-id", "mcp-protocol-version", "mcp-method"})
 _METHODS = frozenset({
     "initialize", "ping", "tools/call", "tools/list", "prompts/get", "prompts/list", "resources/read",
-    "resources/list", "resources/templates/list", "resources/subscribe", "completion/complete", "logging/setLevel",
-    "server/discover",
+    "resources/list", "resources/templates/list", "resources/subscribe", "resources/unsubscribe",
+    "subscriptions/listen", "completion/complete", "logging/setLevel", "server/discover",
 })  # fmt: skip
 
 
@@ -30,7 +29,7 @@ class Mcp:
 
     def recognises(self, exchange: Exchange) -> bool:
         """Any method of HTTP with an MCP header; else a POST of an MCP method."""
-        if not _HEADERS.isdisjoint(exchange.headers) or "mcp-session-id" in exchange.response_headers:
+        if not MCP_HEADERS.isdisjoint(exchange.headers) or "mcp-session-id" in exchange.response_headers:
             return True
         method = method_of(exchange)
         return method in _METHODS or method.startswith("notifications/")

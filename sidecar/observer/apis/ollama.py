@@ -23,6 +23,7 @@ from sidecar.observer.apis.call import (
     dicts,
     error_code,
     first_calls,
+    joined,
     media_digest,
     messages_of,
 )
@@ -48,7 +49,7 @@ class Ollama:
         """Both directions; whatever is missing is left empty."""
         request = as_dict(exchange.request_json)
         values, overflow = json_lines(exchange.response_body.body)
-        chunks = list(dicts(values))
+        chunks = dicts(values)
         last: dict[str, Any] = next((chunk for chunk in reversed(chunks) if chunk.get("done") is True), {})
         failed = next((chunk for chunk in chunks if chunk.get("error")), None)
         error = error_code(exchange, failed)
@@ -60,7 +61,7 @@ class Ollama:
             )
             or None,
             turns=tuple(_turns(request)),
-            reply="".join(_pieces(chunks)),
+            reply=joined(_pieces(chunks)),
             tool_calls=tool_calls,
             tool_results=tuple(_tool_results(request)),
             usage=Usage(as_tokens(last.get("prompt_eval_count")), as_tokens(last.get("eval_count"))),

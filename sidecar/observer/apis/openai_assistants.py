@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Final
 
 from sidecar.observer.apis.call import (
@@ -78,7 +79,8 @@ class OpenAIAssistants:
             return True
         before = segments[max(0, segments.index("threads") - 1)]
         identity = next(iter(segments[segments.index("threads") + 1 :]), "")
-        return before in ("v1", "openai") and identity.startswith("thread_")
+        foundry = "projects" in segments[:-3]  # Azure AI Foundry: /api/projects/{name}/threads/…
+        return (before in ("v1", "openai") or foundry) and identity.startswith("thread_")
 
     def read(self, exchange: Exchange) -> Call:
         """Both directions; whatever is missing is left empty."""
@@ -97,6 +99,7 @@ class OpenAIAssistants:
         else:
             body = as_dict(exchange.response_json)
             run = body if body.get("object") == "thread.run" else {}
+            reply = _listed(body) if below[-1:] == ("messages",) else ""
             error = error_code(exchange, body if body.get("error") else {"error": run.get("last_error")})
         status = as_text(run.get("status"))
         tool_calls, too_many = first_calls(_tool_calls(run))
@@ -122,6 +125,16 @@ class OpenAIAssistants:
             answer=answer,
             llm_call=exchange.method == "POST" and below[-1:] in (("runs",), ("submit_tool_outputs",)),
         )
+
+
+def _listed(body: dict[str, Any]) -> str:
+    """What the assistant said since the user last spoke: the newest of a thread's messages, if they were asked for."""
+    messages = dicts(body.get("data"))
+    times = [at for each in (*messages[:1], *messages[-1:]) if isinstance(at := each.get("created_at"), int)]
+    if times != sorted(times, reverse=True):
+        messages.reverse()  # listed from the oldest on
+    newest = list(takewhile(lambda each: each.get("role") == "assistant", messages))
+    return "\n".join(_text(each.get("content")) for each in reversed(newest))
 
 
 def _thread(below: tuple[str, ...], run: dict[str, Any]) -> str | None:

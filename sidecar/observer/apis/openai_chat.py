@@ -25,13 +25,15 @@ from sidecar.observer.apis.call import (
     dicts,
     error_code,
     first_calls,
+    first_tokens,
+    joined,
     media_digest,
     messages_of,
     stream_events,
     streamed,
 )
 from sidecar.observer.exchange import Exchange
-from sidecar.observer.streams import loads_or_none
+from sidecar.observer.jsonbytes import loads_or_none
 
 CHOICES_MAX = 128
 _ROLES = {"developer": "system", "function": "tool"}
@@ -59,7 +61,7 @@ class _Function:
             self.pieces.append(as_text(arguments))
 
     def call(self) -> ToolCall:
-        arguments = arguments_of("".join(self.pieces)) if self.given is None else self.given
+        arguments = arguments_of(joined(self.pieces)) if self.given is None else self.given
         return ToolCall(self.id, self.name, arguments)
 
 
@@ -74,7 +76,12 @@ class _Choice:
     finish_reason: str | None = None
 
     def add(self, delta: dict[str, Any]) -> None:
-        self.text.append(_content(delta.get("content"))[0] or as_text(delta.get("refusal")))
+        content = delta.get("content")
+        if content and isinstance(content, str):
+            self.text.append(content)
+        else:
+            spoken = as_text(as_dict(delta.get("audio")).get("transcript"))
+            self.text.append(_content(content)[0] or as_text(delta.get("refusal")) or spoken)
         for call in dicts(delta.get("tool_calls")):
             self._function(call).add(call)
         if function := as_dict(delta.get("function_call")):
@@ -186,7 +193,7 @@ def call_of(
         api=api,
         model=answer.model or as_text(request.get("model")) or None,
         turns=tuple(_turn(message) for message in messages),
-        reply="".join(choices[0].text) if choices else "",
+        reply=joined(choices[0].text) if choices else "",
         tool_calls=tool_calls,
         tool_results=tuple(_tool_results(messages)),
         usage=answer.usage,
@@ -216,7 +223,8 @@ def _usage(usage: dict[str, Any]) -> Usage:
     return Usage(
         input=as_tokens(usage.get("prompt_tokens")),
         output=as_tokens(usage.get("completion_tokens")),
-        cached=as_tokens(prompt.get("cached_tokens")),
+        # DeepSeek counts them beside.
+        cached=first_tokens(as_tokens(prompt.get("cached_tokens")), as_tokens(usage.get("prompt_cache_hit_tokens"))),
         reasoning=as_tokens(completion.get("reasoning_tokens")),
     )
 

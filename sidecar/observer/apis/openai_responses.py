@@ -3,7 +3,8 @@
 Source: OpenAI API reference, "Responses" and "Streaming events". Each streamed event names its `type`; the last one
 (`response.completed`, `.incomplete` or `.failed`) carries the whole response, so a stream is read from its end. Where
 it was cut before that, or its end brings no output (as servers that store nothing have it), the items that were done
-until then stand in. A response made in the background is fetched with GET: it is the same object.
+until then stand in. A response made in the background is fetched with GET: it is the same object. A conversation that
+is kept there (`/v1/conversations/{id}`) gets items of its own: what a user said, for a response that is made later.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from sidecar.observer.apis.call import (
     dicts,
     error_code,
     first_calls,
+    joined,
     media_digest,
     stream_events,
     streamed,
@@ -49,6 +51,7 @@ _BUILT_IN = {
     "shell_call": "action",
     "apply_patch_call": "operation",
     "tool_search_call": "arguments",
+    "program": "code",
 }
 
 
@@ -67,7 +70,7 @@ class _Stream:
         if kind == "error":
             # The API sends the error's fields in the event itself, Azure and others an object of them.
             self.error = as_dict(event.get("error")) or event | {"type": None}
-        elif kind == "response.output_text.delta":
+        elif kind in ("response.output_text.delta", "response.refusal.delta"):
             self.text.append(as_text(event.get("delta")))
         elif kind == "response.output_item.done":
             if len(self.done) < OUTPUT_ITEMS_MAX:
@@ -83,12 +86,12 @@ class _Stream:
             return self.response
         items = list(self.done)
         if not any(item.get("type") == "message" for item in items) and self.text:
-            items.append({"type": "message", "content": [{"type": "output_text", "text": "".join(self.text)}]})
+            items.append({"type": "message", "content": [{"type": "output_text", "text": joined(self.text)}]})
         return self.response | {"output": items}
 
 
 class OpenAIResponses:
-    """`POST …/responses`, and `…/v1/responses/{id}` with what is below it, under any prefix."""
+    """`POST …/responses`, `…/v1/responses/{id}` and `…/v1/conversations/{id}` with what is below, under any prefix."""
 
     name: Final = "openai.responses"
 
@@ -100,12 +103,14 @@ class OpenAIResponses:
         if method == "POST" and path.endswith("/responses"):
             request = as_dict(exchange.request_json)
             return bool(request.get("model")) and any(name in request for name in _ASKS)
-        return _stored_id(exchange) is not None
+        return _stored_id(exchange) is not None or _kept_id(exchange) is not None
 
     def read(self, exchange: Exchange) -> Call:
         """Both directions; whatever is missing is left empty."""
         request = as_dict(exchange.request_json)
-        stored = _stored_id(exchange)
+        stored, kept = _stored_id(exchange), _kept_id(exchange)
+        if kept is not None:
+            return _kept(exchange, request, kept)
         overflow, answer = False, None
         if exchange.succeeded and streamed(exchange):
             stream = _Stream()
@@ -121,7 +126,7 @@ class OpenAIResponses:
         status = as_text(response.get("status"))
         if error is None and status == "failed":
             error = "failed"
-        items = list(dicts(response.get("output")))
+        items = dicts(response.get("output"))
         tool_calls, too_many = first_calls(_tool_calls(items))
         # What is fetched again was counted when it was made, unless it was made in the background.
         counts = stored is None or (exchange.method == "GET" and response.get("background") is True)
@@ -129,7 +134,7 @@ class OpenAIResponses:
             api=self.name,
             model=as_text(response.get("model")) or as_text(request.get("model")) or None,
             turns=tuple(_turns(request)),
-            reply="".join(_reply(items)),
+            reply=joined(_reply(items)),
             tool_calls=tool_calls,
             tool_results=tuple(_tool_results(request)),
             usage=_usage(as_dict(response.get("usage"))) if counts else Usage(),
@@ -147,11 +152,35 @@ class OpenAIResponses:
 
 def _stored_id(exchange: Exchange) -> str | None:
     """The id in `/v1/responses/{id}`, or before `/cancel` and the like."""
+    return _id_below(exchange, "responses", "resp")
+
+
+def _kept_id(exchange: Exchange) -> str | None:
+    """The id in `/v1/conversations/{id}`, or before `/items`."""
+    return _id_below(exchange, "conversations", "conv_")
+
+
+def _id_below(exchange: Exchange, collection: str, prefix: str) -> str | None:
     segments = exchange.segments
     for before, word, identity in zip(segments, segments[1:], segments[2:], strict=False):
-        if word == "responses" and before in ("v1", "openai") and identity.startswith("resp"):
+        if word == collection and before in ("v1", "openai") and identity.startswith(prefix):
             return identity
     return None
+
+
+def _kept(exchange: Exchange, request: dict[str, Any], conversation: str) -> Call:
+    """A look at a kept conversation, or items added to it; no model is asked."""
+    added = {"input": request.get("items")} if exchange.method == "POST" else {}
+    error = error_code(exchange, exchange.response_json)
+    return Call(
+        api=API.name,
+        turns=tuple(_turns(added)),
+        tool_results=tuple(_tool_results(added)),
+        completed=error is None,
+        error=error,
+        conversation=conversation,
+        llm_call=False,
+    )
 
 
 def _conversation(body: dict[str, Any]) -> str | None:
@@ -194,7 +223,7 @@ def _tool_calls(items: list[dict[str, Any]]) -> Iterator[ToolCall]:
 
 def _input(request: dict[str, Any]) -> list[dict[str, Any]]:
     items = request.get("input")
-    return list(dicts(items[-MESSAGES_MAX:])) if isinstance(items, list) else []
+    return dicts(items[-MESSAGES_MAX:]) if isinstance(items, list) else []
 
 
 def _turns(request: dict[str, Any]) -> Iterator[Turn]:

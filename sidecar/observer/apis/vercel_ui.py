@@ -22,12 +22,13 @@ from sidecar.observer.apis.call import (
     as_text,
     dicts,
     error_code,
+    joined,
     media_digest,
     messages_of,
     stream_events,
 )
 from sidecar.observer.exchange import Exchange
-from sidecar.observer.streams import loads_or_none
+from sidecar.observer.jsonbytes import loads_or_none
 
 TEXTS_MAX = 1_000
 LINES_MAX = 200_000
@@ -41,7 +42,7 @@ _CODES = {
     b"d": "finish",
     b"f": "start",
 }
-_TOOL_STATES_DONE = frozenset({"output-available", "output-error", "result"})
+_TOOL_STATES_DONE = frozenset({"output-available", "output-error", "output-denied", "result"})
 
 
 @dataclass(slots=True)
@@ -124,7 +125,7 @@ class VercelUi:
         return Call(
             api=self.name,
             turns=tuple(_turns(request)),
-            reply="\n".join("".join(pieces) for pieces in answer.texts.values()),
+            reply="\n".join(joined(pieces) for pieces in answer.texts.values()),
             tool_calls=tuple(answer.calls.values()),
             tool_results=tuple(_tool_results(request)),
             finish_reason=answer.finish_reason or None,
@@ -157,7 +158,7 @@ def _messages(request: dict[str, Any]) -> list[dict[str, Any]]:
 def _turns(request: dict[str, Any]) -> Iterator[Turn]:
     for message in _messages(request):
         texts, media = [], []
-        parts = list(dicts(message.get("parts")))
+        parts = dicts(message.get("parts"))
         for part in parts:
             if part.get("type") == "text":
                 texts.append(as_text(part.get("text")))

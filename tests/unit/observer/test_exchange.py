@@ -54,7 +54,7 @@ def test_a_bomb_is_not_whole(wire) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"NaN", b'{"a": "\xff"}', b"[" * 100_000, b"data: {}\n\n", b'{"a": 1} x'],
+    [b"", b"{", b"[" * 100_000, b"data: {}\n\n", b'{"a": 1} x'],
 )
 def test_what_is_not_json_is_none(wire, body: bytes) -> None:
     assert wire.exchange(wire.post("/", body)).request_json is None

@@ -212,3 +212,38 @@ def test_rules_see_a_tasks_state_streamed_or_not(wire, make_observer) -> None:
     assert rules(wire.stream(sse(*map(rpc, OLD)))) == rules(wire.ok(rpc(task("completed")))) == ["task_done"]
     assert rules(wire.stream(sse(rpc(task("submitted")), rpc(status("rejected"))))) == ["task_handed_over"]
     assert rules(wire.stream(sse(*map(rpc, OLD[:3])), whole=False)) == []
+
+
+def test_the_first_version_of_the_protocol(wire) -> None:
+    words = {"role": "user", "parts": [{"type": "text", "text": "Close it."}]}
+    asked = ask("tasks/sendSubscribe", id=TASK, sessionId=CONTEXT, message=words)
+    said = [
+        {"id": TASK, "status": {"state": "working"}, "final": False},
+        {"id": TASK, "artifact": {"index": 0, "parts": [{"type": "text", "text": "I closed"}]}},
+        {"id": TASK, "artifact": {"index": 0, "append": True, "parts": [{"type": "text", "text": " it."}]}},
+        {"id": TASK, "status": {"state": "completed"}, "final": True},
+    ]
+    exchange = wire.exchange(wire.post("/", asked), wire.stream(sse(*map(rpc, said))))
+    assert API.recognises(exchange)
+    call = API.read(exchange)
+    assert (call.conversation, call.task_id, call.state) == (CONTEXT, TASK, "completed")
+    assert (call.reply, call.completed, call.turns) == ("I closed it.", True, (Turn("user", "Close it."),))
+    whole = {"id": TASK, "sessionId": CONTEXT, "status": {"state": "input-required"}}
+    call = API.read(wire.exchange(wire.post("/", ask("tasks/get", id=TASK)), wire.ok(rpc(whole))))
+    assert (call.conversation, call.task_id, call.state, call.completed) == (CONTEXT, TASK, "input-required", True)
+
+
+@pytest.mark.parametrize("state", ["completed", "failed", "canceled", "rejected", "input-required", "auth-required"])
+@pytest.mark.parametrize("new", [False, True])
+def test_every_state_in_which_a_task_waits_or_ended_is_told(wire, state: str, new: bool) -> None:
+    spelled = f"TASK_STATE_{state.upper().replace('-', '_')}" if new else state
+    result = {"task": {"id": TASK, "contextId": CONTEXT, "status": {"state": spelled}}} if new else task(state)
+    method = "SendMessage" if new else "message/send"
+    call = API.read(wire.exchange(wire.post("/", ask(method)), wire.ok(rpc(result))))
+    assert (call.state, call.finish_reason, call.completed, call.error) == (state, state, True, None)
+
+
+def test_tasks_of_mcp_are_not_a2a(wire) -> None:
+    headers = {"MCP-Protocol-Version": "2025-11-25"}
+    assert not API.recognises(wire.exchange(wire.post("/mcp", ask("tasks/get", taskId=TASK), headers)))
+    assert API.recognises(wire.exchange(wire.post("/mcp", ask("tasks/get", id=TASK))))

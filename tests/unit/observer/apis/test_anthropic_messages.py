@@ -282,3 +282,21 @@ def test_wrong_types_never_raise(request_body: Any, events: list[tuple[str, Any]
     response = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s" % (kind, len(answer), answer)
     call = API.read(Exchange(RawExchange("q", 1, 1, 0, 0, 0, head + sent, response, EndFlag(0), True)))
     assert call.api == "anthropic.messages"
+
+
+def test_what_a_compaction_took_is_added(wire) -> None:
+    iterations = [
+        {"type": "compaction", "input_tokens": 1000, "output_tokens": 50, "cache_read_input_tokens": 0},
+        {"type": "message", "input_tokens": 12, "output_tokens": 17},
+    ]
+    usage = {"input_tokens": 12, "output_tokens": 17, "iterations": iterations}
+    call = API.read(wire.exchange(wire.post(PATH, ASK), wire.ok({"content": [], "usage": usage})))
+    assert (call.usage.input, call.usage.output) == (1012, 67)
+
+
+def test_half_characters_in_two_pieces_are_one(wire) -> None:
+    head = event("content_block_start", index=0, content_block={"type": "text", "text": ""})
+    halves = [rb'{"type":"text_delta","text":"Sure \ud83d"}', rb'{"type":"text_delta","text":"\ude00!"}']
+    deltas = [b'data: {"type":"content_block_delta","index":0,"delta":%s}\n\n' % half for half in halves]
+    body = head + b"".join(deltas) + event("message_delta", delta={"stop_reason": "end_turn"}) + event("message_stop")
+    assert API.read(wire.exchange(wire.post(PATH, ASK), wire.stream(body))).reply == "Sure 😀!"

@@ -281,3 +281,32 @@ def test_wrong_types_never_raise(survives) -> None:
 
 def _framed(kind: str):
     return lambda data: message(orjson.loads(data), kind)
+
+
+def test_guarded_texts_and_texts_with_citations_are_texts(wire) -> None:
+    guarded = {"guardContent": {"text": {"text": "Close it.", "qualifiers": ["query"]}}}
+    cited = {"citationsContent": {"content": [{"text": "It is "}, {"text": "closed."}], "citations": []}}
+    asked = {"messages": [{"role": "user", "content": [guarded]}, {"role": "assistant", "content": [cited]}]}
+    answer = {
+        "output": {"message": {"role": "assistant", "content": [cited, {"text": " Bye."}]}},
+        "stopReason": "end_turn",
+    }
+    call = API.read(wire.exchange(wire.post("/model/m/converse", asked), wire.ok(answer)))
+    assert call.turns == (Turn("user", "Close it."), Turn("assistant", "It is closed."))
+    assert call.reply == "It is closed. Bye."
+
+
+def test_what_changes_the_tools_is_no_media(wire) -> None:
+    blocks = [{"text": "Hi"}, {"toolAddition": {"tools": []}}, {"toolRemoval": {"names": ["a"]}}]
+    call = API.read(wire.exchange(wire.post("/model/m/converse", {"messages": [{"role": "user", "content": blocks}]})))
+    assert call.turns == (Turn("user", "Hi"),)
+
+
+def test_chunks_that_stand_for_too_much_are_not_read(wire) -> None:
+    big = orjson.dumps({"a": [0] * 600_000})
+    inner = [base64.b64encode(big).decode()] * 2
+    body = b"".join(message({"bytes": each}, "chunk") for each in inner) + chunk({"completion": "Hi"})
+    headers = {"Content-Type": "application/vnd.amazon.eventstream"}
+    path = "/model/m/invoke-with-response-stream"
+    call = API.read(wire.exchange(wire.post(path, {"prompt": "Hi"}), wire.ok(body, headers)))
+    assert (call.overflow, call.completed, call.reply) == (True, False, "")

@@ -188,3 +188,42 @@ def test_wrong_types_never_raise(survives, sse) -> None:
     )
     frames = {"text/event-stream": sse, "application/json": lambda data: data, "text/plain": lambda data: b"[" + data}
     survives(API, STREAM_PATH, words, frames)
+
+
+def test_function_arguments_in_pieces_are_put_together(wire) -> None:
+    def piece(path: str, more: bool = True, **value: Any) -> dict[str, Any]:
+        return {"functionCall": {"partialArgs": [{"jsonPath": path} | value], "willContinue": more}}
+
+    chunks = [
+        chunk({"functionCall": {"name": "close_ticket", "id": "fc-1", "willContinue": True}}),
+        chunk(piece("$.ticket", stringValue="T-")),
+        chunk(piece("$.ticket", stringValue="1"), piece("$.lines[0].text", stringValue="ge")),
+        chunk(piece("$.lines[0].text", stringValue="löst"), piece("$.lines[1]['the amount']", numberValue=5)),
+        chunk(
+            piece("$.lines[7]", numberValue=1), piece("$.paid", boolValue=True), piece("$.by", nullValue="NULL_VALUE")
+        ),
+        chunk({"functionCall": {}}),
+        chunk({"functionCall": {"name": "look_up", "args": {"a": 1}}}, finish="STOP"),
+    ]
+    body = b"".join(b"data: " + orjson.dumps(each) + b"\n\n" for each in chunks)
+    call = API.read(wire.exchange(wire.post(STREAM_PATH, ASK), wire.stream(body)))
+    lines = [{"text": "gelöst"}, {"the amount": 5}]
+    first = {"ticket": "T-1", "lines": lines, "paid": True, "by": "NULL_VALUE"}
+    assert call.tool_calls == (ToolCall("fc-1", "close_ticket", first), ToolCall("", "look_up", {"a": 1}))
+
+
+def test_arguments_in_pieces_are_bounded_in_depth(wire) -> None:
+    deep = {"jsonPath": "$" + ".a" * 5_000, "stringValue": "x"}
+    part = {"functionCall": {"name": "f", "partialArgs": [deep, {"jsonPath": "$.b", "stringValue": "y"}]}}
+    call = API.read(wire.exchange(wire.post(PATH, ASK), wire.ok(chunk(part, finish="STOP"))))
+    assert call.tool_calls == (ToolCall("", "f", {"b": "y"}),)
+
+
+def test_tools_that_google_runs_are_calls_and_no_media(wire) -> None:
+    search = {"toolCall": {"id": "t-1", "toolType": "GOOGLE_SEARCH_WEB", "args": {"queries": ["order"]}}}
+    found = {"toolResponse": {"id": "t-1", "toolType": "GOOGLE_SEARCH_WEB", "response": {}}}
+    answer = chunk(search, found, {"text": "Here."}, finish="STOP")
+    history = {"contents": [*ASK["contents"], answer["candidates"][0]["content"], *ASK["contents"]]}
+    call = API.read(wire.exchange(wire.post(PATH, history), wire.ok(answer)))
+    assert call.tool_calls == (ToolCall("t-1", "google_search_web", {"queries": ["order"]}),)
+    assert call.turns[1] == Turn("assistant", "Here.")

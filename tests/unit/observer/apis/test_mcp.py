@@ -125,3 +125,8 @@ def test_wrong_types_never_raise(survives) -> None:
     survives(
         API, "/mcp", words, {"text/event-stream": lambda d: b"data: " + d + b"\n\n", "application/json": lambda d: d}
     )
+
+
+@pytest.mark.parametrize("method", ["resources/unsubscribe", "subscriptions/listen", "tools/list"])
+def test_methods_are_known_without_a_header(wire, method: str) -> None:
+    assert API.recognises(wire.exchange(wire.post("/any", {"jsonrpc": "2.0", "id": 1, "method": method})))

@@ -168,3 +168,26 @@ def test_wrong_types_never_raise(survives) -> None:
 
 def _frame(kind: bytes):
     return lambda data: b"event: " + kind + b"\ndata: " + data + b"\n\n"
+
+
+def said(role: str, text: str, at: int) -> dict[str, Any]:
+    content = [{"type": "text", "text": {"value": text, "annotations": []}}]
+    return {"id": f"msg_{at}", "object": "thread.message", "role": role, "created_at": at, "content": content}
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_the_answer_is_in_the_messages_that_are_listed(wire, newest_first: bool) -> None:
+    listed = [said("assistant", "Bye.", 4), said("assistant", "Done.", 3), said("user", "Close it.", 2)]
+    listed.append(said("assistant", "Hello.", 1))
+    body = {"object": "list", "data": listed if newest_first else listed[::-1]}
+    call = API.read(wire.exchange(wire.get(f"/v1/threads/{THREAD}/messages", ASSISTANTS), wire.ok(body)))
+    assert (call.reply, call.turns, call.llm_call, call.completed) == ("Done.\nBye.", (), False, True)
+
+
+def test_azure_ai_foundry(wire) -> None:
+    exchange = wire.exchange(
+        wire.post(f"/api/projects/desk/threads/{THREAD}/runs?api-version=v1", {}), wire.ok(run("queued"))
+    )
+    assert API.recognises(exchange)
+    assert (API.read(exchange).conversation, API.read(exchange).llm_call) == (THREAD, True)
+    assert not API.recognises(wire.exchange(wire.get("/threads/thread_1/messages")))

@@ -305,3 +305,21 @@ def test_wrong_types_never_raise(request_body: Any, body: Any, streamed: bool) -
     response = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s" % (kind, len(answer), answer)
     call = API.read(Exchange(RawExchange("q", 1, 1, 0, 0, 0, head + sent, response, EndFlag(0), True)))
     assert call.api == "openai.chat"
+
+
+def test_a_spoken_answer_is_its_transcript(wire) -> None:
+    spoken = {
+        "role": "assistant",
+        "content": None,
+        "audio": {"id": "audio_1", "data": "UklGRg", "transcript": "Hello."},
+    }
+    assert API.read(wire.exchange(wire.post(PATH, ASK), wire.ok(completion(spoken)))).reply == "Hello."
+    deltas = [{"audio": {"id": "audio_1", "transcript": "Hel"}}, {"audio": {"transcript": "lo.", "data": "UklGRg"}}]
+    body = b"".join(chunk(delta) for delta in deltas) + chunk({}, "stop") + b"data: [DONE]\n\n"
+    assert API.read(wire.exchange(wire.post(PATH, ASK), wire.stream(body))).reply == "Hello."
+
+
+def test_deepseek_counts_cached_tokens_beside(wire) -> None:
+    usage = {"prompt_tokens": 82, "completion_tokens": 0, "prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 18}
+    call = API.read(wire.exchange(wire.post(PATH, ASK), wire.ok(completion({"content": "Hi"}, usage=usage))))
+    assert (call.usage.input, call.usage.output, call.usage.cached) == (82, 0, 64)

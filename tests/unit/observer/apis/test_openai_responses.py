@@ -248,3 +248,32 @@ def test_wrong_types_never_raise(survives, sse) -> None:
         "function_call_output completed incomplete_details reason response.output_text.delta delta mcp_call object"
     )
     survives(API, PATH, words, {"text/event-stream": sse, "application/json": lambda data: data})
+
+
+def test_a_refusal_that_was_cut_is_its_text(wire) -> None:
+    body = event("response.created", response=response(status="in_progress")) + event(
+        "response.refusal.delta", item_id="msg_1", output_index=0, content_index=0, delta="I can"
+    )
+    call = API.read(
+        wire.exchange(wire.post(PATH, ASK), wire.stream(body + event("response.refusal.delta", delta="not.")))
+    )
+    assert (call.reply, call.completed) == ("I cannot.", False)
+
+
+def test_a_program_is_a_call(wire) -> None:
+    program = {"type": "program", "id": "prog_1", "call_id": "call_p1", "code": "close()", "fingerprint": "x"}
+    made = {"type": "program_output", "id": "po_1", "call_id": "call_p1", "result": "ok", "status": "completed"}
+    call = API.read(wire.exchange(wire.post(PATH, ASK), wire.ok(response(program, made, MESSAGE))))
+    assert call.tool_calls == (ToolCall("call_p1", "program", "close()"),)
+
+
+def test_a_conversation_that_is_kept_there(wire) -> None:
+    path = "/v1/conversations/conv_123/items"
+    items = [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Close it."}]}]
+    exchange = wire.exchange(wire.post(path, {"items": items}), wire.ok({"object": "list", "data": items}))
+    assert API.recognises(exchange)
+    call = API.read(exchange)
+    assert (call.conversation, call.turns, call.llm_call) == ("conv_123", (Turn("user", "Close it."),), False)
+    looked = API.read(wire.exchange(wire.get(path), wire.ok({"object": "list", "data": items})))
+    assert (looked.conversation, looked.turns, looked.completed, looked.reply) == ("conv_123", (), True, "")
+    assert not API.recognises(wire.exchange(wire.get("/v1/conversations/c-42/items")))
