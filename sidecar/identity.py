@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One name under which a session can be found: `digest` is `alias_digest(tenant, kind, value)`."""
+    """One name under which a session can be found: `digest` is `alias_digest(tenant, kind, value)`.
 
-    kind: str  # conversation, response, tool_call, trace, …
+    `source` says where an explicit id stood (its locator). It is no part of what the key is: the same id is the same
+    name wherever it stands. But two different ids in the same place tell two conversations apart.
+    """
+
+    kind: str  # conversation, request, response, tool_call, trace
     digest: str
+    source: str = field(default="", compare=False)
 
 
-def key(tenant: str, kind: str, value: str) -> Key:
+def key(tenant: str, kind: str, value: str, source: str = "") -> Key:
     """The key of an id as it was found in traffic or named by a signal."""
-    return Key(kind, alias_digest(tenant, kind, value))
+    return Key(kind, alias_digest(tenant, kind, value), source)
 
 
 def alias_digest(tenant: str, kind: str, value: str) -> str:

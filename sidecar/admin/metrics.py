@@ -122,6 +122,7 @@ class _StatusCollector(Collector):
         for slot, name in _STATES.items():
             up.add_metric([name], 1 if self._status.get(slot) == 1 else 0)
         yield up
+        yield from _wiring(self._store_counters())
         sessions = GaugeMetricFamily(
             "sidecar_tenant_count",
             "What Redis counts for the tenant over all replicas, as of the last heartbeat",
@@ -130,3 +131,19 @@ class _StatusCollector(Collector):
         for name, value in sorted(self._store_counters().items()):
             sessions.add_metric([name], value)
         yield sessions
+
+
+def _wiring(counters: Mapping[str, int]) -> Iterator[Metric]:
+    """Whether a deployment is wired right shows in the first minutes: ids and customers found, calls kept together."""
+    exchanges, opened = counters.get("exchanges", 0), counters.get("opened", 0)
+    if exchanges and opened:
+        shares = {
+            "with_id": "Share of the tenant's exchanges that brought a conversation id",
+            "with_customer": "Share of the tenant's exchanges that named a customer",
+        }
+        for name, text in shares.items():
+            share = counters.get(f"exchanges_{name}", 0) / exchanges
+            yield GaugeMetricFamily(f"sidecar_exchanges_{name}_ratio", text, value=share)
+        yield GaugeMetricFamily(
+            "sidecar_exchanges_per_session", "Exchanges for each session of the tenant", value=exchanges / opened
+        )

@@ -3,7 +3,8 @@
 SQLite in WAL mode. Observations are appended in batches with synchronous=NORMAL: they survive the loss of a process,
 and the queue gives its room back only afterwards. Signals are appended with synchronous=FULL: on disk before the
 sender gets its 202. A row names its producer's preceding sequence, so that Redis can tell when it has lost something
-and the applier can go back (`first_after`).
+and the applier can go back (`first_after`). Beside an observation stands where it went when it was applied, so that it
+goes there again.
 
 A journal that cannot take more raises JournalFull and stays usable: the caller tries again, the queue keeps what is
 not journaled. A database file that is damaged is moved aside, one that was deleted is made anew; `recovered_from` says
@@ -37,7 +38,12 @@ _INSERT: Final = (
 _REMEMBER: Final = "INSERT INTO producers VALUES (?, ?) ON CONFLICT (producer) DO UPDATE SET last = excluded.last"
 _LAST_ROW: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'rows'"
 _FORGET: Final = "DELETE FROM rows WHERE row IN (SELECT row FROM rows WHERE row <= ? ORDER BY row LIMIT ?)"
-_COLUMNS: Final = "row, producer, sequence, previous, kind, at_ms, body"
+_READ: Final = (
+    "SELECT row, producer, sequence, previous, kind, at_ms, body, coalesce(went, '') "
+    "FROM rows LEFT JOIN applied USING (row) WHERE row > ? ORDER BY row LIMIT ?"
+)
+_NOTE: Final = "INSERT INTO applied VALUES (?, ?) ON CONFLICT (row) DO UPDATE SET went = excluded.went"
+_FORGET_NOTES: Final = "DELETE FROM applied WHERE row < (SELECT coalesce(min(row), 0) FROM rows)"
 
 
 class JournalFull(Exception):  # noqa: N818  it names a condition that passes, not a mistake
@@ -57,7 +63,10 @@ class NewRow:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row as kept. `row` only grows; `previous` is the producer's preceding sequence in this journal, or 0."""
+    """A row as kept. `row` only grows; `previous` is the producer's preceding sequence in this journal, or 0.
+
+    `went` is where an observation went, in the store's words; empty when it was not applied, or that is not known.
+    """
 
     row: int
     producer: str
@@ -66,6 +75,7 @@ class Row:
     kind: Kind
     at_ms: int
     body: bytes
+    went: str = ""
 
 
 class Journal:
@@ -162,8 +172,12 @@ class Journal:
         with self._lock:
             # Who reads from here again may apply again from here (Redis lost its data): not to be pruned meanwhile.
             self._applied_row = min(self._applied_row, row)
-        found = self._all(f"SELECT {_COLUMNS} FROM rows WHERE row > ? ORDER BY row LIMIT ?", (row, limit))  # noqa: S608
-        return [Row(*columns) for columns in found]
+        return [Row(*columns) for columns in self._all(_READ, (row, limit))]
+
+    def note_where(self, went: Sequence[tuple[int, str]]) -> None:
+        """Keep, by row, where each observation went (`Row.went`)."""
+        with self._writing("NORMAL", within_bound=False) as connection:
+            connection.executemany(_NOTE, went)
 
     def first_after(self, producer: str, sequence: int) -> int | None:
         """Number of the producer's first row above `sequence`; None when there is none."""
@@ -378,6 +392,7 @@ class Journal:
             forgotten += cursor.rowcount
             if cursor.rowcount < PRUNE_ROWS:
                 break
+        connection.execute(_FORGET_NOTES)
         ids_keep_ms = max(self._keep_ms, SIGNAL_IDS_HOURS_MIN * HOUR_MS)
         connection.execute("DELETE FROM signals WHERE at_ms < ?", (now_ms - ids_keep_ms,))
         connection.execute("PRAGMA incremental_vacuum(256)").fetchall()
@@ -395,5 +410,6 @@ class Journal:
                 break
             forgotten += cursor.rowcount
         if forgotten:
+            connection.execute(_FORGET_NOTES)
             connection.execute("PRAGMA incremental_vacuum(1024)").fetchall()
         return forgotten

@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS rows (
     body BLOB NOT NULL,
     UNIQUE (producer, sequence)
 );
+CREATE TABLE IF NOT EXISTS applied (row INTEGER PRIMARY KEY, went TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS signals (
     source TEXT NOT NULL, id TEXT NOT NULL, sequence INTEGER NOT NULL, at_ms INTEGER NOT NULL,
     PRIMARY KEY (source, id)

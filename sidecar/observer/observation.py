@@ -13,14 +13,33 @@ from sidecar.policy.terms import Terms
 
 
 @dataclass(frozen=True, slots=True)
+class Thread:
+    """Where a call stands in a conversation that is known by its texts alone; digests, see `thread.py`.
+
+    `asked` is of the whole request, and `again` says that the client repeats it; `follows` is where the conversation
+    stood before it (empty: it begins one), `recalls` find it when that is not known. `reaches` is where it stands after
+    the answer (empty without a whole answer), and `makes` are what a later request may recall.
+    """
+
+    asked: str
+    again: bool = False
+    follows: str = ""
+    recalls: tuple[str, ...] = ()
+    reaches: str = ""
+    makes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What one exchange (or, with `touch`, one still running) says about a session.
 
     `producer` and `sequence` identify it under replay. Times are Unix milliseconds of the bytes' arrival:
     `started_ms` of the request's first byte, `at_ms` of the last byte. `keys` are tried in order to find the session
-    and then all made its aliases; `made` are aliases only (ids that this exchange brought into the world).
-    `origin` is what `identity.session_base` digests when no key finds a session. `user_messages` and `tool_calls`
-    are digests, in order, of what the exchange showed; the store counts those it had not seen.
+    and then all made its aliases; `made` are aliases only (ids that this exchange brought into the world). `thread` is
+    tried after all keys but the trace. `opens` False: it belongs to a session that is there, or to none.
+    `base` is what a session's id is made of when nothing finds one. `user_messages` and `tool_calls` are digests, in
+    order, of what the exchange showed; the store counts those it had not seen. `user_side`: it passed between the
+    user and the agent, not between the agent and a model or a tool; of a turn that is seen on both sides, one counts.
     """
 
     producer: str
@@ -32,6 +51,9 @@ class Observation:
     base: str  # identity.session_base of the conversation, or of (producer, sequence)
     terms: Terms
     made: tuple[Key, ...] = ()
+    thread: Thread | None = None
+    opens: bool = True
+    user_side: bool = False
     conversation: str | None = None  # in clear, as the billing event shows it
     customer: str | None = None
     api: str | None = None  # openai.chat, anthropic.messages, …; None when not understood
@@ -40,6 +62,7 @@ class Observation:
     aborted: bool = False
     shadow: bool = False
     user_messages: tuple[str, ...] = ()
+    said_now: int | None = None  # the newest of these that follow the last answer; None: that is not known
     tool_calls: tuple[str, ...] = ()
     llm_calls: int = 0
     models: tuple[str, ...] = ()

@@ -66,7 +66,7 @@ class Observing:
     an answer that came whole was not found in it: a server, or a version of an API, that is not known);
     `api_failed` (a defect: the exchange is treated as of unknown API); `session_key_unusable`, `customer_unusable`,
     `model_unusable`; and for exchanges that leave no observation `unidentified` (unknown API, no id) and `unanswered`
-    (known API, no id, no answer).
+    (known API, no answer, nothing by which the next attempt could be known).
     """
 
     def __init__(  # noqa: PLR0917 -- made once, from the settings
@@ -82,7 +82,7 @@ class Observing:
     ) -> None:
         self._tenant = tenant
         self._hash_key = hash_key
-        self._stitcher = Stitcher(tenant, parse_locators(session_keys))
+        self._stitcher = Stitcher(tenant, parse_locators(session_keys), hash_key)
         self._customer = parse_locators(customer)
         self._shadow = shadow
         self._count = on_count
@@ -98,17 +98,15 @@ class Observing:
         for reason in (*exchange.reasons, *(["opaque"] if exchange.opaque else [])):
             self._count(reason)
         self._count_times("session_key_unusable", stitch.unusable)
-        # A tool's call, a look at a task: nothing that opens a session, unless an id says which.
-        if stitch.conversation is None and (call is None or not (call.opens or stitch.keys)):
-            self._count("unidentified")
+        opens = stitch.conversation is not None or (call is not None and call.opens and exchange.succeeded)
+        if not opens and (dropped := _belongs_nowhere(call, stitch)):
+            self._count(dropped)
             return None
-        # A failure that no conversation is known for opens no session: its sender will try again, or has gone.
-        if not exchange.succeeded and all(key.kind == "trace" for key in stitch.keys):
-            self._count("unanswered")
-            return None
-        return self._observation(exchange, call, stitch, plan)
+        return self._observation(exchange, call, stitch, plan, opens=opens)
 
-    def _observation(self, exchange: Exchange, call: Call | None, stitch: Stitch, plan: Plan) -> Observation:
+    def _observation(
+        self, exchange: Exchange, call: Call | None, stitch: Stitch, plan: Plan, *, opens: bool
+    ) -> Observation:
         raw = exchange.raw
         digests = {
             "request": content_digest(self._hash_key, raw.request),
@@ -125,6 +123,9 @@ class Observing:
             at_ms=raw.at_ms,
             keys=stitch.keys,
             made=stitch.made,
+            thread=stitch.thread,
+            opens=opens,
+            user_side=_is_user_side(call),
             base=stitch.base,
             terms=plan.terms,
             conversation=stitch.conversation,
@@ -134,6 +135,7 @@ class Observing:
             aborted=exchange.aborted and not (call and call.completed),
             shadow=self._shadow,
             user_messages=self._user_messages(call) if call else (),
+            said_now=_said_now(call) if call else None,
             tool_calls=tuple(digest for digest, _tool_call in tool_calls),
             llm_calls=int(answered and call is not None and call.llm_call),
             models=self._models(call) if call and answered else (),
@@ -197,14 +199,16 @@ class Observing:
         """A digest of each user message, with its number among equal ones in this request.
 
         So a history that is sent again brings none that was not seen before, trimmed at its start or not, and a second
-        "yes" is another message than the first.
+        "yes" is another message than the first. A guard or a classifier that is asked about the message alone brings
+        none either. The user's side has digests of its own: each side counts alone.
         """
+        side = ("user side",) if _is_user_side(call) else ()
         seen: Counter[tuple[str, ...]] = Counter()
         numbered = []
         for turn in call.turns:
             if turn.role == "user":
                 said = (turn.text, *turn.media)
-                numbered.append((str(seen[said]), *said))
+                numbered.append((*side, str(seen[said]), *said))
                 seen[said] += 1
         return tuple(content_digest(self._hash_key, *parts) for parts in numbered[-USER_MESSAGES_MAX:])
 
@@ -230,6 +234,32 @@ class Observing:
     def _count_times(self, name: str, times: int) -> None:
         for _ in range(times):
             self._count(name)
+
+
+def _is_user_side(call: Call | None) -> bool:
+    """Whether a user spoke to an agent here, or an agent's user interface did, rather than an agent to a model."""
+    return call is not None and not call.llm_call and any(turn.role == "user" for turn in call.turns)
+
+
+def _said_now(call: Call) -> int:
+    """How many of the user's messages come after the last answer or tool's result: the others are history."""
+    answers = [number for number, turn in enumerate(call.turns) if turn.role in ("assistant", "tool")]
+    since = call.turns[answers[-1] + 1 :] if answers else call.turns
+    return min(sum(turn.role == "user" for turn in since), USER_MESSAGES_MAX)
+
+
+def _belongs_nowhere(call: Call | None, stitch: Stitch) -> str:
+    """What is counted when an exchange that opens no session cannot find one either; empty when it might.
+
+    A tool's call, or a look at a task, may be found by its trace. A call of a model that failed is not worth a session,
+    since its sender will try again, or has gone; but by its texts the next attempt is known for one.
+    """
+    if call is None:
+        return "unidentified"
+    if not call.opens:
+        return "" if stitch.keys else "unidentified"
+    known = stitch.thread is not None or any(key.kind != "trace" for key in stitch.keys)
+    return "" if known else "unanswered"
 
 
 class _Judged:

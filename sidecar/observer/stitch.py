@@ -1,28 +1,32 @@
-"""Which conversation an exchange belongs to: every id that names it, in order of precedence. Pure.
+"""Which conversation an exchange belongs to: everything that may tell, in order of precedence, as data. Pure.
 
-How it works. Ids come in three strengths, and a weaker one never finds a session past a stronger one:
+How it works. What tells comes in strengths, and a weaker thing never joins what a stronger one holds apart:
 
-1. Explicit: somebody meant it to name the conversation. The deployment's own locators come first, then `KNOWN_IDS`.
-   All that are found become keys of kind `conversation`, whatever field they came in; the first names the session.
-2. Handed on: ids that an earlier answer made up and that this request sends back: the previous response's, those of
-   tool calls that it brings results for. They find a session only where no explicit id is, since a conversation that
-   was forked carries the tool calls of the one that it was forked from.
-3. The trace, likewise, after all of these.
+1. Explicit ids: somebody meant them to name the conversation. The deployment's own locators come first, then
+   `KNOWN_IDS`. All that are found become keys of kind `conversation`, whatever place they came in; the first names the
+   session. Two different ids in the same place are two conversations.
+2. Ids handed on: a request's own, which its client repeats when it sends it again; what an earlier answer made up and
+   this request sends back: the previous response's id, a task's, those of tool calls that it brings results for.
+3. Texts, where an API has no ids: `thread.py`.
+4. The trace.
 
-What this answer makes up (its response id, its tool call ids), and the trace, become aliases: what is sent back later,
-in an exchange without an explicit id, finds the session by them. Ids are scoped by tenant through `identity.key`.
+What this answer makes up (its response id, its tool call ids) are keys for later exchanges. Which session they lead to
+is decided in Redis, in the script that applies the observation (sessions/lua/stitch.lua), so that any replica decides
+alike. Ids are scoped by tenant through `identity.key`, texts by tenant and API key.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from sidecar.identity import Key, key, session_base
 from sidecar.observer.apis.call import Call
 from sidecar.observer.exchange import Exchange
-from sidecar.observer.locators import Locator, Locators, is_usable, parse_locators
+from sidecar.observer.locators import Locators, Reader, is_usable, parse_locators, scalar_text
+from sidecar.observer.observation import Thread
+from sidecar.observer.thread import read_thread
 
 EXPLICIT_IDS_MAX = 8
 HANDED_ON_IDS_MAX = 32
@@ -42,6 +46,8 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-
 
 # Any `x-…-session-id` header, those of a parent's session left out. Only here must a value look like an id.
 ANY_SESSION_HEADER = "any x-…-session-id header"
+# What only an API's module can tell: `id` in the body of an AI SDK chat, the context in the stream of an A2A agent.
+API_CONVERSATION = "the conversation's id in the API's own terms (the body's `id` of a Vercel AI SDK chat)"
 
 # Where conversation ids travel today, in order of precedence, as locators. What a path has at `{}` is an id only if
 # it looks like one: `/threads/runs` is a method.
@@ -79,17 +85,20 @@ KNOWN_IDS: tuple[str, ...] = (
     "body:contextId",
     "body:params.message.contextId",  # A2A over JSON-RPC
     "response.body:result.contextId",
+    API_CONVERSATION,
     "baggage:session.id",
     "path:/threads/{}",
     "path:/conversations/{}",
     "path:/sessions/{}",
 )
+# A request's own id, the same in each attempt to send it.
+REQUEST_IDS = parse_locators("header:idempotency-key;header:amz-sdk-invocation-id")
 _PREVIOUS_RESPONSE = parse_locators("body:previous_response_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Stitch:
-    """The ids of one exchange. `keys` find the session, in order; `made` are aliases only.
+    """What one exchange tells. `keys` find the session, in order; `made` are aliases only; `thread` is of its texts.
 
     `conversation` is the explicit id in clear, None without one; `base` is what the session's id is made of.
     `unusable` counts values that were too long or had control characters.
@@ -99,60 +108,83 @@ class Stitch:
     keys: tuple[Key, ...]
     made: tuple[Key, ...]
     base: str
+    thread: Thread | None = None
     unusable: int = 0
 
 
 class Stitcher:
-    """Finds the ids of exchanges; `own` are the deployment's locators of the conversation id."""
+    """Finds the ids of exchanges; `own` are the deployment's locators, `hash_key` keys the digests of texts."""
 
-    def __init__(self, tenant: str, own: Locators) -> None:
+    def __init__(self, tenant: str, own: Locators, hash_key: bytes) -> None:
         self._tenant = tenant
-        self._locators = Locators((*own.each, *(_known(text) for text in KNOWN_IDS)))
+        self._hash_key = hash_key
+        own_sources = ((locator.text, locator.read) for locator in own.each)
+        self._sources = (*own_sources, *((text, _known(text)) for text in KNOWN_IDS))
 
     def stitch(self, exchange: Exchange, call: Call | None) -> Stitch:
-        """Every id of the exchange; `call` is what it says in its API's terms, None when that is not understood."""
-        explicit, unusable = self._locators.find_all(exchange)
-        trace = self._keys("trace", _trace(exchange))
+        """Everything that tells; `call` is what the exchange says in its API's terms, None when not understood."""
+        explicit, unusable = self._explicit(exchange, call)
         made = self._made(call)
+        named = tuple(key(self._tenant, "conversation", value, source) for value, source in explicit.items())
+        keys = (*named, *self._handed_on(exchange, call), *self._keys("trace", _trace(exchange)))
+        thread = read_thread(self._tenant, self._hash_key, exchange, call) if call is not None else None
         if explicit:
-            keys = self._keys("conversation", explicit[:EXPLICIT_IDS_MAX])
-            base = session_base(self._tenant, "conversation", explicit[0])
-            return Stitch(explicit[0], keys, made + trace, base, unusable)
+            conversation = next(iter(explicit))
+            base = session_base(self._tenant, "conversation", conversation)
+            return Stitch(conversation, keys, made, base, thread, unusable)
         raw = exchange.raw
         base = session_base(self._tenant, "observation", raw.producer, str(raw.first))
-        return Stitch(None, self._handed_on(exchange, call) + trace, made, base, unusable)
+        return Stitch(None, keys, made, base, thread, unusable)
+
+    def _explicit(self, exchange: Exchange, call: Call | None) -> tuple[dict[str, str], int]:
+        """Each usable id with the first place that has it, in order, and how many were not usable."""
+        found: dict[str, str] = {}
+        unusable = 0
+        for source, read in self._sources:
+            raw = read(exchange) if read else (call.conversation if call else None)
+            value = scalar_text(raw)
+            if value and not is_usable(value):
+                unusable += 1
+            elif value and len(found) < EXPLICIT_IDS_MAX:
+                found.setdefault(value, source)
+        return found, unusable
 
     def _made(self, call: Call | None) -> tuple[Key, ...]:
-        """What the answer brought into the world."""
+        """What the exchange brought into the world."""
         if call is None:
             return ()
-        response = [call.response_id] if call.response_id and is_usable(call.response_id) else []
+        answers = [each for each in (call.response_id, call.task_id) if each and is_usable(each)]
         calls = [each.id for each in call.tool_calls] if call.completed else []
-        return self._keys("response", response) + self._keys("tool_call", _telling(calls))
+        return (*self._keys("response", answers), *self._keys("tool_call", _telling(calls)))
 
-    def _handed_on(self, exchange: Exchange, call: Call | None) -> tuple[Key, ...]:
-        """What the request sends back, the newest first."""
-        previous = _PREVIOUS_RESPONSE.find(exchange).value
-        results = _telling(reversed(call.tool_results)) if call else []
-        return self._keys("response", [previous] if previous else []) + self._keys("tool_call", results)
+    def _handed_on(self, exchange: Exchange, call: Call | None) -> Iterator[Key]:
+        """What the request brings along, the newest first."""
+        requests = (value for value in REQUEST_IDS.find_all(exchange)[0] if is_telling(value))
+        yield from self._keys("request", requests)
+        previous = _PREVIOUS_RESPONSE.find(exchange).value or (call.previous_response_id if call else None)
+        answers = dict.fromkeys(each for each in (previous, call.task_id if call else None) if each)
+        yield from self._keys("response", (each for each in answers if is_usable(each)))
+        yield from self._keys("tool_call", _telling(reversed(call.tool_results)) if call else [])
 
     def _keys(self, kind: str, values: Iterable[str]) -> tuple[Key, ...]:
         return tuple(key(self._tenant, kind, value) for value in values)
 
 
-def _known(text: str) -> Locator:
-    """One of `KNOWN_IDS`."""
+def _known(text: str) -> Reader | None:
+    """The reader of one of `KNOWN_IDS`; None for what the API's module has read."""
+    if text == API_CONVERSATION:
+        return None
     if text == ANY_SESSION_HEADER:
-        return Locator(text, _any_session_header)
+        return _any_session_header
     locator = parse_locators(text).each[0]
     if not text.startswith("path:"):
-        return locator
+        return locator.read
 
     def read(exchange: Exchange) -> str | None:
         segment = locator.read(exchange)
         return segment if isinstance(segment, str) and _names_something(segment) else None
 
-    return Locator(text, read)
+    return read
 
 
 def _any_session_header(exchange: Exchange) -> str | None:

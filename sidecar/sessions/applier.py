@@ -7,6 +7,11 @@ has answers `duplicate` and costs little. When the store's generation changed, R
 journal is applied again; ids are derived, so nothing counts twice. While rows wait, `pending_ms` holds the replica's
 mark back, so that no deadline fires that waiting traffic would have moved.
 
+Which session an observation went to is noted in the journal, and it goes there again: so a replay finds the same
+sessions although the replicas' journals come in another order than the facts did. An observation that is known by its
+texts alone, and follows something that Redis does not know, is answered `early` while another replica may still bring
+it, until `PATIENCE_MS` after its end.
+
 A row that the journal no longer has is a hole: logged, counted, and passed over. A row that cannot be read is counted
 and passed over too; both leave a trace in the counters, never a standstill.
 """
@@ -17,15 +22,14 @@ import asyncio
 import contextlib
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import orjson
 import structlog
 from redis.exceptions import RedisError
 
-from sidecar.intake import signal as intake_signal
-from sidecar.observer import observation as observer_observation
 from sidecar.observer.journal import Journal, JournalFull, Row
+from sidecar.sessions.facts import read_fact
 from sidecar.sessions.replay import Replay, begun_ms
 from sidecar.sessions.store import Applied, Fact, Store
 from sidecar.tasks import told_to_stop
@@ -33,6 +37,8 @@ from sidecar.tasks import told_to_stop
 BATCH = 256
 IDLE_CHECK_SECONDS = 2.0  # how often an idle applier asks whether Redis still has everything
 FULL_SECONDS = 0.5
+EARLY_SECONDS = 0.05
+PATIENCE_MS = 3_000  # two heartbeats and some
 BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX = 0.05, 5.0
 SAVE_SECONDS = 1.0
 PRUNE_SECONDS = 30.0
@@ -50,7 +56,8 @@ class _RedisRefusedError(Exception):
 class Applier:
     """Applies `journal` to `store` until cancelled. `count(event, n)` is told what happens; see the counters' names.
 
-    `clock_ms` is the clock that the proxy stamps records with; without it no row is too old to be applied again.
+    `clock_ms` is the clock that the proxy stamps records with; without it no row is too old to be applied again, and
+    none waits for other replicas.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class Applier:
         count: Callable[[str, int], None] = lambda _event, _n: None,
         rng: random.Random | None = None,
         clock_ms: Callable[[], int] | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.state = 0  # 0 unknown, OK, DOWN
         self.refusal: Exception | None = None  # why Redis, which may answer others, takes no facts
@@ -68,8 +76,10 @@ class Applier:
         self._store = store
         self._count = count
         self._clock_ms = clock_ms
+        self._sleep = sleep
         self._rng = rng or random.Random()  # noqa: S311  jitter, not secrets
         self._cursor = 0
+        self._early = False  # the row after the cursor waits for other replicas: it alone is asked for
         self._saved = (0, "")  # the cursor as saved, and in which generation
         self._facts = 0  # how many facts Redis had counted when it had all up to there
         self._saved_at = self._pruned_at = 0.0
@@ -157,7 +167,8 @@ class Applier:
         if not self._verified:
             await self.verify()
         last_row = await asyncio.to_thread(self._journal.last_row)
-        rows = await asyncio.to_thread(self._journal.after, self._cursor, BATCH)
+        rows = await asyncio.to_thread(self._journal.after, self._cursor, 1 if self._early else BATCH)
+        self._early = False
         if not rows:
             # A journal that was begun anew has numbers without rows: what is not there cannot wait.
             self._cursor = max(self._cursor, last_row)
@@ -167,7 +178,10 @@ class Applier:
         if not turn:
             return True
         facts, kept = self._read(turn)
-        answers = await self._store.apply_many(facts, own=self._journal.id)
+        patient_from_ms = None if self._clock_ms is None else self._clock_ms() - PATIENCE_MS
+        answers = await self._store.apply_many(
+            facts, own=self._journal.id, went=[row.went for row in kept], patient_from_ms=patient_from_ms
+        )
         await self._settle(turn, dict(zip((row.row for row in kept), answers, strict=True)))
         await self._keep_house()
         return True
@@ -200,7 +214,7 @@ class Applier:
         self._verified = False
         pause = min(BACKOFF_SECONDS_MIN * 2**self._failures, BACKOFF_SECONDS_MAX)
         self._failures = min(self._failures + 1, 16)
-        await asyncio.sleep(pause * self._rng.uniform(0.5, 1.0))
+        await self._sleep(pause * self._rng.uniform(0.5, 1.0))
 
     # -- reading and answers -----------------------------------------------------------------------------------
 
@@ -210,7 +224,7 @@ class Applier:
         for row in rows:
             previous = self._previous(row)
             try:
-                fact = _fact(row)
+                fact = read_fact(row.kind, row.body)
             except ValueError as error:
                 log.error("a journal row cannot be read; it is passed over", row=row.row, reason=str(error)[:200])
                 self._count("journal_row_unreadable", 1)
@@ -238,6 +252,7 @@ class Applier:
                 self._note(row, answer)
             if stopped is None:
                 self._cursor = row.row
+        await self._note_where(rows, answers)
         self._progress.set()
         if stopped is None:
             return
@@ -245,11 +260,25 @@ class Applier:
         if answer.status == "rewind":
             if not await self.verify():
                 await self._catch_up(row.producer, (await self._store.marks([row.producer]))[row.producer])
+        elif answer.status == "early":
+            self._early = True
+            self._count("observation_early", 1)
+            await self._sleep(EARLY_SECONDS)
         elif answer.status == "full":
             self._count("outbox_full", 1)
-            await asyncio.sleep(FULL_SECONDS)
+            await self._sleep(FULL_SECONDS)
         else:
             raise _RedisRefusedError(answer.reason)
+
+    async def _note_where(self, rows: Sequence[Row], answers: dict[int, Applied]) -> None:
+        applied = ((row, answer.went) for row in rows if (answer := answers.get(row.row)) and answer.went)
+        found = [(row.row, went) for row, went in applied if row.kind == "observation" and went != row.went]
+        try:
+            if found:
+                await asyncio.to_thread(self._journal.note_where, found)
+        except JournalFull:
+            # They are applied. Should Redis lose them, they are stitched anew, as rows that nobody had applied are.
+            self._count("notes_lost", len(found))
 
     def _note(self, row: Row, answer: Applied) -> None:
         self._acknowledged[row.producer] = max(self._acknowledged.get(row.producer, 0), row.sequence)
@@ -389,9 +418,3 @@ class Applier:
             self._count("cursor_not_saved", 1)
             return
         self._saved, self._facts = position, facts
-
-
-def _fact(row: Row) -> Fact:
-    if row.kind == "observation":
-        return observer_observation.from_json(row.body)
-    return intake_signal.from_json(row.body)

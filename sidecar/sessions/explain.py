@@ -61,6 +61,9 @@ def _state(session: SessionView) -> str:
 def _evidence(session: SessionView) -> list[str]:
     sentences = []
     for item in session.evidence:
+        if item.rule == "merge":
+            sentences.append(f"At {rfc3339(item.at_ms)} session {item.digest} turned out to be the same ({item.kind}).")
+            continue
         proof = f", evidence {item.digest}" if item.digest else ""
         sentences.append(f"At {rfc3339(item.at_ms)} the rule {item.rule} ({item.kind}) matched{proof}.")
     return sentences

@@ -1,8 +1,9 @@
 """Observations and signals as the scripts read them: JSON without nulls, within the scripts' bounds.
 
-An observation: producer, tenant, started_ms, at_ms, keys [{kind, digest}], aliases [digest] (keys, then made), base,
+An observation: producer, tenant, started_ms, at_ms, keys and made [{kind, digest, source}], base, opens, user_side,
 terms {plan, digest, timeout_ms, …}, touch, complete, aborted, shadow, user_messages, tool_calls, models, llm_calls,
-input_tokens, output_tokens, effects, digests; conversation, customer, api when known.
+input_tokens, output_tokens, effects, digests; conversation, customer, api, thread {asked, again, follows, recalls,
+reaches, makes} when known; session, root and merged (ids), when a former application is repeated.
 A signal: producer, source, id, at_ms, effect; session_id or alias (a digest); claimed_at when given.
 Attributes travel as JSON texts inside the JSON: Lua knows one kind of number and would not give them back unchanged.
 """
@@ -13,28 +14,44 @@ from typing import Any
 
 import orjson
 
+from sidecar.identity import Key
+from sidecar.intake import signal
 from sidecar.intake.signal import Signal
-from sidecar.observer.observation import Observation
+from sidecar.observer import observation
+from sidecar.observer.observation import Observation, Thread
 from sidecar.policy.effect import Effect
 from sidecar.policy.terms import Terms
 
 KEYS_MAX = 64
+RECALLS_MAX = 16
+SOURCE_CHARACTERS_MAX = 256
 MESSAGES_MAX = 4096
 CALLS_MAX = 1024
 EFFECTS_MAX = 256
 TOKENS_MAX = 10**12
 
 
-def observation_json(o: Observation) -> bytes:
-    """One observation for apply.lua."""
-    keys = o.keys[:KEYS_MAX]
+def read_fact(kind: str, body: bytes) -> Observation | Signal:
+    """The fact of a journal's row; raises ValueError when the bytes are none."""
+    return observation.from_json(body) if kind == "observation" else signal.from_json(body)
+
+
+def observation_json(o: Observation, went: str = "") -> bytes:
+    """One observation for apply.lua; `went` is where it went when it was applied before (`Applied.went`)."""
+    session, root, *merged = went.split() or ("", "")
     fact: dict[str, Any] = {
         "producer": o.producer,
         "tenant": o.tenant,
         "started_ms": o.started_ms,
         "at_ms": max(o.at_ms, o.started_ms),
-        "keys": [{"kind": key.kind, "digest": key.digest} for key in keys],
-        "aliases": [key.digest for key in keys + o.made[:KEYS_MAX]],
+        "keys": [_key(key) for key in o.keys[:KEYS_MAX]],
+        "made": [_key(key) for key in o.made[:KEYS_MAX]],
+        "thread": _thread(o.thread) if o.thread else None,
+        "session": session or None,
+        "root": root or None,
+        "merged": merged or None,
+        "opens": o.opens,
+        "user_side": o.user_side,
         "base": o.base,
         "terms": _terms(o.terms),
         "conversation": o.conversation,
@@ -47,6 +64,7 @@ def observation_json(o: Observation) -> bytes:
         "shadow": o.shadow,
         # A long history is resent in full: the newest messages are the ones that can be new.
         "user_messages": o.user_messages[-MESSAGES_MAX:],
+        "said_now": None if o.said_now is None else min(o.said_now, MESSAGES_MAX),
         "tool_calls": o.tool_calls[:CALLS_MAX],
         "models": o.models,
         "llm_calls": o.llm_calls,
@@ -58,19 +76,35 @@ def observation_json(o: Observation) -> bytes:
     return orjson.dumps(_without_none(fact))
 
 
-def signal_json(signal: Signal) -> bytes:
+def signal_json(s: Signal) -> bytes:
     """One signal for apply.lua."""
     fact: dict[str, Any] = {
-        "producer": signal.producer,
-        "source": signal.source,
-        "id": signal.id,
-        "at_ms": signal.at_ms,
-        "effect": _effect(signal.effect),
-        "session_id": signal.session_id,
-        "alias": signal.alias.digest if signal.alias else None,
-        "claimed_at": signal.claimed_at,
+        "producer": s.producer,
+        "source": s.source,
+        "id": s.id,
+        "at_ms": s.at_ms,
+        "effect": _effect(s.effect),
+        "session_id": s.session_id,
+        "alias": s.alias.digest if s.alias else None,
+        "claimed_at": s.claimed_at,
     }
     return orjson.dumps(_without_none(fact))
+
+
+def _key(key: Key) -> dict[str, str]:
+    named = {"kind": key.kind, "digest": key.digest}
+    return named | {"source": key.source[:SOURCE_CHARACTERS_MAX]} if key.source else named
+
+
+def _thread(thread: Thread) -> dict[str, Any]:
+    return {
+        "asked": thread.asked,
+        "again": thread.again,
+        "follows": thread.follows or None,
+        "recalls": thread.recalls[:RECALLS_MAX],
+        "reaches": thread.reaches or None,
+        "makes": thread.makes[:RECALLS_MAX],
+    }
 
 
 def _terms(terms: Terms) -> dict[str, Any]:
@@ -104,4 +138,5 @@ def _effect(effect: Effect) -> dict[str, Any]:
 
 
 def _without_none(fact: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fact.items() if value is not None}
+    kept = {name: value for name, value in fact.items() if value is not None}
+    return {name: _without_none(value) if isinstance(value, dict) else value for name, value in kept.items()}

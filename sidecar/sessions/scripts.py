@@ -12,29 +12,35 @@ from sidecar.sessions.states import lua_literal, lua_tables
 
 # What bounds one session, one conversation, one tenant. What is over is counted (Store.counters).
 LIMITS = {
+    "again_seconds": 60,  # an answer that was lost on its way is asked for again
     "aliases": 256,  # per session: the first 8 and the newest
     "aliases_first": 8,
     "attributes": 32,
     "calls": 4096,  # tool-call digests per session
     "evidence": 32,
+    "merged_days": 40,  # the id of a session that became a part of another leads there
     "messages": 4096,  # user-message digests per conversation
     "models": 16,
     "number_days": 400,  # a conversation that comes back within these never gets an old session's id
     "recent": 100_000,
+    "repeat_minutes": 15,  # a request that was not answered may be sent again
     "siblings": 64,  # sessions of one conversation that a signal can reach
     "signal_days": 35,  # a signal's (source, id) is remembered
+    "text_sessions": 32,  # sessions that one text can lead to
+    "texts": 256,  # per session
     "timeline_first": 20,
     "timeline_last": 100,
+    "trace_joins": 256,  # calls of one session that are its own by their trace alone
     "waiting": 64,  # signals per unknown alias
     "waiting_days": 7,
 }
 
-_LIBRARY = ("machine", "work", "session")
+_LIBRARY = ("machine", "work", "session", "stitch")
 
 
 @cache
 def library() -> str:
-    """What stands before every script: TABLE, TIMERS, OUTCOMES, LIMITS and the functions."""
+    """What stands before every script: TABLE, TIMERS, RANKS, OUTCOMES, LIMITS and the functions."""
     texts = "\n".join(_text(name) for name in _LIBRARY)
     return f"{lua_tables()}local LIMITS = {lua_literal(LIMITS)}\n{texts}\n"
 

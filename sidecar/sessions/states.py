@@ -188,6 +188,9 @@ TIMERS: Mapping[State, tuple[Event, str | None]] = {
     State.ESCALATED_TO_HUMAN: (Event.SETTLE_TIMEOUT, None),
 }
 
+# Of two open sessions that turn out to be one, the state that is further on stays: escalation wins.
+RANKS: Mapping[State, int] = {state: rank for rank, state in enumerate(TIMERS)}
+
 # The outcome that a final state is posted with; RESOLVED may bear the name that a plan or signal gave instead.
 OUTCOMES: Mapping[State, str] = {
     State.RESOLVED: "RESOLVED",
@@ -219,7 +222,7 @@ def _inconclusive_policy(view: View, _at_ms: int) -> str:
     return view.terms.inconclusive_policy
 
 
-# lib.lua answers the same questions under the same names.
+# machine.lua answers the same questions under the same names.
 _QUESTIONS: Mapping[str, Callable[[View, int], str]] = {
     "inconclusive_policy": _inconclusive_policy,
     "on_return": _on_return,
@@ -258,7 +261,7 @@ def _deadline(view: View, action: Action, state: State, at_ms: int) -> int:
 
 
 def lua_tables() -> str:
-    """The table, timers and outcomes as Lua source: locals TABLE, TIMERS, OUTCOMES."""
+    """The table, timers, ranks and outcomes as Lua source: locals TABLE, TIMERS, RANKS, OUTCOMES."""
     table = {state: {event: _plain(cell) for event, cell in row.items()} for state, row in TABLE.items()}
     timers = {
         state: {"event": event, "term": term} if term else {"event": event} for state, (event, term) in TIMERS.items()
@@ -266,6 +269,7 @@ def lua_tables() -> str:
     return (
         f"local TABLE = {lua_literal(table)}\n"
         f"local TIMERS = {lua_literal(timers)}\n"
+        f"local RANKS = {lua_literal(RANKS)}\n"
         f"local OUTCOMES = {lua_literal(OUTCOMES)}\n"
     )
 

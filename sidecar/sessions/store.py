@@ -24,7 +24,7 @@ from sidecar.sessions.runner import text as _text
 from sidecar.sessions.scripts import LIMITS
 from sidecar.sessions.view import SessionView, read_session, rfc3339
 
-Status = Literal["applied", "duplicate", "waiting", "late", "rewind", "full", "refused", "error"]
+Status = Literal["applied", "duplicate", "waiting", "late", "rewind", "early", "full", "refused", "error"]
 Fact = Observation | Signal
 
 DEAD_LETTERS_MAX = 100_000
@@ -46,8 +46,9 @@ class Applied:
     """What became of one fact.
 
     `applied`, `duplicate`, `waiting` (a signal before its session), `late` (one after its session was forgotten) and
-    `refused` (it can never be applied; `reason`) are final. `rewind`: Redis is behind, `mark` says where; `full`: the
-    outbox has no room; `error`: Redis said `reason` (out of memory, loading, …). After these it has to come again.
+    `refused` (it can never be applied; `reason`) are final. `rewind`: Redis is behind, `mark` says where; `early`:
+    another replica may still bring what tells the session; `full`: the outbox has no room; `error`: Redis said `reason`
+    (out of memory, loading, …). After these it has to come again.
     """
 
     status: Status
@@ -55,6 +56,7 @@ class Applied:
     session_id: str = ""
     state: str = ""
     reason: str = ""
+    went: str = ""  # what `apply_many` has to be told when the same observation is applied again
     events: tuple[Posted, ...] = ()
 
     @property
@@ -95,21 +97,35 @@ class Store(Producers):
 
     # -- facts ---------------------------------------------------------------------------------------------------
 
-    async def apply_many(self, operations: Sequence[tuple[Fact, int]], *, own: str = "") -> AppliedFacts:
+    async def apply_many(
+        self,
+        operations: Sequence[tuple[Fact, int]],
+        *,
+        own: str = "",
+        went: Sequence[str] = (),
+        patient_from_ms: int | None = None,
+    ) -> AppliedFacts:
         """Apply (fact, its producer's preceding sequence) in order; one answer each.
 
+        `went` says where the observations went when they were applied before (`Applied.went`; "": never applied).
+        An observation that ended after `patient_from_ms` (event time) may be answered `early`; None: none is.
         `own` names the replica's own live mark (see `heartbeat`), which its own facts, applied in the journal's order,
         need not wait for: so a replay of the journal decides as the live run did, wherever the mark stood then.
         Raises redis.exceptions.RedisError or OSError when Redis does not answer: any of the facts may have been
         applied then, and sending them again is harmless.
         """
-        calls = [self._arguments(fact, previous, own) for fact, previous in operations]
+        before = went or [""] * len(operations)
+        patience = "" if patient_from_ms is None else patient_from_ms
+        calls = [
+            [*self._arguments(fact, previous, own, where), patience]
+            for (fact, previous), where in zip(operations, before, strict=True)
+        ]
         answers = await self._run_many("apply", calls)
         return [_applied(answer) for answer in answers]
 
-    def _arguments(self, fact: Fact, previous: int, own: str) -> Sequence[bytes | str | int]:
+    def _arguments(self, fact: Fact, previous: int, own: str, went: str) -> Sequence[bytes | str | int]:
         if isinstance(fact, Observation):
-            kind, body = "observation", observation_json(fact)
+            kind, body = "observation", observation_json(fact, went)
         else:
             kind, body = "signal", signal_json(fact)
         bounds = (self.outbox_max, self._mark_ttl_ms)
@@ -131,10 +147,11 @@ class Store(Producers):
     # -- views ---------------------------------------------------------------------------------------------------
 
     async def session(self, session_id: str) -> SessionView | None:
-        """One session with its timeline."""
+        """One session with its timeline; by the id of a session that was merged, the one that it is a part of."""
         raw = await self.redis.get(self.key("session", session_id))
         if raw is None:
-            return None
+            into = await self.redis.get(self.key("merged", session_id))
+            return None if into is None else await self.session(_text(into))
         timeline = await self.redis.lrange(self.key("timeline", session_id), 0, -1)
         return read_session(raw, timeline)
 
@@ -220,7 +237,8 @@ def _applied(answer: Any) -> Applied:
         _text(answer[2]),
         _text(answer[3]),
         _text(answer[4]),
-        _posted(answer[5:]),
+        _text(answer[5]),
+        _posted(answer[6:]),
     )
 
 

@@ -130,7 +130,7 @@ async def hold(talk: OpenAITalk | AnthropicTalk, url: str, *, is_async: bool, st
 def check_session(first: Observation, second: Observation, call_id: str) -> None:
     """What both APIs' conversations must have in common."""
     for seen in (first, second):
-        assert seen.keys == (key("acme", "conversation", "c-42"),)
+        assert seen.keys[0] == key("acme", "conversation", "c-42")
         assert (seen.customer, seen.complete, seen.aborted) == ("cust-17", True, False)
         assert (seen.llm_calls, seen.input_tokens, seen.output_tokens) == (1, 82, 17)
         assert seen.user_messages == (content_digest(HASH_KEY, "0", QUESTION),)  # one turn, sent twice

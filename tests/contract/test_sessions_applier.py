@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sidecar import identity
 from sidecar.intake.signal import Signal
 from sidecar.observer.journal import Journal, JournalFull, NewRow
-from sidecar.observer.observation import Observation
+from sidecar.observer.observation import Observation, Thread
 from sidecar.policy.effect import Effect
 from sidecar.policy.terms import Terms
 from sidecar.sessions.applier import DOWN, OK, Applier
@@ -141,6 +141,42 @@ async def test_a_flushed_redis_is_rebuilt_without_new_traffic(journal, redis, mo
         await replica.drained()
         assert [f[b"body"] for _, f in await redis.xrange(replica.store.key("outbox"))] == entries
         assert (await replica.store.counters())["opened"] == 2
+
+
+async def test_where_each_observation_went_is_noted_and_it_goes_there_again(journal, redis, monkeypatch):
+    monkeypatch.setattr("sidecar.sessions.applier.IDLE_CHECK_SECONDS", 0.05)
+    journal.append([exchange(1, 0, "a", says=("m",), effects=(RESOLVE,)), exchange(2, 10, "a", says=("n",))])
+    tell(journal, 20, "b", "resolve", "s-1")
+    async with Replica(journal, redis) as replica:
+        await replica.drained()
+        noted = [row.went.split() for row in journal.after(0, 10)]
+        assert [len(went) for went in noted] == [2, 2, 0]
+        assert noted[0][0] != noted[1][0]
+        assert noted[0][1] == noted[1][1] == noted[0][0]  # the conversation's first session
+        # Another replica's journal made the first of these another number: the note has the last word.
+        journal.note_where([(1, "ses_x ses_x")])
+        await redis.flushall()
+        await replica.until(lambda: replica.counts.get("redis_data_lost") == 1)
+        await replica.drained()
+        assert (await replica.store.session("ses_x")).state == "RESOLVED"
+        assert (await replica.store.session(noted[1][0])).conversation == "a"
+
+
+async def test_a_row_that_waits_for_another_replica_is_tried_again_until_that_has_come_past_it(journal, redis):
+    follows = Thread("asked 2", follows="state 1", reaches="state 2")
+    observation = Observation(
+        "ring", 1, TENANT, T0 + 1000, T0 + 1500, (), "base", TERMS, api="openai.chat", thread=follows
+    )  # fmt: skip
+    journal.append([NewRow("ring", 1, "observation", observation.at_ms, observation.to_json()), exchange(2, 2000, "d")])
+    replica = Replica(journal, redis)
+    replica.applier = Applier(journal, replica.store, count=replica.count, clock_ms=lambda: T0 + 2000)
+    await replica.store.heartbeat("other", T0 + 999, 1)
+    async with replica:
+        await replica.until(lambda: replica.counts.get("observation_early", 0) >= 3)
+        assert replica.counts.get("observation_applied", 0) == 0
+        await replica.store.heartbeat("other", T0 + 1000, 2)
+        await replica.drained()
+    assert replica.counts["observation_applied"] == 2
 
 
 async def test_a_signal_right_after_flushall_does_not_overtake_the_replay(journal, redis):

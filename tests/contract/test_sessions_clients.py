@@ -17,7 +17,7 @@ from redis.asyncio.cluster import RedisCluster
 from sidecar import identity
 from sidecar.delivery.courier import Courier
 from sidecar.embedded.redis import server_binary
-from sidecar.observer.observation import Observation
+from sidecar.observer.observation import Observation, Thread
 from sidecar.policy.effect import Effect
 from sidecar.policy.terms import Terms
 from sidecar.sessions.store import Store
@@ -52,11 +52,12 @@ async def whole_way(client):
     assert await store.beats() == {"j": "1"}
     assert (await store.sweep()).fired == 0
     assert await store.statement(T0)
+    await two_that_are_one(store)
     assert await store.hash_key("aa") == await store.hash_key("bb") == "aa"
     view = await store.by_alias("conversation", "c-3")
     assert view.attributes == {"né": 1.5}
     assert len(view.timeline) == 4
-    assert len(await store.list(10)) == 5
+    assert len(await store.list(10)) == 7
     assert (await store.counters())["finalized:RESOLVED"] == 5
     courier = Courier(store, "http://127.0.0.1:1", name="a")
     taken = await courier._open(await courier._take())
@@ -73,6 +74,23 @@ async def whole_way(client):
     assert await store.beats() == {}
     await courier._client.aclose()
     await again._client.aclose()
+
+
+async def two_that_are_one(store):
+    """Found by texts, then merged: a script that touches many keys."""
+    keys = [identity.key(TENANT, "conversation", name, name) for name in ("one", "two")]
+    said = Thread("asked hi", reaches="state hi")
+    more = Thread("asked more", follows="state hi", reaches="state more")
+    facts = [
+        Observation("texts", n, TENANT, T0 + n, T0 + n, found, f"base {n}", Terms("fin", "sha256:aa"), thread=thread)
+        for n, (found, thread) in enumerate(
+            [((), said), ((), more), (keys[:1], None), (keys[1:], None), (keys, None)], 1
+        )
+    ]
+    answers = await store.apply_many([(fact, fact.sequence - 1) for fact in facts])
+    assert [answer.status for answer in answers] == ["applied"] * 5
+    assert answers[0].session_id == answers[1].session_id != answers[2].session_id == answers[4].session_id
+    assert (await store.session(answers[3].session_id)).id == answers[2].session_id
 
 
 @pytest.mark.parametrize("decode", [False, True])

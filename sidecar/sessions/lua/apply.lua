@@ -8,17 +8,21 @@
 -- ARGV[7]  the fact as JSON (facts.py says which fields)
 -- ARGV[8]  whose mark need not be asked: the replica's, which applies its own facts in order ('': ask all)
 -- ARGV[9]  the generation that the caller knows ('': none)
--- returns  {status, mark, session id, state, reason, "session revision state" of each event posted …}
+-- ARGV[10] event time, ms: an observation that ended after this may be told to wait for other replicas ('': none may)
+-- returns  {status, mark, session id, state, reason, where it went: "session root merged …" (ids),
+--           "session revision state" of each event posted …}
 --   applied    written; mark is now this sequence
 --   duplicate  applied before (by the mark, or by the signal's source and id)
 --   waiting    a signal whose session is not known yet: kept until it is
 --   late       a signal whose session is forgotten already, and whose conversation has no other: without effect
 --   rewind     Redis is behind, or of another generation: mark is what it has; nothing written
+--   early      which session it belongs to may depend on what another replica has yet to apply; nothing written
 --   full       the outbox has no room for what this would post; nothing written
 --   refused    the fact cannot be applied, ever (reason); only the mark is written
 
 local kind, producer, sequence, previous = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local outbox_max, mark_ttl, body, own = tonumber(ARGV[5]), ARGV[6], ARGV[7], ARGV[8]
+local patient_from = tonumber(ARGV[10]) or math.huge
 
 -- The signals that wait under a name by which the session has just become known.
 local function take_waiting(work, name)
@@ -103,35 +107,54 @@ local function register(work, session, o, opened)
   work.registered[session.id] = work.registered[session.id] or {}
   work.used[session.id] = work.used[session.id] or {}
   local done = {}
-  for _, digest in ipairs(o.aliases) do
-    local current = not done[digest] and session_of_alias(work, digest)
-    if done[digest] or (current and current.id == session.id) then
-      table.insert(work.used[session.id], digest)
+  local function lead(k, borrowed)
+    local current = not done[k.digest] and session_of_alias(work, k.digest)
+    if done[k.digest] or (current and current.id == session.id) then
+      table.insert(work.used[session.id], k.digest)
     elseif current and is_open(current) then
       count(work, 'keys_of_other_sessions')
-    elseif not current or is_open(session) then
-      work.aliases[digest] = session.id
-      table.insert(work.registered[session.id], digest)
-      for _, signal in ipairs(take_waiting(work, digest)) do
+    elseif not current or (is_open(session) and not borrowed) then
+      work.aliases[k.digest] = session.id
+      table.insert(work.registered[session.id], k.digest)
+      for _, signal in ipairs(take_waiting(work, k.digest)) do
         table.insert(signals, signal)
       end
     end
-    done[digest] = true
+    done[k.digest] = true
+    local names, place = session.names or {}, k.source or k.digest
+    if k.kind == 'conversation' and work.aliases[k.digest] == session.id and not names[place] then
+      names[place], session.names = k.digest, names
+      change(work, session)
+    end
+  end
+  for _, k in ipairs(o.keys) do
+    -- A conversation that was forked hands on what the one that it was forked from had made.
+    lead(k, o.conversation and k.kind ~= 'conversation')
+  end
+  for _, k in ipairs(o.made) do
+    lead(k, false)
   end
   return signals
 end
 
--- The user messages of the exchange that the conversation had not seen, and how many more its set may hold.
-local function unseen_messages(session, o)
+-- The user messages of the exchange that the conversation had not seen, and how many more its set may hold. Of one that
+-- is known (`located`) only what was said since the last answer is new: the rest is history, maybe in other words.
+local function unseen_messages(work, session, o, located)
   local room = LIMITS.messages
   local before = {}
+  local first = located and o.said_now and #o.user_messages - o.said_now + 1 or 1
   if session and #o.user_messages > 0 then
     room = math.max(room - redis.call('SCARD', key('seen', session.root)), 0)
     before = known(key('seen', session.root), o.user_messages)
+    for _, addition in ipairs(work.seen[session.root] or {}) do
+      for _, member in ipairs(addition.members) do
+        before[member] = true
+      end
+    end
   end
   local fresh = {}
-  for _, message in ipairs(o.user_messages) do
-    if not before[message] then
+  for i, message in ipairs(o.user_messages) do
+    if i >= first and not before[message] then
       before[message] = true
       table.insert(fresh, message)
     end
@@ -139,20 +162,9 @@ local function unseen_messages(session, o)
   return fresh, room
 end
 
-local function is_return(session, o, fresh)
-  return not o.touch and o.started_ms >= session.finalized and (not o.api or #fresh > 0)
-end
-
-local function locate(work, o)
-  for _, digest in ipairs(o.keys) do
-    local session = session_of_alias(work, digest.digest)
-    if session and digest.kind == 'conversation' then
-      return siblings(work, session.root)[1] or session
-    elseif session then
-      return session
-    end
-  end
-  return nil
+-- What only the trace leads here is the agent's doing: no user has come back.
+local function is_return(session, o, fresh, how)
+  return not o.touch and how ~= 'trace' and o.started_ms >= session.finalized and (not o.api or #fresh > 0)
 end
 
 local function trail(work, session, o, decision)
@@ -167,18 +179,19 @@ local function trail(work, session, o, decision)
 end
 
 -- The session that the exchange belongs to, opened if need be. Returns session, opened, trailing.
-local function settle_session(work, o, session, fresh)
+local function settle_session(work, o, session, fresh, how, root)
   if not session then
-    if o.touch and #o.keys == 0 then
+    if not o.opens or (o.touch and #o.keys == 0) then
       return nil
     end
-    return open_session(work, o, nil), true, false
+    return open_session(work, o, root), true, false
   end
   if is_open(session) then
     return session, false, false
   end
   local event, at = 'activity', o.at_ms
-  if is_return(session, o, fresh) then
+  -- What was applied to this very session before did not come after its end.
+  if is_return(session, o, fresh, how) and not (o.session and find(work, o.session) == session) then
     event, at = 'return', o.started_ms
   end
   local decision = advance(session, event, at)
@@ -195,32 +208,30 @@ local function settle_session(work, o, session, fresh)
   return open_session(work, o, session.root), true, false
 end
 
-local function count_exchange(work, session, o, fresh, room)
+local function count_exchange(work, session, o, fresh, room, how)
   local turns = #fresh
   if room < turns then
     turns = math.max(room, math.min(turns, 1))
     count(work, 'messages_over')
   end
-  session.turns = session.turns + turns
+  if how == 'trace' and not o.user_side then
+    turns = 0 -- what the agent says to an agent of its own
+  end
+  local sides = sides_of(session)
+  sides[o.user_side and 'user' or 'model'] = sides[o.user_side and 'user' or 'model'] + turns
+  session.sides = sides
+  session.turns = turns_of(session)
   session.llm_calls = session.llm_calls + o.llm_calls
   session.input_tokens = session.input_tokens + o.input_tokens
   session.output_tokens = session.output_tokens + o.output_tokens
-  for _, model in ipairs(o.models) do
-    local listed = #session.models >= LIMITS.models
-    for _, other in ipairs(session.models) do
-      listed = listed or other == model
-    end
-    if not listed then
-      table.insert(session.models, model)
-    end
-  end
+  add_models(session, o.models)
   name_customer(work, session, o.customer)
   session.conversation = session.conversation or o.conversation
   if not o.complete then
     session.complete = false
   end
   note(work, session, { what = 'exchange', at = o.at_ms, api = o.api, turns = turns, digests = o.digests,
-    aborted = o.aborted, complete = o.complete })
+    aborted = o.aborted, complete = o.complete, found_by = how })
 end
 
 -- Tool calls count, and their effects apply, once per call id in a session. Returns the calls known before.
@@ -239,6 +250,12 @@ local function count_calls(work, session, o, trailing)
     return {}
   end
   local before = known(key('calls', session.id), all)
+  local additions = work.calls[session.id] or {}
+  for _, addition in ipairs(additions) do
+    for _, member in ipairs(addition.members) do
+      before[member] = true
+    end
+  end
   local fresh, done = {}, {}
   for i, call in ipairs(all) do
     if not before[call] and not done[call] then
@@ -253,50 +270,88 @@ local function count_calls(work, session, o, trailing)
   if room < #fresh then
     count(work, 'calls_over', #fresh - room)
   end
-  work.calls[session.id] = { { members = fresh, room = room } }
+  table.insert(additions, { members = fresh, room = room })
+  work.calls[session.id] = additions
   change(work, session)
   return before
 end
 
+-- What was applied before goes where it went then, whatever the keys say by now: the facts of other replicas may come
+-- in another order. Returns the session (nil: it opens again), and the conversation that one to be opened belongs to.
+local function replayed(work, o, session, returns)
+  local known_one = find(work, o.session)
+  if known_one then
+    return known_one, nil
+  end
+  if session and returns and not is_open(session) and session.root == o.root then
+    return session, nil
+  end
+  return nil, o.root
+end
+
+-- How the deployment is wired: whether calls bring an id, name a customer, and by what they are found.
+local function count_wiring(work, o, how)
+  count(work, 'exchanges')
+  count(work, 'found_by:' .. how)
+  if o.conversation then
+    count(work, 'exchanges_with_id')
+  end
+  if o.customer then
+    count(work, 'exchanges_with_customer')
+  end
+end
+
+-- Returns the session, or nil when there is none; and true when it is too early to say.
 local function observe(work, o)
-  local session = locate(work, o)
+  local session, how, certain = locate(work, o)
+  if not certain and not o.session and o.at_ms > patient_from and not passed(work, o.started_ms, own) then
+    return nil, true
+  end
   if session then
     fire_due(work, session, o.started_ms, own)
   end
-  local fresh, room = unseen_messages(session, o)
-  if session and not is_open(session) and is_return(session, o, fresh) then
+  local fresh, room = unseen_messages(work, session, o, session)
+  local returns = session and not is_open(session) and is_return(session, o, fresh, how)
+  if returns then
     -- A key of an old session in a conversation that has gone on since: what is new belongs to the newest.
     session = siblings(work, session.root)[1] or session
     fire_due(work, session, o.started_ms, own)
+  end
+  local located, root = session, nil
+  if o.session then
+    session, root = replayed(work, o, session, returns)
   end
   if not o.complete then
     count(work, 'incomplete')
   end
   local opened, trailing
-  session, opened, trailing = settle_session(work, o, session, fresh)
+  session, opened, trailing = settle_session(work, o, session, fresh, how, root)
   if not session then
+    register_failure(work, o)
+    count(work, 'unplaced')
     return nil
   end
+  session = o.session and merge_again(work, session, o) or merge_all(work, session, o)
+  fresh, room = unseen_messages(work, session, o, located or not opened)
   if #fresh > 0 and not o.touch then
-    work.seen[session.root] = { { members = fresh, room = room } }
+    work.seen[session.root] = work.seen[session.root] or {}
+    table.insert(work.seen[session.root], { members = fresh, room = room })
     change(work, session)
+  end
+  if not o.touch then
+    count_wiring(work, o, how or 'nothing')
   end
   if not trailing then
     perform(work, session, advance(session, 'activity', o.at_ms), o.at_ms, {})
     session.last = math.max(session.last, o.at_ms)
     session.started = math.min(session.started, o.started_ms)
     if not o.touch then
-      count_exchange(work, session, o, fresh, room)
-    end
-  end
-  for _, k in ipairs(o.keys) do
-    if k.kind == 'conversation' then
-      session.names = session.names or {}
-      session.names[k.source or k.digest] = k.digest
+      count_exchange(work, session, o, fresh, room, how)
     end
   end
   local before = o.touch and {} or count_calls(work, session, o, trailing)
   local signals = register(work, session, o, opened)
+  register_text(work, session, located, o, opened)
   if #work.registered[session.id] > 0 then
     change(work, session)
   end
@@ -339,7 +394,11 @@ local function decide(work)
   local fact = cjson.decode(body)
   local status, session = 'applied', nil
   if kind == 'observation' then
-    session = observe(work, fact)
+    local early
+    session, early = observe(work, fact)
+    if early then
+      return { 'early' }
+    end
   else
     status, session = receive(work, fact)
   end
@@ -350,12 +409,12 @@ end
 local mark_name = key('applied', producer)
 local mark = tonumber(redis.call('GET', mark_name) or '0')
 if sequence <= mark then
-  return { 'duplicate', int(mark), '', '', '' }
+  return { 'duplicate', int(mark), '', '', '', '' }
 end
 -- In new data even a producer's first fact is too early: what its journal had before it has to come first.
 local forgotten = ARGV[9] ~= '' and redis.call('GET', key('generation')) ~= ARGV[9]
 if previous > mark or forgotten then
-  return { 'rewind', int(mark), '', '', '' }
+  return { 'rewind', int(mark), '', '', '', '' }
 end
 
 -- Facts are counted where their mark is set: the applier tells by it whether the data went back to an earlier state.
@@ -370,10 +429,13 @@ if not ok then
   local reason = type(result) == 'table' and result.err or tostring(result)
   redis.call('HINCRBY', key('counters'), 'refused', 1)
   advance_mark()
-  return { 'refused', int(sequence), '', '', reason }
+  return { 'refused', int(sequence), '', '', reason, '' }
+end
+if result[1] == 'early' then
+  return { 'early', int(mark), '', '', '', '' }
 end
 if not fits(work, outbox_max) then
-  return { 'full', int(mark), '', '', '' }
+  return { 'full', int(mark), '', '', '', '' }
 end
 commit(work)
 if work.signal then
@@ -381,4 +443,11 @@ if work.signal then
 end
 advance_mark()
 local session = result[2]
-return { result[1], int(sequence), session and session.id or '', session and session.state or '', '', unpack(told(work)) }
+local merged = {}
+for id in pairs(work.gone) do
+  table.insert(merged, id)
+end
+table.sort(merged)
+local went = session and { session.id, session.root, unpack(merged) } or {}
+return { result[1], int(sequence), session and session.id or '', session and session.state or '', '',
+  table.concat(went, ' '), unpack(told(work)) }

@@ -44,6 +44,32 @@ local function name_customer(work, session, customer)
   end
 end
 
+-- A user's turn that is seen on both sides of the agent counts once. The user's side tells how many there were, where
+-- it is seen; but its exchange ends after those that it causes, so one turn may be ahead on the model's side.
+local function sides_of(session)
+  return session.sides or { user = 0, model = session.turns }
+end
+
+local function turns_of(session)
+  local sides = sides_of(session)
+  if sides.user == 0 then
+    return sides.model
+  end
+  return math.max(sides.user, math.min(sides.model, sides.user + 1))
+end
+
+local function add_models(session, models)
+  for _, model in ipairs(models) do
+    local listed = #session.models >= LIMITS.models
+    for _, other in ipairs(session.models) do
+      listed = listed or other == model
+    end
+    if not listed then
+      table.insert(session.models, model)
+    end
+  end
+end
+
 local function finalize(work, session, decision, at)
   session.state, session.deadline, session.finalized = decision.state, 0, at
   session.ended, session.revision, session.held = session.last, 0, decision.held
@@ -144,20 +170,41 @@ local function fire_due(work, session, at, own)
   end
 end
 
+-- The running number that gives a session of `base` this id; 0 when none does (it was opened by another observation).
+local function number_of(base, id)
+  for number = 1, LIMITS.siblings do
+    if 'ses_' .. redis.sha1hex(base .. ':' .. int(number)) == id then
+      return number
+    end
+  end
+  return 0
+end
+
+-- A new session of the conversation `root` (nil: of one of its own). What was applied before opens under the id that it
+-- had then, in whatever order the replicas' journals are applied again.
 local function open_session(work, o, root)
-  local number = tonumber(redis.call('GET', key('number', o.base)) or '0')
-  local id
-  repeat
-    number = number + 1
-    id = 'ses_' .. redis.sha1hex(o.base .. ':' .. int(number))
-  until redis.call('EXISTS', key('session', id)) == 0
+  local last = tonumber(redis.call('GET', key('number', o.base)) or '0')
+  local number, id = last, o.session
+  if id then
+    number = math.max(number_of(o.base, id), last)
+  else
+    repeat
+      number = number + 1
+      id = 'ses_' .. redis.sha1hex(o.base .. ':' .. int(number))
+    until redis.call('EXISTS', key('session', id), key('merged', id)) == 0
+  end
   local session = {
     id = id, base = o.base, number = number, root = root or id, tenant = o.tenant, conversation = o.conversation,
     state = 'AI_HANDLING', deadline = 0, started = o.started_ms, last = o.at_ms, finalized = 0, revision = -1,
-    terms = o.terms, turns = 0, llm_calls = 0, tool_calls = 0, models = {}, input_tokens = 0, output_tokens = 0,
-    attributes = {}, attribute_count = 0, evidence = {}, complete = true, shadow = o.shadow, held = false,
-    reason = '', omitted = 0,
+    terms = o.terms, turns = 0, sides = { user = 0, model = 0 }, llm_calls = 0, tool_calls = 0, models = {},
+    input_tokens = 0, output_tokens = 0, attributes = {}, attribute_count = 0, evidence = {}, complete = true,
+    shadow = o.shadow, held = false, reason = '', omitted = 0, names = {},
   }
+  for _, k in ipairs(o.keys) do
+    if k.kind == 'trace' then
+      session.trace = k.digest
+    end
+  end
   work.sessions[id] = session
   table.insert(work.opened, session)
   count(work, 'opened')

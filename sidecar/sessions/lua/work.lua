@@ -7,6 +7,8 @@
 --   session:<id>     string  the session as JSON                 timeline:<id>  list   what happened, as JSON
 --   calls:<id>       set     digests of tool calls seen          aliases:<id>   list   digests that lead here
 --   alias:<digest>   string  session id                          sessions:<root> zset  sessions of a conversation
+--   text:<digest>    hash    session id → mark (stitch.lua)      texts:<id>     list   texts that lead here
+--   merged:<id>      string  the session that it became a part of
 --   seen:<root>      set     digests of user messages seen       number:<base>  string running number of a base
 --   waiting:<name>   list    signals that came before            signal:<sha1>  string who brought this signal
 --   applied:<producer> string sequence applied                   recent         zset   session ids by their start
@@ -26,7 +28,8 @@ end
 local function new_work()
   return {
     sessions = {}, dirty = {}, order = {}, events = {}, counters = {}, notes = {}, aliases = {}, registered = {},
-    seen = {}, calls = {}, newest = {}, opened = {}, numbers = {}, taken = {}, used = {}, waiting = {}, finalized = {},
+    seen = {}, calls = {}, opened = {}, taken = {}, used = {}, waiting = {}, finalized = {},
+    entries = {}, texts = {}, passed = {}, moved = {}, gone = {}, failures = {},
   }
 end
 
@@ -34,14 +37,41 @@ local function count(work, name, by)
   work.counters[name] = (work.counters[name] or 0) + (by or 1)
 end
 
-local function find(work, id)
+local function load(work, id)
   local session = work.sessions[id]
   if session == nil then
     local raw = redis.call('GET', key('session', id))
     session = raw and cjson.decode(raw) or false
     work.sessions[id] = session
   end
+  return session
+end
+
+-- The session of that id, or the one that it has become a part of.
+local function find(work, id)
+  local session = load(work, id)
+  for _ = 1, 8 do
+    local into = not session and redis.call('GET', key('merged', id))
+    if not into then
+      break
+    end
+    id, session = into, load(work, into)
+  end
   return session or nil
+end
+
+-- The session is a part of another from now on: its own keys go, its id leads there.
+local function forget(work, from, into)
+  work.sessions[from.id] = into
+  work.gone[from.id] = into.id
+  work.notes[from.id] = nil
+  for _, list in ipairs({ work.order, work.opened }) do
+    for i = #list, 1, -1 do
+      if list[i].id == from.id then
+        table.remove(list, i)
+      end
+    end
+  end
 end
 
 local function change(work, session)
@@ -141,6 +171,62 @@ local function write_aliases(session, digests, ttl)
   return dropped
 end
 
+-- Of too many at one text the one goes that has been there the longest, of those that were passed first.
+local function make_room(work, name)
+  if redis.call('HLEN', name) < LIMITS.text_sessions then
+    return
+  end
+  local oldest, least
+  local raw = redis.call('HGETALL', name)
+  for i = 1, #raw, 2 do
+    local mark, at = string.match(raw[i + 1], '^(%a)(%d+)')
+    local rank = (mark == 'e' and 1e15 or 0) + tonumber(at)
+    if not least or rank < least then
+      oldest, least = raw[i], rank
+    end
+  end
+  redis.call('HDEL', name, oldest)
+  count(work, 'text_sessions_dropped')
+end
+
+-- Texts that lead to the session; of too many the oldest goes.
+local function write_texts(work, session, texts, ttl)
+  local list, id = key('texts', session.id), session.id
+  for _, text in ipairs(texts) do
+    local name = key('text', text.digest)
+    if text.instead then
+      redis.call('HDEL', name, text.instead)
+    end
+    if redis.call('HEXISTS', name, id) == 0 then
+      make_room(work, name)
+      if redis.call('RPUSH', list, text.digest) > LIMITS.texts then
+        redis.call('HDEL', key('text', redis.call('LPOP', list)), id)
+        count(work, 'texts_dropped')
+      end
+    end
+    redis.call('HSET', name, id, text.value)
+    if redis.call('PTTL', name) < ttl then
+      redis.call('PEXPIRE', name, int(ttl))
+    end
+  end
+end
+
+-- First requests that failed: remembered until they are sent again.
+local function write_failures(work)
+  for _, failure in ipairs(work.failures) do
+    local name = key('text', failure.digest)
+    if failure.value then
+      make_room(work, name)
+      redis.call('HSET', name, failure.id, failure.value)
+      if redis.call('PTTL', name) < 0 then
+        redis.call('PEXPIRE', name, int(LIMITS.repeat_minutes * 60000))
+      end
+    else
+      redis.call('HDEL', name, failure.id)
+    end
+  end
+end
+
 local function add_members(name, members, room)
   for i = 1, math.min(#members, room) do
     redis.call('SADD', name, members[i])
@@ -150,9 +236,14 @@ end
 -- A final session's keys live as long as it can still be revised, no longer.
 local function shorten(session, ttl)
   local names = {
-    key('timeline', session.id), key('calls', session.id), key('aliases', session.id),
+    key('timeline', session.id), key('calls', session.id), key('aliases', session.id), key('texts', session.id),
     key('seen', session.root), key('sessions', session.root),
   }
+  for _, digest in ipairs(redis.call('LRANGE', key('texts', session.id), 0, -1)) do
+    if redis.call('HLEN', key('text', digest)) == 1 then
+      table.insert(names, key('text', digest))
+    end
+  end
   for _, digest in ipairs(redis.call('LRANGE', key('aliases', session.id), 0, -1)) do
     if redis.call('GET', key('alias', digest)) == session.id then
       table.insert(names, key('alias', digest))
@@ -177,6 +268,7 @@ local function write_session(work, session)
   if dropped > 0 then
     count(work, 'aliases_dropped', dropped)
   end
+  write_texts(work, session, work.texts[id] or {}, ttl)
   for _, addition in ipairs(work.seen[session.root] or {}) do
     add_members(key('seen', session.root), addition.members, addition.room)
   end
@@ -196,6 +288,7 @@ local function write_session(work, session)
     keep(key('timeline', id), ttl)
     keep(key('calls', id), ttl)
     keep(key('aliases', id), ttl)
+    keep(key('texts', id), ttl)
     keep(key('seen', session.root), ttl)
     keep(key('sessions', session.root), ttl)
     for _, digest in ipairs(work.used[id] or {}) do
@@ -204,15 +297,28 @@ local function write_session(work, session)
   end
 end
 
-local function write_opened(session)
+-- Sessions of a conversation stand in the order in which they began, whoever applied them first.
+local function write_sibling(session)
   local name = key('sessions', session.root)
-  local last = redis.call('ZREVRANGE', name, 0, 0, 'WITHSCORES')
-  redis.call('ZADD', name, int((tonumber(last[2]) or 0) + 1), session.id)
+  redis.call('ZADD', name, int(session.started * 64 + math.min(session.number, 63)), session.id)
   redis.call('ZREMRANGEBYRANK', name, 0, -LIMITS.siblings - 1)
+end
+
+local function write_opened(session)
+  write_sibling(session)
   redis.call('SET', key('number', session.base), int(session.number), 'PX', int(LIMITS.number_days * DAY))
   redis.call('ZADD', key('recent'), int(session.started), session.id)
   redis.call('ZREMRANGEBYRANK', key('recent'), 0, -LIMITS.recent - 1)
   redis.call('PEXPIRE', key('recent'), int(LIMITS.number_days * DAY))
+end
+
+local function write_gone(id, into)
+  redis.call('SET', key('merged', id), into, 'PX', int(LIMITS.merged_days * DAY))
+  for _, kind in ipairs({ 'session', 'timeline', 'calls', 'aliases', 'texts', 'seen', 'sessions' }) do
+    redis.call('DEL', key(kind, id))
+  end
+  redis.call('ZREM', key('deadlines'), id)
+  redis.call('ZREM', key('recent'), id)
 end
 
 local function post(work, session, at)
@@ -246,8 +352,22 @@ local function fits(work, outbox_max)
 end
 
 local function commit(work)
+  for id, into in pairs(work.gone) do
+    write_gone(id, into)
+  end
   for _, session in ipairs(work.opened) do
     write_opened(session)
+  end
+  for _, session in ipairs(work.moved) do
+    write_sibling(session)
+  end
+  write_failures(work)
+  for _, passed in ipairs(work.passed) do
+    local name = key('text', passed.digest)
+    local value = redis.call('HGET', name, passed.id)
+    if value then
+      redis.call('HSET', name, passed.id, 'p' .. string.sub(value, 2))
+    end
   end
   for _, session in ipairs(work.order) do
     write_session(work, session)

@@ -52,6 +52,20 @@ def test_a_row_is_kept_once(journal):
     assert sequences(journal) == [("p", 1), ("p", 2), ("p", 3)]
 
 
+def test_where_a_row_went_is_kept_beside_it_and_forgotten_with_it(journal, path):
+    journal.append([row(1), row(2), row(3, at_ms=2 * HOUR_MS)])
+    journal.note_where([(1, "ses_1 ses_1"), (2, "ses_1 ses_1")])
+    journal.note_where([(2, "ses_2 ses_2 ses_9")])
+    journal.close()
+    again = Journal(path, hours=1, bytes_max=16 * MIB)
+    assert [kept.went for kept in again.after(0, 10)] == ["ses_1 ses_1", "ses_2 ses_2 ses_9", ""]
+    assert again.prune(3) == 2
+    again.close()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM applied").fetchone() == (0,)
+    connection.close()
+
+
 def test_nothing_to_append_is_nothing(journal):
     assert journal.append([]) == 0
     assert journal.last_row() == 0

@@ -62,7 +62,9 @@ rate_plan:
 def test_an_answered_question(wire, observer) -> None:
     raw = wire.raw(wire.post(CHAT, ask("Hi"), CONVERSATION | {"X-Customer-Id": "cust-1"}), wire.ok(say()))
     seen = observer.observe(raw)
-    assert seen == observations.Observation(
+    assert seen.thread.follows == ""
+    assert seen.thread.reaches
+    assert replace(seen, thread=None) == observations.Observation(
         producer="q1",
         sequence=12,
         tenant="acme",
@@ -76,6 +78,7 @@ def test_an_answered_question(wire, observer) -> None:
         customer="cust-1",
         api="openai.chat",
         user_messages=(content_digest(HASH_KEY, "0", "Hi"),),
+        said_now=1,
         llm_calls=1,
         models=("gpt-4o-2024-08-06",),
         input_tokens=82,
@@ -122,6 +125,19 @@ def test_resent_history_brings_no_message_that_was_not_seen(wire, observer) -> N
     assert turns("Hi", "yes", "yes")[:2] == second
     assert len(set(turns("Hi", "yes", "yes"))) == 3
     assert set(turns("yes", "more")) - set(second) == set(turns("more"))  # trimmed at its start
+    assert turns("yes") == second[1:]  # asked about alone
+
+
+def test_what_is_said_now_is_told_from_history(wire, observer) -> None:
+    def said_now(*more: dict[str, Any]) -> int:
+        body = ask("Hi", "yes")
+        body["messages"] += more
+        return observer.observe(wire.raw(wire.post(CHAT, body, CONVERSATION), wire.ok(say()))).said_now
+
+    assert said_now() == 1
+    assert said_now({"role": "user", "content": "and?"}) == 2
+    assert said_now({"role": "assistant", "content": "No."}) == 0
+    assert said_now({"role": "tool", "tool_call_id": CALL_ID, "content": "x"}) == 0
 
 
 def test_only_the_last_messages_of_an_endless_history_are_told(wire, observer) -> None:
@@ -223,10 +239,14 @@ def test_without_any_id_the_first_record_names_the_session(wire, observer) -> No
 
 @pytest.mark.parametrize("response", [b"", b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"])
 def test_a_failure_without_any_id_opens_no_session(wire, observer, response: bytes) -> None:
-    assert observer.observe(wire.raw(wire.post(CHAT, ask("Hi")), response)) is None
+    first = observer.observe(wire.raw(wire.post(CHAT, ask("Hi")), response))
+    assert (first.opens, first.thread.reaches, first.keys) == (False, "", ())
+    again = observer.observe(wire.raw(wire.post(CHAT, ask("Hi"), {"x-stainless-retry-count": "1"}), wire.ok(say())))
+    assert (again.opens, again.thread.again) == (True, True)
+    assert again.thread.asked == first.thread.asked
     trace = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
-    assert observer.observe(wire.raw(wire.post(CHAT, ask("Hi"), trace), response)) is None
-    assert observer.counts == {"unanswered": 2}
+    assert observer.observe(wire.raw(wire.post(CHAT, {}, trace), response)) is None
+    assert observer.counts == {"unanswered": 1}
 
 
 def test_the_result_of_a_tool_finds_the_session_of_the_call(wire, observer) -> None:

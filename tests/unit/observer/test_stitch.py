@@ -7,8 +7,9 @@ import pytest
 from sidecar.identity import Key, key, session_base
 from sidecar.observer.apis.call import Call, ToolCall
 from sidecar.observer.locators import parse_locators
-from sidecar.observer.stitch import EXPLICIT_IDS_MAX, HANDED_ON_IDS_MAX, KNOWN_IDS, Stitcher
+from sidecar.observer.stitch import API_CONVERSATION, EXPLICIT_IDS_MAX, HANDED_ON_IDS_MAX, KNOWN_IDS, Stitcher
 
+HASH_KEY = b"k" * 32
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
 CALL_ID = "call_9hRzq4WkqXvS2Yd8LfB3TnMe"
@@ -20,7 +21,7 @@ def conversation(value: str) -> Key:
 
 @pytest.fixture
 def stitcher() -> Stitcher:
-    return Stitcher("acme", parse_locators(""))
+    return Stitcher("acme", parse_locators(""), HASH_KEY)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_precedence_and_all_become_keys(wire) -> None:
         "baggage": "session.id=bag",
     }
     exchange = wire.exchange(wire.post("/threads/thread_1", {"sessionId": "own", "threadId": "thr"}, headers))
-    stitch = Stitcher("acme", parse_locators("header:x-ticket")).stitch(exchange, None)
+    stitch = Stitcher("acme", parse_locators("header:x-ticket"), HASH_KEY).stitch(exchange, None)
     order = ["deployment", "own", "wild-aaaa", "codex", "plain", "mcp", "thr", "bag"]
     assert stitch.keys == tuple(map(conversation, order))
     assert len(order) == EXPLICIT_IDS_MAX
@@ -141,7 +142,7 @@ def test_precedence_and_all_become_keys(wire) -> None:
 
 def test_ids_are_scoped_by_tenant(wire, stitcher: Stitcher) -> None:
     exchange = wire.exchange(wire.get("/", {"x-session-id": "c1"}))
-    other = Stitcher("other", parse_locators("")).stitch(exchange, None)
+    other = Stitcher("other", parse_locators(""), HASH_KEY).stitch(exchange, None)
     own = stitcher.stitch(exchange, None)
     assert own.keys != other.keys
     assert own.base != other.base
@@ -161,18 +162,39 @@ CALL = Call(
 )
 
 
-def test_with_an_explicit_id_weaker_ones_are_aliases_only(wire, stitcher: Stitcher) -> None:
+def test_with_an_explicit_id_weaker_ones_come_after_it(wire, stitcher: Stitcher) -> None:
     body = {"previous_response_id": "resp_0"}
     exchange = wire.exchange(wire.post("/v1/chat/completions", body, TRACEPARENT | {"x-session-id": "c1"}))
     call = Call(CALL.api, response_id=CALL.response_id, tool_calls=CALL.tool_calls, tool_results=("call_A1B2C3D4",),
                 completed=True)  # fmt: skip
     stitch = stitcher.stitch(exchange, call)
-    assert stitch.keys == (conversation("c1"),)
-    assert stitch.made == (
-        key("acme", "response", "chatcmpl-1"),
-        key("acme", "tool_call", CALL_ID),
+    assert stitch.keys == (
+        conversation("c1"),
+        key("acme", "response", "resp_0"),
+        key("acme", "tool_call", "call_A1B2C3D4"),
         key("acme", "trace", TRACE),
     )
+    assert [each.source for each in stitch.keys] == ["header:x-session-id", "", "", ""]
+    assert stitch.made == (key("acme", "response", "chatcmpl-1"), key("acme", "tool_call", CALL_ID))
+
+
+def test_the_apis_own_id_of_the_conversation(wire, stitcher: Stitcher) -> None:
+    exchange = wire.exchange(wire.post("/api/chat", {"id": "chat-1"}, {"baggage": "session.id=bag"}))
+    stitch = stitcher.stitch(exchange, Call("vercel.ui", conversation="chat-1"))
+    assert stitch.keys == (conversation("chat-1"), conversation("bag"))
+    assert stitch.keys[0].source == API_CONVERSATION
+
+
+def test_a_task_and_a_request_have_ids_of_their_own(wire, stitcher: Stitcher) -> None:
+    headers = {"Idempotency-Key": "stainless-python-retry-5f1d", "amz-sdk-invocation-id": "1"}
+    exchange = wire.exchange(wire.post("/a2a", {}, headers))
+    stitch = stitcher.stitch(exchange, Call("a2a", task_id="task-9", previous_response_id="resp_1"))
+    assert stitch.keys == (
+        key("acme", "request", "stainless-python-retry-5f1d"),
+        key("acme", "response", "resp_1"),
+        key("acme", "response", "task-9"),
+    )
+    assert stitch.made == (key("acme", "response", "task-9"),)
 
 
 def test_without_one_they_find_the_session_the_newest_first_and_the_trace_last(wire, stitcher: Stitcher) -> None:

@@ -54,6 +54,11 @@ def test_a_resolution_says_what_when_and_by_which_rule():
     assert "plan fin (sha256:aa)" in text
 
 
+def test_a_merge_says_which_session_was_taken_in():
+    merged = Evidence(AT, "merge", "trace", "ses_2")
+    assert "2026-11-22T10:00:00Z session ses_2 turned out to be the same (trace)" in said(evidence=(merged,))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

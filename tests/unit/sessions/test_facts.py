@@ -44,7 +44,7 @@ def test_a_hostile_observation_is_cut_to_bounds():
     )
     fact = orjson.loads(observation_json(observation))
     assert len(fact["keys"]) == KEYS_MAX
-    assert len(fact["aliases"]) == 2 * KEYS_MAX
+    assert len(fact["made"]) == KEYS_MAX
     assert len(fact["user_messages"]) == MESSAGES_MAX
     assert fact["user_messages"][-1] == "9999"
     assert len(fact["tool_calls"]) == CALLS_MAX
