@@ -47,7 +47,7 @@ class _Step:
 
     kind: str
     text: bytes  # without white space
-    media: tuple[str, ...] = ()
+    media: bytes = b""  # digest of all that is no text
 
 
 def read_thread(tenant: str, hash_key: bytes, exchange: Exchange, call: Call) -> Thread | None:
@@ -93,10 +93,20 @@ def _steps(turns: Iterable[Turn]) -> list[_Step]:
             if last != "tool":
                 steps.append(_Step("tool", b""))
         else:
-            steps.append(_Step("user", text, turn.media))
+            steps.append(_Step("user", text, _media(turn.media)))
     if answer:
         steps[-1].text = b"".join(answer)
     return steps
+
+
+def _media(parts: Iterable[str]) -> bytes:
+    """One digest of many, which may be half a million: nothing is held but the hash."""
+    digest = hashlib.sha256()
+    found = False
+    for part in parts:
+        found = True
+        digest.update(_packed((part,)))
+    return digest.digest() if found else b""
 
 
 def _states(key: bytes, steps: Iterable[_Step]) -> list[bytes]:
@@ -109,7 +119,7 @@ def _states(key: bytes, steps: Iterable[_Step]) -> list[bytes]:
 def _next(key: bytes, state: bytes, step: _Step) -> bytes:
     if step.kind == "tool":
         return state
-    return hmac.digest(key, state + _packed((step.kind, step.text, *step.media)), "sha256")
+    return hmac.digest(key, state + _packed((step.kind, step.text, step.media)), "sha256")
 
 
 def _reached(key: bytes, steps: list[_Step], states: list[bytes], reply: str) -> tuple[str, tuple[str, ...]]:

@@ -67,7 +67,7 @@ async def test_an_agent_asks_a_model(provider: str, streams: bool) -> None:
     assert all(call.completed for call in calls)
     opening, following = server.observations()
     assert [effect.rule for effect in opening.effects] == ["close_ticket"]
-    assert opening.keys == following.keys == (key("acme", "conversation", "c-42"),)
+    assert opening.keys[0] == following.keys[0] == key("acme", "conversation", "c-42")
     assert opening.user_messages == following.user_messages == (content_digest(HASH_KEY, "0", QUESTION),)
 
 
