@@ -97,7 +97,7 @@ def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _add_sessions(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    sessions = commands.add_parser("sessions", help="live sessions: list, explain, redeliver")
+    sessions = commands.add_parser("sessions", help="live sessions: list, explain, verify, redeliver")
     actions = sessions.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="the latest sessions")
     listing.add_argument("--state", help="only those in this state, for example AI_HANDLING")
@@ -106,8 +106,12 @@ def _add_sessions(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     explain = actions.add_parser("explain", help="why a session was, or was not, charged")
     explain.add_argument("id", metavar="ID", help="a session id (ses_…), or KIND:VALUE, for example conversation:c-42")
+    verify = actions.add_parser("verify", help="whether a session's timeline is still as it was written")
+    verify.add_argument("id", metavar="ID", help="a session id (ses_…), or KIND:VALUE, for example conversation:c-42")
+    verify.add_argument("--billing", metavar="URL", help="compare with what the ledger of this billing API was told")
     redeliver = actions.add_parser("redeliver", help="send dead letters to the billing API again")
-    for action, name in ((listing, "list"), (explain, "explain"), (redeliver, "redeliver")):
+    named = ((listing, "list"), (explain, "explain"), (verify, "verify"), (redeliver, "redeliver"))
+    for action, name in named:
         action.add_argument("--json", action="store_true", help="the API's answer as it is")
         action.add_argument("--admin", metavar="ADDRESS", help="admin address (default: SIDECAR_ADMIN_LISTEN)")
         action.set_defaults(command=_sessions, action=name)

@@ -79,6 +79,7 @@ class AdminServer:
                 web.head(WEBHOOKS, webhooks.check),
                 web.get("/v1/sessions", self._sessions),
                 web.get("/v1/sessions/{id}", self._session),
+                web.get("/v1/sessions/{id}/verification", self._verification),
                 web.get("/v1/dead-letters", self._dead_letters),
                 web.post("/v1/dead-letters/redeliver", self._redeliver),
             ],
@@ -185,6 +186,12 @@ class AdminServer:
         if found is None:
             return problem(404, f"no session {request.match_info['id']!r} is known")
         return web.json_response(self._shown(found))
+
+    async def _verification(self, request: web.Request) -> web.Response:
+        found = await self._parts.store.verify(request.match_info["id"])
+        if found is None:
+            return _problem(404, f"no session {request.match_info['id']!r} is known")
+        return web.json_response(found.to_dict())
 
     @staticmethod
     def _shown(session: Any) -> dict[str, Any]:
