@@ -89,11 +89,18 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    plan = commands.add_parser("plan", help="rate plans: check")
+    plan = commands.add_parser("plan", help="rate plans: check, test")
     actions = plan.add_subparsers(title="actions", metavar="ACTION", required=True)
     check = actions.add_parser("check", help="every error of a plan at once, with line numbers")
     check.add_argument("files", nargs="+", metavar="FILE")
     check.set_defaults(command=_plan_check)
+    test = actions.add_parser("test", help="conversations written as YAML, with the outcome that each must get")
+    test.add_argument("paths", nargs="+", metavar="DIR", help="a directory, searched whole, or a file")
+    test.add_argument("--plan", metavar="FILE", help="judge them by this plan instead of the one that they name")
+    test.add_argument("--only", metavar="TEXT", help="only conversations with this in their name")
+    test.add_argument("--verbose", action="store_true", help="tell of those that pass, too, what happened and why")
+    test.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    test.set_defaults(command=_plan_test)
 
 
 def _add_sessions(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -154,6 +161,18 @@ def _plan_check(arguments: argparse.Namespace) -> int:
     if not problems:
         print("fine: " + ", ".join(arguments.files))
     return CHECK_FAILED if problems else OK
+
+
+def _plan_test(arguments: argparse.Namespace) -> int:
+    from sidecar.plantest.run import run
+
+    return run(
+        arguments.paths,
+        plan=arguments.plan,
+        only=arguments.only,
+        verbose=arguments.verbose,
+        as_json=arguments.json,
+    )
 
 
 def _sessions(arguments: argparse.Namespace) -> int:
