@@ -41,11 +41,12 @@ class FaultError(ValueError):
 def problems_of(error: ValidationError, name: str, tree: Tree, root: type[BaseModel]) -> Iterator[Problem]:
     """Every error of validating `tree.value` as `root`, at the line of the value (or of the mapping that lacks it)."""
     for detail in error.errors():
-        path = _written(tree, tuple(part for part in detail["loc"] if part != "[key]"))
+        path = tuple(part for part in detail["loc"] if part != "[key]")
         cause = detail.get("ctx", {}).get("error")
         if isinstance(cause, FaultError):
             path = (*path, *cause.path)
         message = _message(path, detail, cause, root)
+        path = _written(tree, path)
         place = path[:-1] if detail["type"] in {"missing", "extra_forbidden"} else path
         yield Problem(name, tree.line(path), f"{shown(place)}: {message}")
 
