@@ -89,7 +89,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    plan = commands.add_parser("plan", help="rate plans: check, test")
+    plan = commands.add_parser("plan", help="rate plans: check, test, evaluate")
     actions = plan.add_subparsers(title="actions", metavar="ACTION", required=True)
     check = actions.add_parser("check", help="every error of a plan at once, with line numbers")
     check.add_argument("files", nargs="+", metavar="FILE")
@@ -101,6 +101,28 @@ def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     test.add_argument("--verbose", action="store_true", help="tell of those that pass, too, what happened and why")
     test.add_argument("--json", action="store_true", help="one JSON document on stdout")
     test.set_defaults(command=_plan_test)
+    _add_plan_evaluate(actions)
+
+
+def _add_plan_evaluate(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    evaluate = actions.add_parser(
+        "evaluate",
+        help="what was decided, beside what people say it was",
+        description="Compares decisions with labels, by conversation id: a confusion matrix. Reads the ledger of a "
+        "billing API (--billing; SIDECAR_BILLING_TOKEN), or a sidecar's live sessions.",
+    )
+    evaluate.add_argument("--labels", required=True, metavar="FILE", help="CSV with a header: conversation, outcome")
+    evaluate.add_argument("--billing", metavar="URL", help="base URL of the billing API")
+    evaluate.add_argument(
+        "--admin", metavar="ADDRESS", help="a sidecar's admin address (default: SIDECAR_ADMIN_LISTEN)"
+    )
+    evaluate.add_argument("--conversation-column", metavar="NAME", help="if it is not called conversation")
+    evaluate.add_argument("--outcome-column", metavar="NAME", help="if it is not called outcome or label")
+    evaluate.add_argument("--map", action="append", metavar="WORD=OUTCOME", help="what a word of the labels means")
+    evaluate.add_argument("--at-least", type=float, metavar="SHARE", help="exit with 1 below this agreement (0 to 1)")
+    evaluate.add_argument("--list", type=int, default=20, metavar="N", help="disagreements to show (default 20)")
+    evaluate.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    evaluate.set_defaults(command=_plan_evaluate)
 
 
 def _add_sessions(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -173,6 +195,12 @@ def _plan_test(arguments: argparse.Namespace) -> int:
         verbose=arguments.verbose,
         as_json=arguments.json,
     )
+
+
+def _plan_evaluate(arguments: argparse.Namespace) -> int:
+    from sidecar.plantest.evaluate import run
+
+    return run(arguments)
 
 
 def _sessions(arguments: argparse.Namespace) -> int:

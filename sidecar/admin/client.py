@@ -46,6 +46,20 @@ def sessions(arguments: argparse.Namespace) -> int:
 
 
 def _client(admin: str | None) -> httpx.Client:
+    socket, options = _connection(admin)
+    transport = httpx.HTTPTransport(uds=socket) if socket else None
+    return httpx.Client(transport=transport, timeout=TIMEOUT_SECONDS, **options)
+
+
+def async_client(admin: str | None) -> httpx.AsyncClient:
+    """A client of the admin API; raises ValueError or OSError for an address or token file that cannot be used."""
+    socket, options = _connection(admin)
+    transport = httpx.AsyncHTTPTransport(uds=socket) if socket else None
+    return httpx.AsyncClient(transport=transport, timeout=TIMEOUT_SECONDS, **options)
+
+
+def _connection(admin: str | None) -> tuple[str | None, dict[str, Any]]:
+    """The path of the Unix socket, if it is one, and the base URL and headers."""
     text = admin or os.environ.get("SIDECAR_ADMIN_LISTEN") or DEFAULT_ADMIN
     try:
         address = parse_address(text)
@@ -56,11 +70,10 @@ def _client(admin: str | None) -> httpx.Client:
         token = Path(path).read_text(encoding="utf-8").strip()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     if address.is_unix:
-        transport = httpx.HTTPTransport(uds=address.host.removeprefix("unix:"))
-        return httpx.Client(base_url="http://sidecar", transport=transport, headers=headers, timeout=TIMEOUT_SECONDS)
+        return address.host.removeprefix("unix:"), {"base_url": "http://sidecar", "headers": headers}
     # An address that means "all of this machine's" is reached by loopback.
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address.host, str(address).rpartition(":")[0])
-    return httpx.Client(base_url=f"http://{host}:{address.port}", headers=headers, timeout=TIMEOUT_SECONDS)
+    return None, {"base_url": f"http://{host}:{address.port}", "headers": headers}
 
 
 def _ask(client: httpx.Client, arguments: argparse.Namespace) -> httpx.Response:

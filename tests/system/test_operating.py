@@ -33,7 +33,7 @@ def resolve(running, conversation, number="1"):
     return running.signal(id=number, source="crm", alias=alias, outcome="RESOLVED", reason="the customer said so")
 
 
-def test_sessions_are_listed_and_explained_and_the_doctor_is_content(sidecar):
+def test_sessions_are_listed_explained_verified_and_evaluated_and_the_doctor_is_content(sidecar, tmp_path):
     running = sidecar().start()
     running.wait_up()
     say(running.url, "c-1")
@@ -47,6 +47,12 @@ def test_sessions_are_listed_and_explained_and_the_doctor_is_content(sidecar):
     assert "RESOLVED" in shown
     assert "the customer said so" in shown
     command(running, "sessions", "explain", "conversation:nobody", code=1)
+    wait_for("the outcome", lambda: ledger(running.billing_url()))
+    verified = command(running, "sessions", "verify", "conversation:c-1", "--billing", running.billing_url())
+    assert "agrees with the ledger's 1 entry" in verified
+    (tmp_path / "crm.csv").write_text("conversation,outcome\nc-1,resolved\nc-2,ESCALATED_TO_HUMAN\n")
+    evaluated = json.loads(command(running, "plan", "evaluate", "--labels", str(tmp_path / "crm.csv"), "--json"))
+    assert evaluated["matrix"] == {"RESOLVED": {"RESOLVED": 1}, "ESCALATED_TO_HUMAN": {"OPEN": 1}}
     assert "redis" in command(running, "doctor")
 
 
