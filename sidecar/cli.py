@@ -89,7 +89,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    plan = commands.add_parser("plan", help="rate plans: check, test, evaluate")
+    plan = commands.add_parser("plan", help="rate plans: check, test, evaluate, candidate")
     actions = plan.add_subparsers(title="actions", metavar="ACTION", required=True)
     check = actions.add_parser("check", help="every error of a plan at once, with line numbers")
     check.add_argument("files", nargs="+", metavar="FILE")
@@ -102,6 +102,12 @@ def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     test.add_argument("--json", action="store_true", help="one JSON document on stdout")
     test.set_defaults(command=_plan_test)
     _add_plan_evaluate(actions)
+    candidate = actions.add_parser(
+        "candidate", help="what the plan in SIDECAR_PLAN_CANDIDATE would have decided on live traffic"
+    )
+    candidate.add_argument("--json", action="store_true", help="the API's answer as it is")
+    candidate.add_argument("--admin", metavar="ADDRESS", help="admin address (default: SIDECAR_ADMIN_LISTEN)")
+    candidate.set_defaults(command=_sessions, action="candidate")
 
 
 def _add_plan_evaluate(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sidecar.billing.settings import BillingSettingsError, load_billing_settings
+from sidecar.policy.current import CurrentPlan
 from sidecar.policy.loading import LoadedPlan, PlanError, builtin_plan, load_plan
 from sidecar.settings import PREFIX, TLS_FILES, Settings, SettingsError
 from sidecar.settings_types import EMBEDDED
@@ -31,16 +32,24 @@ def runtime_dir(settings: Settings) -> Path:
 
 def read_plan(settings: Settings) -> LoadedPlan:
     """The plan that the sidecar starts with; raises SettingsError with every error of the file, by line."""
-    if settings.plan is None:
-        return builtin_plan()
+    return builtin_plan() if settings.plan is None else _load(settings.plan, "SIDECAR_PLAN")
+
+
+def read_candidate(settings: Settings) -> CurrentPlan | None:
+    """The plan that is judged beside it, if there is one; raises SettingsError likewise."""
+    path = settings.plan_candidate
+    return None if path is None else CurrentPlan(_load(path, "SIDECAR_PLAN_CANDIDATE"), path)
+
+
+def _load(path: Path, variable: str) -> LoadedPlan:
     try:
-        source = settings.plan.read_bytes()
+        source = path.read_bytes()
     except OSError as error:
-        raise SettingsError([f"SIDECAR_PLAN: {settings.plan} cannot be read: {error.strerror}"]) from None
+        raise SettingsError([f"{variable}: {path} cannot be read: {error.strerror}"]) from None
     try:
-        return load_plan(source, str(settings.plan))
+        return load_plan(source, str(path))
     except PlanError as error:
-        raise SettingsError([f"SIDECAR_PLAN: {problem}" for problem in error.problems]) from None
+        raise SettingsError([f"{variable}: {problem}" for problem in error.problems]) from None
 
 
 def last_good_plan(settings: Settings) -> LoadedPlan:
@@ -78,6 +87,10 @@ def examine(settings: Settings, environ: Mapping[str, str]) -> tuple[LoadedPlan 
     try:
         plan = read_plan(settings)
         problems += retention(settings, plan)
+    except SettingsError as error:
+        problems += error.problems
+    try:
+        read_candidate(settings)
     except SettingsError as error:
         problems += error.problems
     if settings.billing_url == EMBEDDED:

@@ -79,6 +79,8 @@ def _connection(admin: str | None) -> tuple[str | None, dict[str, Any]]:
 def _ask(client: httpx.Client, arguments: argparse.Namespace) -> httpx.Response:
     if arguments.action == "redeliver":
         return client.post("/v1/dead-letters/redeliver")
+    if arguments.action == "candidate":
+        return client.get("/v1/candidate")
     if arguments.action == "list":
         query = {"limit": str(arguments.limit)} | ({"state": arguments.state} if arguments.state else {})
         return client.get("/v1/sessions", params=query)
@@ -159,6 +161,35 @@ def _show_verification(document: dict[str, Any]) -> None:
         print("  every entry is as it was written")
 
 
+def _show_candidate(document: dict[str, Any]) -> None:
+    total = document["same"] + document["different"]
+    print(f"candidate {document['plan']['name']} ({document['plan']['digest']})")
+    for problem in document["problems"]:
+        print(f"  its file's newest version is refused: {problem}")
+    print(
+        f"  {document['different']} of {total} sessions would have ended differently; {document['pending']} are open; "
+        f"without a counterpart: {document['only_live']} live, {document['only_candidate']} of the candidate"
+    )
+    if document["dropped"]:
+        print(f"  {document['dropped']} facts were not judged: the candidate could not keep up")
+    rows = [
+        (live, candidate, str(count))
+        for live, row in document["matrix"].items()
+        for candidate, count in row.items()
+        if live != candidate
+    ]
+    if rows:
+        print()
+        _print_columns(("LIVE", "CANDIDATE", "SESSIONS"), rows)
+        print()
+    for each in document["differences"]:
+        live, candidate = each["live"], each["candidate"]
+        print(
+            f"{each['conversation'] or each['session_id']}: {live['outcome']} ({live['reason']}), "
+            f"candidate {candidate['outcome']} ({candidate['reason']})"
+        )
+
+
 def _print_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Aligned and never cut: an id is there to be copied, and the output to be piped."""
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
@@ -172,6 +203,7 @@ def _show_redelivered(document: dict[str, Any]) -> None:
 
 
 _SHOW = {
+    "candidate": _show_candidate,
     "list": _show_list,
     "explain": _show_explanation,
     "verify": _show_verification,
