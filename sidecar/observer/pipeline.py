@@ -109,7 +109,7 @@ class Pipeline:
 
     def _row(self, raw: RawExchange) -> NewRow | None:
         try:
-            observation = self._observing.observe(raw, self._plan.loaded)
+            observation = self._observing.observe(raw, self._plan.loaded, self._plan.former)
         except Exception:
             # Hostile bytes must not stop the others; the bytes themselves are never logged.
             log.exception("an exchange could not be observed", producer=raw.producer, sequence=raw.sequence)

@@ -277,6 +277,8 @@ local function observe(work, o)
   if not session then
     return nil
   end
+  -- A session is judged by the rules under which it opened, whatever plan is in force by now.
+  o.effects = o.former and o.former[session.terms.digest] or o.effects
   if #fresh > 0 and not o.touch then
     work.seen[session.root] = { { members = fresh, room = room } }
     change(work, session)

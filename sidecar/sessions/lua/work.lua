@@ -70,7 +70,7 @@ end
 -- session that of the newest (`chain`) and of the last that is never dropped (`anchor`), and what is posted carries it
 -- out: a later change of any entry shows (chain.py). Lua in Redis has SHA-1 and no other digest.
 local function note(work, session, entry)
-  entry.plan = session.terms.digest
+  entry.plan = entry.plan or session.terms.digest
   entry.n, entry.prev = (session.entries or 0) + 1, session.chain or ''
   local text = canonical(entry)
   session.entries, session.chain = entry.n, 'sha1:' .. redis.sha1hex(text)

@@ -13,9 +13,9 @@ from sidecar.sessions.view import SessionView
 
 SESSION = SessionView(
     id="ses_1", tenant="acme", state=State.RESOLVED, conversation="c-1", customer="cust",
-    terms=Terms("fin", "sha256:aa"), started_ms=1000, last_ms=1000, deadline_ms=0, finalized_ms=2000,
-    revision=0, outcome="RESOLVED", confirmation="CONFIRMED", reason="a tool", held=False, complete=True, shadow=False, turns=1, llm_calls=1,
-    tool_calls=0, input_tokens=0, output_tokens=0, models=(), attributes={}, evidence=(), base="b1",
+    terms=Terms("fin", "sha256:aa"), started_ms=1000, last_ms=1000, deadline_ms=0, finalized_ms=2000, revision=0,
+    outcome="RESOLVED", confirmation="CONFIRMED", reason="a tool", held=False, complete=True, shadow=False, turns=1,
+    llm_calls=1, tool_calls=0, input_tokens=0, output_tokens=0, models=(), attributes={}, evidence=(), base="b1",
 )  # fmt: skip
 
 
