@@ -95,7 +95,8 @@ def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     check.add_argument("files", nargs="+", metavar="FILE")
     check.set_defaults(command=_plan_check)
     test = actions.add_parser("test", help="conversations written as YAML, with the outcome that each must get")
-    test.add_argument("paths", nargs="+", metavar="DIR", help="a directory, searched whole, or a file")
+    test.add_argument("paths", nargs="*", metavar="DIR", help="a directory, searched whole, or a file")
+    test.add_argument("--schema", action="store_true", help="print the format's JSON schema, for editors, and exit")
     test.add_argument("--plan", metavar="FILE", help="judge them by this plan instead of the one that they name")
     test.add_argument("--only", metavar="TEXT", help="only conversations with this in their name")
     test.add_argument("--verbose", action="store_true", help="tell of those that pass, too, what happened and why")
@@ -192,8 +193,17 @@ def _plan_check(arguments: argparse.Namespace) -> int:
 
 
 def _plan_test(arguments: argparse.Namespace) -> int:
+    if arguments.schema:
+        import json
+
+        from sidecar.plantest.conversation import schema
+
+        print(json.dumps(schema(), indent=2))
+        return OK
     from sidecar.plantest.run import run
 
+    if not arguments.paths:
+        return _wrong(["plan test needs a directory, for example: sidecar plan test plans"])
     return run(
         arguments.paths,
         plan=arguments.plan,

@@ -1,14 +1,12 @@
 """A conversation as a test writes it: what is said and told, when, and what must become of it.
 
-These models are the format's definition; `docs/plans.md` shows it to people, `python -m sidecar.plantest.conversation`
-prints it as a JSON schema for editors.
+These models are the format's definition; docs/plans.md shows it to people, `sidecar plan test --schema` to editors.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 
@@ -250,7 +248,3 @@ def plain(value: Any) -> Any:
 def schema() -> dict[str, Any]:
     """The format as a JSON schema."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **ConversationFile.model_json_schema()}
-
-
-if __name__ == "__main__":
-    json.dump(schema(), sys.stdout, indent=2)

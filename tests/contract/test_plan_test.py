@@ -111,6 +111,13 @@ def test_the_same_conversations_under_another_plan(plan_test):
     assert (code, "takes silence for a resolution" in out) == (0, True)
 
 
+def test_the_schema_is_printed_for_editors(plan_test):
+    code, out, _ = plan_test("--schema")
+    assert code == 0
+    assert json.loads(out)["properties"]["conversations"]["type"] == "array"
+    assert plan_test()[0] == 2
+
+
 def test_nothing_to_play_is_wrong_usage_and_a_broken_file_is_a_failure(plan_test, tmp_path):
     assert plan_test(tmp_path)[0] == 2
     assert plan_test(tmp_path / "absent")[0] == 2
