@@ -5,6 +5,7 @@ Text ends here. Rules see it in memory; the observation holds ids, counts, and d
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -87,6 +88,12 @@ class Observing:
         self._shadow = shadow
         self._count = on_count
         self._listeners = tuple(listeners)
+
+    def quietly(self) -> Observing:
+        """One that sees the same and counts nothing."""
+        twin = copy.copy(self)
+        twin._count = lambda _name: None  # noqa: SLF001 -- its own kind
+        return twin
 
     def observe(self, raw: RawExchange, plan: Plan, former: Sequence[Plan] = ()) -> Observation | None:
         """The observation of an exchange; None when there is no session that it could belong to.

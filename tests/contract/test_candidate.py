@@ -11,7 +11,7 @@ from sidecar import identity
 from sidecar.intake.signal import Signal
 from sidecar.observer.observe import Observing
 from sidecar.observer.reader import RawExchange
-from sidecar.plantest.conversation import Step
+from sidecar.plantest.conversation import Request, Step
 from sidecar.plantest.traffic import Talk
 from sidecar.policy.current import CurrentPlan
 from sidecar.policy.effect import Effect
@@ -46,9 +46,9 @@ class Deployment:
         self.counts = {}
         self.live = Store(redis, TENANT)
         self.plan = CurrentPlan(load_plan(LIVE.encode(), "live"), None)
-        self.observing, beside = (Observing(TENANT, b"k", "", "", False, lambda _: None) for _ in range(2))
+        self.observing = Observing(TENANT, b"k", "", "", False, lambda name: self.count(name, 1))
         plan = CurrentPlan(load_plan(CANDIDATE.encode(), "c"), path)
-        self.candidate = Candidate(self.live, plan, beside, producer="journal", count=self.count)
+        self.candidate = Candidate(self.live, plan, self.observing.quietly(), producer="journal", count=self.count)
         self.talks, self.sequence, self.signals = {}, 0, 0
 
     def count(self, event, n):
@@ -134,6 +134,12 @@ async def test_nothing_of_the_candidate_is_posted_and_the_live_side_is_as_withou
     judged = await deployment.candidate.store.list()
     assert {view.terms.plan for view in judged} == {"candidate"}
     assert {view.id for view in judged} == {view.id for view in views}
+    assert deployment.counts == {}
+    request = Talk("openai.chat", {}).raw(Request(path="/unknown"))
+    raw = RawExchange("queue", 99, 99, 0, T0, T0, request.request, request.response, EndFlag(0), finished=True)
+    assert deployment.observing.observe(raw, deployment.plan.loaded) is None
+    deployment.candidate.exchange(raw)
+    assert deployment.counts == {"unidentified": 1}  # counted for the live side, once
     assert (await deployment.live.counters())["opened"] == 2
 
 

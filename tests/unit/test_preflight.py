@@ -1,10 +1,7 @@
 """What must hold before traffic is taken."""
 
 import os
-<<<<<<< HEAD
 import re
-=======
->>>>>>> ef839d4 (A session is judged to its end by the rules, too, of the plan under which it opened; former plans are kept)
 import stat
 import subprocess
 import sys
@@ -12,13 +9,9 @@ from pathlib import Path
 
 import pytest
 
-<<<<<<< HEAD
 from sidecar import app, preflight
-=======
-from sidecar import preflight
 from sidecar.policy.current import FORMER_MAX, CurrentPlan
 from sidecar.policy.loading import load_plan
->>>>>>> ef839d4 (A session is judged to its end by the rules, too, of the plan under which it opened; former plans are kept)
 from sidecar.settings import SettingsError, load_settings
 
 
@@ -119,7 +112,7 @@ def test_the_last_good_plan_comes_back(tmp_path):
 
 def test_plans_that_were_in_force_are_kept_for_the_sessions_that_they_opened(tmp_path):
     given = settings(tmp_path)
-    preflight.check(given)
+    preflight.check(given, {})
     folder = given.data_dir / "plans"
     plans = [load_plan(f"rate_plan: {{name: p{n}}}".encode(), "p") for n in range(FORMER_MAX + 4)]
     for number, plan in enumerate(plans):
