@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -83,6 +83,7 @@ class Candidate:
         self._producer = producer
         self._count = count
         self._waiting: deque[Fact] = deque()
+        self._numbered = 0  # the last signal; numbers go on by their arrival, past a restart too
         self._wake = asyncio.Event()
 
     # -- what is offered -----------------------------------------------------------------------------------------
@@ -99,8 +100,12 @@ class Candidate:
             self._offer(observation)
 
     def signal(self, signal: Signal) -> None:
-        """A signal that is durable for the live plan."""
-        self._offer(signal)
+        """A signal that is durable for the live plan; or one that only the candidate's rules make of a webhook.
+
+        It gets a number of this side's own, since the two plans may make more or fewer signals of the same.
+        """
+        self._numbered = max(self._numbered + 1, signal.at_ms * 1000)
+        self._offer(replace(signal, producer=self._producer + _SUFFIX, sequence=self._numbered))
 
     def _offer(self, fact: Fact) -> None:
         if len(self._waiting) >= WAITING_MAX:

@@ -189,3 +189,18 @@ async def test_an_exchange_that_cannot_be_judged_stops_nothing(deployment, monke
     await deployment.say(0, "c-1", "Hello")
     assert deployment.counts == {"candidate_failed": 1}
     assert len(await deployment.live.list()) == 1
+
+
+async def test_signals_go_on_after_a_restart_and_two_of_the_same_instant_both_count(deployment):
+    await deployment.say(0, "c-1", "Hello")
+    await deployment.say(0, "c-2", "Hello")
+    await deployment.signal(1000, "c-1", "resolve")
+    await deployment.signal(1000, "c-2", "escalate")
+    await deployment.pass_time(2000)
+    plan = deployment.candidate.plan
+    deployment.candidate = Candidate(deployment.live, plan, deployment.observing.quietly(), producer="journal")
+    await deployment.signal(3000, "c-1", "escalate")
+    await deployment.pass_time(4000)
+    views = {view.conversation: view.state for view in await deployment.candidate.store.list()}
+    assert views == {"c-1": "NOT_BILLABLE", "c-2": "NOT_BILLABLE"}
+    assert (await deployment.candidate.report()).differences.same == 2
