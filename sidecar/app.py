@@ -243,14 +243,9 @@ class ObserverApp:
             self.runtime / "spill",
             spill_bytes_max=self.settings.queue_bytes,
         )
+        beside = self.candidate.exchange if self.candidate else None
         return Pipeline(
-            reader,
-            observing,
-            self.journal,
-            self.plan,
-            wake=self.applier.wake,
-            count=self.metrics.count,
-            beside=self.candidate.exchange if self.candidate else None,
+            reader, observing, self.journal, self.plan, wake=self.applier.wake, count=self.metrics.count, beside=beside
         )
 
     def _admin_parts(self, hash_key: bytes) -> AdminParts:

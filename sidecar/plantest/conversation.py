@@ -215,6 +215,9 @@ class Locating(Strict):
 
     session_keys: str = Field(default="", description="as SIDECAR_SESSION_KEYS")
     customer: str = Field(default="header:x-customer-id", description="as SIDECAR_CUSTOMER")
+    webhook_conversations: dict[str, str] = Field(
+        default_factory=dict, description="by source, as SIDECAR_WEBHOOK_CONVERSATION_<SOURCE>"
+    )
 
 
 class ConversationFile(Strict):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from sidecar.intake.webhooks import endpoints
 from sidecar.observer.locators import parse_locators
 from sidecar.plantest.conversation import Conversation, ConversationFile, Locating
 from sidecar.policy.faults import Problem, problems_of
@@ -89,6 +90,10 @@ def _load(path: Path, tree: Tree, instead: Path | None) -> list[Problem] | tuple
         for field in ("session_keys", "customer")
         if (fault := _locator_fault(getattr(file.settings, field)))
     ]
+    try:
+        endpoints(dict.fromkeys(file.settings.webhook_conversations, ()), file.settings.webhook_conversations)
+    except ValueError as error:
+        problems.append(Problem(name, tree.line(("settings", "webhook_conversations")), f"settings: {error}"))
     try:
         plan = load_plan(plan_path.read_bytes(), str(plan_path))
     except OSError as error:

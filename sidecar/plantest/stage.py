@@ -19,6 +19,7 @@ from sidecar.delivery.event import outcome_event
 from sidecar.identity import content_digest, key
 from sidecar.intake.signal import Signal
 from sidecar.intake.signals import build_signal, parse_signal
+from sidecar.intake.webhooks import endpoints
 from sidecar.observer.observe import Observing
 from sidecar.observer.reader import RawExchange
 from sidecar.plantest.conversation import Expected, Step, duration_ms, plain
@@ -168,11 +169,8 @@ class Stage:
         await self._apply("signals", numbered(self._sequence["signals"] + 1))
 
     async def _webhook(self, source: str, headers: Mapping[str, str], payload: Any) -> None:
-        facts = {
-            "source": source,
-            "payload": payload,
-            "headers": {name.lower(): text for name, text in headers.items()},
-        }
+        endpoint = endpoints({source: ()}, self._case.locating.webhook_conversations)[source]
+        facts = endpoint.facts(payload, {name.lower(): text for name, text in headers.items()})
         digest = content_digest(HASH_KEY, repr(payload))
         mapped = self._case.plan.rules.judge_webhook(facts, digest=digest)
         if not mapped:

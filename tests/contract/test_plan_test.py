@@ -165,3 +165,31 @@ conversations:
 """
     )
     assert plan_test(tmp_path)[0] == 0
+
+
+def test_a_vendors_webhook_maps_as_it_does_in_the_sidecar(plan_test, tmp_path):
+    """The built-in rules, and the place of the conversation that the source, or the deployment, says."""
+    (tmp_path / "plan.yaml").write_text("rate_plan: {name: built-in rules}")
+    (tmp_path / "t.yaml").write_text(
+        """
+plan: plan.yaml
+settings: {webhook_conversations: {zendesk: payload.detail.external_id}}
+conversations:
+  - name: solved in Zendesk
+    id: T-1
+    steps:
+      - {user: "Hello", agent: "Hello"}
+      - webhook:
+          source: zendesk
+          payload:
+            type: "zen:event-type:ticket.status_changed"
+            detail: {id: "35436", external_id: T-1}
+            event: {current: SOLVED, previous: OPEN}
+    expect: {outcome: RESOLVED, rules: [zendesk_solved]}
+"""
+    )
+    assert plan_test(tmp_path)[0] == 0
+    text = (tmp_path / "t.yaml").read_text()
+    (tmp_path / "t.yaml").write_text(text.replace("payload.detail.external_id", "payload..x"))
+    code, _, err = plan_test(tmp_path)
+    assert (code, "t.yaml:3: settings: SIDECAR_WEBHOOK_CONVERSATION_ZENDESK" in err) == (1, True)
