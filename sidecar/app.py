@@ -236,7 +236,7 @@ class ObserverApp:
             listeners=[str(route.listen) for route in self.settings.all_routes],
         )
         if self.candidate_plan is not None:
-            plan, producer, count = self.candidate_plan, self.journal.id, self.metrics.count
+            plan, producer, count = self.candidate_plan, self.ring.producer, self.metrics.count
             self.candidate = Candidate(self.store, plan, observing.quietly(), producer=producer, count=count)
         reader = ExchangeReader(
             self.ring,
@@ -386,7 +386,7 @@ def observe() -> int:
         # The file broke after the start: a restarted observer must not stay down for it.
         log.error("plan refused; the last good one is in force", problems=problems)
         loaded = preflight.last_good_plan(settings)
-    plan = CurrentPlan(loaded, settings.plan, problems, judge=judge)
+    plan = CurrentPlan(loaded, settings.plan, problems, judge=judge, former=preflight.former_plans(settings))
 
     candidate = None
     try:
