@@ -35,6 +35,7 @@ from sidecar.observer.reader import ExchangeReader
 from sidecar.policy.current import CurrentPlan
 from sidecar.remembered import PlanMemory, Remembered
 from sidecar.sessions.applier import Applier
+from sidecar.sessions.candidate import Candidate
 from sidecar.sessions.store import Store
 from sidecar.sessions.sweeper import Sweeper
 from sidecar.settings import TLS_FILES, Settings, SettingsError, load_settings
@@ -143,7 +144,7 @@ def _children(settings: Settings, runtime: Path) -> list[dict[str, Any]]:
 class ObserverApp:
     """Process 2: the parts, wired."""
 
-    def __init__(self, settings: Settings, plan: CurrentPlan) -> None:
+    def __init__(self, settings: Settings, plan: CurrentPlan, candidate: CurrentPlan | None = None) -> None:
         self.settings = settings
         self.runtime = preflight.runtime_dir(settings)
         self.stopping = asyncio.Event()
@@ -153,6 +154,8 @@ class ObserverApp:
         self.status = self.ring.status
         self.status.set(Slot.OBSERVER_PID, os.getpid())
         self.plan = plan
+        self.candidate_plan = candidate
+        self.candidate: Candidate | None = None  # made with the pipeline
         self.journal = Journal(
             settings.data_dir / "journal.sqlite3",
             hours=settings.journal_hours,
@@ -213,6 +216,7 @@ class ObserverApp:
                     self._every(PROBE_SECONDS, self.courier.probe),
                     self.sweeper.run(),
                     self.courier.run(),
+                    *([self.candidate.run()] if self.candidate else []),
                 )
             ]
             await reading
@@ -231,18 +235,17 @@ class ObserverApp:
             on_count=self.metrics.count,
             listeners=[str(route.listen) for route in self.settings.all_routes],
         )
+        if self.candidate_plan is not None:
+            plan, producer, count = self.candidate_plan, self.ring.producer, self.metrics.count
+            self.candidate = Candidate(self.store, plan, observing.quietly(), producer=producer, count=count)
         reader = ExchangeReader(
             self.ring,
             self.runtime / "spill",
             spill_bytes_max=self.settings.queue_bytes,
         )
+        beside = self.candidate.exchange if self.candidate else None
         return Pipeline(
-            reader,
-            observing,
-            self.journal,
-            self.plan,
-            wake=self.applier.wake,
-            count=self.metrics.count,
+            reader, observing, self.journal, self.plan, wake=self.applier.wake, count=self.metrics.count, beside=beside
         )
 
     def _admin_parts(self, hash_key: bytes) -> AdminParts:
@@ -256,6 +259,7 @@ class ObserverApp:
             plan=self.plan,
             metrics=self.metrics,
             token=token.get_secret_value() if token else None,
+            candidate=self.candidate,
             webhooks=self.settings.webhook_endpoints(),
             webhook_base_url=self.settings.webhook_base_url,
         )
@@ -281,6 +285,9 @@ class ObserverApp:
                     generation = await self.store.heartbeat(self.journal.id, mark_ms, now, dropped=dropped)
                     await self.remembered.keep_hash_key(generation)
                 self.counters = await self.store.counters()
+                if self.candidate:
+                    await self.candidate.beat(mark_ms, now)
+                    self.counters |= self.candidate.compared
                 self.status.set(Slot.OUTBOX_LENGTH, await self.store.outbox_length())
             self._redis_is(DOWN if self.applier.refusal else OK, self.applier.refusal)
         except (RedisError, OSError, TimeoutError) as error:
@@ -332,7 +339,10 @@ class ObserverApp:
             emptied=lambda: not self._starting_again and pipeline.emptied(now_ms()),
             background=background,
         )
-        await hand_over.run(max(self.settings.drain_seconds / 2, 4.0))
+        left = await hand_over.run(max(self.settings.drain_seconds / 2, 4.0))
+        if left and self.candidate:
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                await self.candidate.leave()
 
 
 def billing_url(settings: Settings) -> str | Callable[[], str | None]:
@@ -376,10 +386,16 @@ def observe() -> int:
         # The file broke after the start: a restarted observer must not stay down for it.
         log.error("plan refused; the last good one is in force", problems=problems)
         loaded = preflight.last_good_plan(settings)
-    plan = CurrentPlan(loaded, settings.plan, problems, judge=judge)
+    plan = CurrentPlan(loaded, settings.plan, problems, judge=judge, former=preflight.former_plans(settings))
+
+    candidate = None
+    try:
+        candidate = preflight.read_candidate(settings)
+    except SettingsError as error:
+        log.error("candidate plan refused; none is judged until the observer starts again", problems=error.problems)
 
     async def run_app() -> None:
-        await ObserverApp(settings, plan).run()
+        await ObserverApp(settings, plan, candidate).run()
 
     asyncio.run(run_app())
     return 0

@@ -89,15 +89,51 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    plan = commands.add_parser("plan", help="rate plans: check")
+    plan = commands.add_parser("plan", help="rate plans: check, test, evaluate, candidate")
     actions = plan.add_subparsers(title="actions", metavar="ACTION", required=True)
     check = actions.add_parser("check", help="every error of a plan at once, with line numbers")
     check.add_argument("files", nargs="+", metavar="FILE")
     check.set_defaults(command=_plan_check)
+    test = actions.add_parser("test", help="conversations written as YAML, with the outcome that each must get")
+    test.add_argument("paths", nargs="*", metavar="DIR", help="a directory, searched whole, or a file")
+    test.add_argument("--schema", action="store_true", help="print the format's JSON schema, for editors, and exit")
+    test.add_argument("--plan", metavar="FILE", help="judge them by this plan instead of the one that they name")
+    test.add_argument("--only", metavar="TEXT", help="only conversations with this in their name")
+    test.add_argument("--verbose", action="store_true", help="tell of those that pass, too, what happened and why")
+    test.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    test.set_defaults(command=_plan_test)
+    _add_plan_evaluate(actions)
+    candidate = actions.add_parser(
+        "candidate", help="what the plan in SIDECAR_PLAN_CANDIDATE would have decided on live traffic"
+    )
+    candidate.add_argument("--json", action="store_true", help="the API's answer as it is")
+    candidate.add_argument("--admin", metavar="ADDRESS", help="admin address (default: SIDECAR_ADMIN_LISTEN)")
+    candidate.set_defaults(command=_sessions, action="candidate")
+
+
+def _add_plan_evaluate(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    evaluate = actions.add_parser(
+        "evaluate",
+        help="what was decided, beside what people say it was",
+        description="Compares decisions with labels, by conversation id: a confusion matrix. Reads the ledger of a "
+        "billing API (--billing; SIDECAR_BILLING_TOKEN), or a sidecar's live sessions.",
+    )
+    evaluate.add_argument("--labels", required=True, metavar="FILE", help="CSV with a header: conversation, outcome")
+    evaluate.add_argument("--billing", metavar="URL", help="base URL of the billing API")
+    evaluate.add_argument(
+        "--admin", metavar="ADDRESS", help="a sidecar's admin address (default: SIDECAR_ADMIN_LISTEN)"
+    )
+    evaluate.add_argument("--conversation-column", metavar="NAME", help="if it is not called conversation")
+    evaluate.add_argument("--outcome-column", metavar="NAME", help="if it is not called outcome or label")
+    evaluate.add_argument("--map", action="append", metavar="WORD=OUTCOME", help="what a word of the labels means")
+    evaluate.add_argument("--at-least", type=float, metavar="SHARE", help="exit with 1 below this agreement (0 to 1)")
+    evaluate.add_argument("--list", type=int, default=20, metavar="N", help="disagreements to show (default 20)")
+    evaluate.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    evaluate.set_defaults(command=_plan_evaluate)
 
 
 def _add_sessions(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    sessions = commands.add_parser("sessions", help="live sessions: list, explain, redeliver")
+    sessions = commands.add_parser("sessions", help="live sessions: list, explain, verify, redeliver")
     actions = sessions.add_subparsers(title="actions", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="the latest sessions")
     listing.add_argument("--state", help="only those in this state, for example AI_HANDLING")
@@ -106,8 +142,12 @@ def _add_sessions(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     )
     explain = actions.add_parser("explain", help="why a session was, or was not, charged")
     explain.add_argument("id", metavar="ID", help="a session id (ses_…), or KIND:VALUE, for example conversation:c-42")
+    verify = actions.add_parser("verify", help="whether a session's timeline is still as it was written")
+    verify.add_argument("id", metavar="ID", help="a session id (ses_…), or KIND:VALUE, for example conversation:c-42")
+    verify.add_argument("--billing", metavar="URL", help="compare with what the ledger of this billing API was told")
     redeliver = actions.add_parser("redeliver", help="send dead letters to the billing API again")
-    for action, name in ((listing, "list"), (explain, "explain"), (redeliver, "redeliver")):
+    named = ((listing, "list"), (explain, "explain"), (verify, "verify"), (redeliver, "redeliver"))
+    for action, name in named:
         action.add_argument("--json", action="store_true", help="the API's answer as it is")
         action.add_argument("--admin", metavar="ADDRESS", help="admin address (default: SIDECAR_ADMIN_LISTEN)")
         action.set_defaults(command=_sessions, action=name)
@@ -150,6 +190,33 @@ def _plan_check(arguments: argparse.Namespace) -> int:
     if not problems:
         print("fine: " + ", ".join(arguments.files))
     return CHECK_FAILED if problems else OK
+
+
+def _plan_test(arguments: argparse.Namespace) -> int:
+    if arguments.schema:
+        import json
+
+        from sidecar.plantest.conversation import schema
+
+        print(json.dumps(schema(), indent=2))
+        return OK
+    from sidecar.plantest.run import run
+
+    if not arguments.paths:
+        return _wrong(["plan test needs a directory, for example: sidecar plan test plans"])
+    return run(
+        arguments.paths,
+        plan=arguments.plan,
+        only=arguments.only,
+        verbose=arguments.verbose,
+        as_json=arguments.json,
+    )
+
+
+def _plan_evaluate(arguments: argparse.Namespace) -> int:
+    from sidecar.plantest.evaluate import run
+
+    return run(arguments)
 
 
 def _sessions(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ API that is down is neither: traffic flows without them.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sidecar.billing.settings import BillingSettingsError, load_billing_settings
+from sidecar.policy.current import FORMER_MAX, CurrentPlan
 from sidecar.policy.loading import LoadedPlan, PlanError, builtin_plan, load_plan
 from sidecar.settings import PREFIX, TLS_FILES, Settings, SettingsError
 from sidecar.settings_types import EMBEDDED
@@ -20,6 +22,7 @@ from sidecar.settings_types import EMBEDDED
 # sockaddr_un holds 108 bytes; the longest name in the runtime directory is observer.sock.
 _SOCKET_PATH_MAX = 107
 _LAST_GOOD = "plan.last-good.yaml"
+_FORMER = "plans"  # by digest
 TMPFS = {"tmpfs", "ramfs", "devtmpfs"}
 
 
@@ -31,16 +34,24 @@ def runtime_dir(settings: Settings) -> Path:
 
 def read_plan(settings: Settings) -> LoadedPlan:
     """The plan that the sidecar starts with; raises SettingsError with every error of the file, by line."""
-    if settings.plan is None:
-        return builtin_plan()
+    return builtin_plan() if settings.plan is None else _load(settings.plan, "SIDECAR_PLAN")
+
+
+def read_candidate(settings: Settings) -> CurrentPlan | None:
+    """The plan that is judged beside it, if there is one; raises SettingsError likewise."""
+    path = settings.plan_candidate
+    return None if path is None else CurrentPlan(_load(path, "SIDECAR_PLAN_CANDIDATE"), path)
+
+
+def _load(path: Path, variable: str) -> LoadedPlan:
     try:
-        source = settings.plan.read_bytes()
+        source = path.read_bytes()
     except OSError as error:
-        raise SettingsError([f"SIDECAR_PLAN: {settings.plan} cannot be read: {error.strerror}"]) from None
+        raise SettingsError([f"{variable}: {path} cannot be read: {error.strerror}"]) from None
     try:
-        return load_plan(source, str(settings.plan))
+        return load_plan(source, str(path))
     except PlanError as error:
-        raise SettingsError([f"SIDECAR_PLAN: {problem}" for problem in error.problems]) from None
+        raise SettingsError([f"{variable}: {problem}" for problem in error.problems]) from None
 
 
 def last_good_plan(settings: Settings) -> LoadedPlan:
@@ -49,11 +60,29 @@ def last_good_plan(settings: Settings) -> LoadedPlan:
 
 
 def remember_plan(settings: Settings, plan: LoadedPlan) -> None:
-    """Keep the bytes of a plan that came into force."""
-    path = settings.data_dir / _LAST_GOOD
-    fresh = path.with_suffix(".new")
-    fresh.write_bytes(plan.source)
-    fresh.replace(path)
+    """Keep the bytes of a plan that came into force: as the last good one, and for the sessions that it opens."""
+    folder = settings.data_dir / _FORMER
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for path in (settings.data_dir / _LAST_GOOD, folder / f"{plan.digest.removeprefix('sha256:')}.yaml"):
+        fresh = path.with_suffix(".new")
+        fresh.write_bytes(plan.source)
+        fresh.replace(path)
+    for old in _former_files(settings)[FORMER_MAX + 1 :]:
+        old.unlink(missing_ok=True)
+
+
+def former_plans(settings: Settings) -> list[LoadedPlan]:
+    """Plans that were in force before, the last one first; those that a newer release refuses are left out."""
+    found = []
+    for path in _former_files(settings):
+        with contextlib.suppress(PlanError, OSError):
+            found.append(load_plan(path.read_bytes(), str(path)))
+    return found
+
+
+def _former_files(settings: Settings) -> list[Path]:
+    files = (settings.data_dir / _FORMER).glob("*.yaml")
+    return sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
 def check(settings: Settings, environ: Mapping[str, str]) -> tuple[LoadedPlan, list[str]]:
@@ -78,6 +107,10 @@ def examine(settings: Settings, environ: Mapping[str, str]) -> tuple[LoadedPlan 
     try:
         plan = read_plan(settings)
         problems += retention(settings, plan)
+    except SettingsError as error:
+        problems += error.problems
+    try:
+        read_candidate(settings)
     except SettingsError as error:
         problems += error.problems
     if settings.billing_url == EMBEDDED:

@@ -87,6 +87,7 @@ class Settings(BaseModel):
     billing_url: BillingUrl = Field(EMBEDDED, description="base URL of the central billing API")
     billing_token: SecretStr | None = Field(None, description="sent to the billing API as a bearer token")
     plan: Path | None = Field(None, description="path of the rate plan (default: a built-in Fin-style plan)")
+    plan_candidate: Path | None = Field(None, description="path of a plan that is judged beside it, never posted")
     customer: Locators = Field(
         "header:x-customer-id;baggage:customer.id;body:metadata.customer_id",
         description="locators of the customer to be billed",

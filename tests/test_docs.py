@@ -4,12 +4,17 @@ import re
 import shlex
 import textwrap
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from sidecar import cli, settings, settings_reference, traffic_reference, webhook_reference
 from sidecar.billing.api.server import application
+from sidecar.plantest.conversation import Conversation, Expected, Step
+from sidecar.policy.conditions import Operator
+from sidecar.policy.fields import FACTS
 from sidecar.policy.loading import load_plan
+from sidecar.policy.plan import SessionConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "helm").rglob("README.md"))]
@@ -92,3 +97,13 @@ def test_every_request_that_the_admin_api_answers_is_documented():
     assert len(routes) >= 6
     for method, path in routes:
         assert re.search(rf"`{method.upper()} {re.escape(path)}[`?]", page), f"{method} {path}"
+
+
+def test_the_page_about_plans_names_all_that_a_plan_and_its_tests_may_say():
+    page = (ROOT / "docs" / "plans.md").read_text()
+    said = (
+        {name for facts in FACTS.values() for name in facts} | set(get_args(Operator)) | set(SessionConfig.model_fields)
+    )
+    said |= {name for model in (Step, Conversation, Expected) for name in model.model_fields}
+    missing = {name for name in said if not re.search(rf"`{name}\b", page)}
+    assert missing == set()

@@ -13,13 +13,14 @@ from typing import Any
 import httpx
 
 from sidecar.addresses import parse_address
+from sidecar.sessions.chain import against_ledger
 
 DEFAULT_ADMIN = "127.0.0.1:8090"
 TIMEOUT_SECONDS = 10.0
 
 
 def sessions(arguments: argparse.Namespace) -> int:
-    """Run `list`, `explain` or `redeliver`; 0 fine, 1 no answer or unknown, 2 wrong usage."""
+    """Run `list`, `explain`, `verify` or `redeliver`; 0 fine, 1 no answer, unknown or not intact, 2 wrong usage."""
     try:
         client = _client(arguments.admin)
     except (ValueError, OSError) as error:
@@ -35,14 +36,30 @@ def sessions(arguments: argparse.Namespace) -> int:
     if answer.is_error:
         print(f"sidecar: {document.get('detail', answer.reason_phrase)}", file=sys.stderr)
         return 1
+    if arguments.action == "verify" and not _compare_with_ledger(document, arguments.billing):
+        return 1
     if arguments.json:
         print(json.dumps(document, indent=2))
     else:
         _SHOW[arguments.action](document)
-    return 0
+    return 1 if document.get("intact") is False else 0
 
 
 def _client(admin: str | None) -> httpx.Client:
+    socket, options = _connection(admin)
+    transport = httpx.HTTPTransport(uds=socket) if socket else None
+    return httpx.Client(transport=transport, timeout=TIMEOUT_SECONDS, **options)
+
+
+def async_client(admin: str | None) -> httpx.AsyncClient:
+    """A client of the admin API; raises ValueError or OSError for an address or token file that cannot be used."""
+    socket, options = _connection(admin)
+    transport = httpx.AsyncHTTPTransport(uds=socket) if socket else None
+    return httpx.AsyncClient(transport=transport, timeout=TIMEOUT_SECONDS, **options)
+
+
+def _connection(admin: str | None) -> tuple[str | None, dict[str, Any]]:
+    """The path of the Unix socket, if it is one, and the base URL and headers."""
     text = admin or os.environ.get("SIDECAR_ADMIN_LISTEN") or DEFAULT_ADMIN
     try:
         address = parse_address(text)
@@ -53,22 +70,50 @@ def _client(admin: str | None) -> httpx.Client:
         token = Path(path).read_text(encoding="utf-8").strip()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     if address.is_unix:
-        transport = httpx.HTTPTransport(uds=address.host.removeprefix("unix:"))
-        return httpx.Client(base_url="http://sidecar", transport=transport, headers=headers, timeout=TIMEOUT_SECONDS)
+        return address.host.removeprefix("unix:"), {"base_url": "http://sidecar", "headers": headers}
     # An address that means "all of this machine's" is reached by loopback.
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(address.host, str(address).rpartition(":")[0])
-    return httpx.Client(base_url=f"http://{host}:{address.port}", headers=headers, timeout=TIMEOUT_SECONDS)
+    return None, {"base_url": f"http://{host}:{address.port}", "headers": headers}
 
 
 def _ask(client: httpx.Client, arguments: argparse.Namespace) -> httpx.Response:
     if arguments.action == "redeliver":
         return client.post("/v1/dead-letters/redeliver")
+    if arguments.action == "candidate":
+        return client.get("/v1/candidate")
     if arguments.action == "list":
         query = {"limit": str(arguments.limit)} | ({"state": arguments.state} if arguments.state else {})
         return client.get("/v1/sessions", params=query)
-    if ":" in arguments.id:
-        return client.get("/v1/sessions", params={"alias": arguments.id})
-    return client.get(f"/v1/sessions/{arguments.id}")
+    found = _find(client, arguments.id)
+    if arguments.action == "verify" and found.is_success:
+        return client.get(f"/v1/sessions/{found.json()['id']}/verification")
+    return found
+
+
+def _find(client: httpx.Client, name: str) -> httpx.Response:
+    if ":" in name:
+        return client.get("/v1/sessions", params={"alias": name})
+    return client.get(f"/v1/sessions/{name}")
+
+
+def _compare_with_ledger(document: dict[str, Any], billing: str | None) -> bool:
+    """Add what the ledger contradicts to the document; False (said on stderr) when the ledger does not answer."""
+    document["ledger"] = None
+    if billing is None:
+        return True
+    token = os.environ.get("SIDECAR_BILLING_TOKEN")
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    url = f"{billing.rstrip('/')}/v1/sessions/{document['session_id']}"
+    try:
+        answer = httpx.get(url, headers=headers, timeout=TIMEOUT_SECONDS)
+        entries = [] if answer.status_code == 404 else answer.raise_for_status().json()["entries"]
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError) as error:
+        print(f"sidecar: the billing API at {billing} does not answer: {error}", file=sys.stderr)
+        return False
+    document["problems"] += against_ledger(document, entries)
+    document["intact"] = not document["problems"]
+    document["ledger"] = len(entries)
+    return True
 
 
 def _show_list(document: dict[str, Any]) -> None:
@@ -103,6 +148,48 @@ def _show_explanation(document: dict[str, Any]) -> None:
         _print_columns(("AT", "WHAT", "RULE", "EVIDENCE"), rows)
 
 
+def _show_verification(document: dict[str, Any]) -> None:
+    dropped = f", {document['omitted']} dropped by its bound" if document["omitted"] else ""
+    print(f"{document['session_id']}  {document['entries']} entries{dropped}, chain {document['evidence_chain']}")
+    for problem in document["problems"]:
+        print(f"  {problem}")
+    if document["ledger"] is None:
+        print("  not compared with the ledger: name it with --billing URL")
+    elif document["intact"]:
+        print(f"  agrees with the ledger's {document['ledger']} entr{'y' if document['ledger'] == 1 else 'ies'}")
+    if document["intact"]:
+        print("  every entry is as it was written")
+
+
+def _show_candidate(document: dict[str, Any]) -> None:
+    total = document["same"] + document["different"]
+    print(f"candidate {document['plan']['name']} ({document['plan']['digest']})")
+    for problem in document["problems"]:
+        print(f"  its file's newest version is refused: {problem}")
+    print(
+        f"  {document['different']} of {total} sessions would have ended differently; {document['pending']} are open; "
+        f"without a counterpart: {document['only_live']} live, {document['only_candidate']} of the candidate"
+    )
+    if document["dropped"]:
+        print(f"  {document['dropped']} facts were not judged: the candidate could not keep up")
+    rows = [
+        (live, candidate, str(count))
+        for live, row in document["matrix"].items()
+        for candidate, count in row.items()
+        if live != candidate
+    ]
+    if rows:
+        print()
+        _print_columns(("LIVE", "CANDIDATE", "SESSIONS"), rows)
+        print()
+    for each in document["differences"]:
+        live, candidate = each["live"], each["candidate"]
+        print(
+            f"{each['conversation'] or each['session_id']}: {live['outcome']} ({live['reason']}), "
+            f"candidate {candidate['outcome']} ({candidate['reason']})"
+        )
+
+
 def _print_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Aligned and never cut: an id is there to be copied, and the output to be piped."""
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
@@ -115,4 +202,10 @@ def _show_redelivered(document: dict[str, Any]) -> None:
     print(f"{count} dead letter{' is' if count == 1 else 's are'} in the outbox again" if count else "no dead letters")
 
 
-_SHOW = {"list": _show_list, "explain": _show_explanation, "redeliver": _show_redelivered}
+_SHOW = {
+    "candidate": _show_candidate,
+    "list": _show_list,
+    "explain": _show_explanation,
+    "verify": _show_verification,
+    "redeliver": _show_redelivered,
+}

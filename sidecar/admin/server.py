@@ -26,6 +26,7 @@ from sidecar.observer.journal import Journal, JournalFull
 from sidecar.observer.pipeline import now_ms
 from sidecar.policy.current import CurrentPlan
 from sidecar.sessions.applier import Applier
+from sidecar.sessions.candidate import Candidate
 from sidecar.sessions.explain import explain
 from sidecar.sessions.states import State
 from sidecar.sessions.store import Store
@@ -51,6 +52,7 @@ class AdminParts:
     plan: CurrentPlan
     metrics: Metrics
     token: str | None
+    candidate: Candidate | None = None
     webhooks: Mapping[str, Endpoint] = field(default_factory=dict)
     webhook_base_url: str | None = None
 
@@ -69,6 +71,7 @@ class AdminServer:
             plan=parts.plan,
             tally=parts.metrics,
             wake=parts.applier.wake,
+            candidate=parts.candidate,
         )
         app = web.Application(middlewares=[_problems, self._authorize], client_max_size=BODY_BYTES_MAX)
         app.add_routes(
@@ -79,6 +82,9 @@ class AdminServer:
                 web.head(WEBHOOKS, webhooks.check),
                 web.get("/v1/sessions", self._sessions),
                 web.get("/v1/sessions/{id}", self._session),
+                web.get("/v1/sessions/{id}/verification", self._verification),
+                web.get("/v1/plan", self._plan),
+                web.get("/v1/candidate", self._candidate),
                 web.get("/v1/dead-letters", self._dead_letters),
                 web.post("/v1/dead-letters/redeliver", self._redeliver),
             ],
@@ -142,6 +148,8 @@ class AdminServer:
             )
         answer: dict[str, Any] = {"id": body.id, "source": body.source, "duplicate": duplicate}
         if not duplicate:
+            if parts.candidate is not None:
+                parts.candidate.signal(numbered(sequence))
             parts.applier.wake()
             applied = await self._applied(sequence)
             if applied is not None:
@@ -186,10 +194,28 @@ class AdminServer:
             return problem(404, f"no session {request.match_info['id']!r} is known")
         return web.json_response(self._shown(found))
 
+    async def _verification(self, request: web.Request) -> web.Response:
+        found = await self._parts.store.verify(request.match_info["id"])
+        if found is None:
+            return problem(404, f"no session {request.match_info['id']!r} is known")
+        return web.json_response(found.to_dict())
+
     @staticmethod
     def _shown(session: Any) -> dict[str, Any]:
         shown: dict[str, Any] = session.to_dict()
         return shown | {"explanation": explain(session)}
+
+    async def _plan(self, _: web.Request) -> web.Response:
+        """The plan in force, and why the file's newest version is not, if it was refused."""
+        plan = self._parts.plan
+        shown = {"name": plan.loaded.name, "digest": plan.loaded.digest, "problems": plan.problems}
+        return web.json_response(shown | {"refused": plan.refused})
+
+    async def _candidate(self, _: web.Request) -> web.Response:
+        candidate = self._parts.candidate
+        if candidate is None:
+            return problem(404, "no candidate plan is judged: name its file in SIDECAR_PLAN_CANDIDATE")
+        return web.json_response((await candidate.report()).to_dict())
 
     async def _dead_letters(self, _: web.Request) -> web.Response:
         letters = await self._parts.store.dead_letters(LIST_MAX)

@@ -18,6 +18,7 @@ from sidecar.intake.webhooks import BODY_BYTES_MAX, Endpoint, MalformedError, Pl
 from sidecar.observer.journal import Journal, JournalFull
 from sidecar.observer.pipeline import now_ms
 from sidecar.policy.current import CurrentPlan
+from sidecar.sessions.candidate import Candidate
 
 BODY_SECONDS = 10.0
 BUFFERED_BYTES_MAX = 16 << 20  # of all bodies that are being read
@@ -44,6 +45,7 @@ class WebhookIntake:
         plan: CurrentPlan,
         tally: Tally,
         wake: Callable[[], None],
+        candidate: Candidate | None = None,
     ) -> None:
         self._endpoints = endpoints
         self._base_url = base_url
@@ -53,6 +55,7 @@ class WebhookIntake:
         self._plan = plan
         self._tally = tally
         self._wake = wake
+        self._candidate = candidate
         self._buffered = 0
 
     async def check(self, request: web.Request) -> web.Response:
@@ -94,6 +97,10 @@ class WebhookIntake:
             return problem(
                 503, f"the webhook could not be made durable: {error}; send it again later", {"Retry-After": "5"}
             )
+        if self._candidate is not None:
+            judged = read_webhook(endpoint, scheme, delivery, self._candidate.plan.loaded, placement)
+            for found in judged.signals:
+                self._candidate.signal(found.numbered(0))
         return self._answer(endpoint, reading, duplicates, request)
 
     def _answer(self, endpoint: Endpoint, reading: Reading, duplicates: int, request: web.Request) -> web.Response:

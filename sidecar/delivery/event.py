@@ -80,6 +80,9 @@ def outcome_event(o: Outcome) -> Event:
             for item in o.evidence
         ],
     }
+    # What an earlier release froze is posted as it would have posted it.
+    if o.chain is not None:
+        data["evidence_chain"] = o.chain
     return _event(event_id, OUTCOME_TYPE, o.customer or UNATTRIBUTED, o.time_ms, data)
 
 

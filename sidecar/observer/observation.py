@@ -70,6 +70,8 @@ class Observation:
     output_tokens: int = 0
     effects: tuple[Effect, ...] = ()
     digests: dict[str, str] = field(default_factory=dict)  # request, response: HMACs of the bytes seen
+    # By the digest of a plan that was in force before, where its rules say something else: for sessions it opened.
+    former: dict[str, tuple[Effect, ...]] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         """Canonical bytes, as the journal keeps them."""

@@ -5,6 +5,7 @@ Text ends here. Rules see it in memory; the observation holds ids, counts, and d
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -88,8 +89,17 @@ class Observing:
         self._count = on_count
         self._listeners = tuple(listeners)
 
-    def observe(self, raw: RawExchange, plan: Plan) -> Observation | None:
-        """The observation of an exchange; None when there is no session that it could belong to."""
+    def quietly(self) -> Observing:
+        """One that sees the same and counts nothing."""
+        twin = copy.copy(self)
+        twin._count = lambda _name: None  # noqa: SLF001 -- its own kind
+        return twin
+
+    def observe(self, raw: RawExchange, plan: Plan, former: Sequence[Plan] = ()) -> Observation | None:
+        """The observation of an exchange; None when there is no session that it could belong to.
+
+        `former` are plans that were in force before: sessions that opened under one are judged by its rules.
+        """
         exchange = Exchange(raw, listener=self._listener(raw.listener))
         if not raw.finished:
             return self._touch(exchange, plan)
@@ -102,10 +112,10 @@ class Observing:
         if not opens and (dropped := _belongs_nowhere(call, stitch)):
             self._count(dropped)
             return None
-        return self._observation(exchange, call, stitch, plan, opens=opens)
+        return self._observation(exchange, call, stitch, (plan, *former), opens=opens)
 
     def _observation(
-        self, exchange: Exchange, call: Call | None, stitch: Stitch, plan: Plan, *, opens: bool
+        self, exchange: Exchange, call: Call | None, stitch: Stitch, plans: tuple[Plan, ...], *, opens: bool
     ) -> Observation:
         raw = exchange.raw
         digests = {
@@ -114,7 +124,7 @@ class Observing:
         }
         answered = call is not None and exchange.succeeded and call.error is None
         tool_calls = self._tool_calls(exchange, call) if call is not None and answered and call.completed else []
-        judged = _Judged(self._hash_key, plan.rules, exchange, call, digests)
+        plan, effects, former = plans[0], *self._effects(plans, exchange, call, digests, tool_calls)
         return Observation(
             producer=raw.producer,
             sequence=raw.sequence,
@@ -141,9 +151,26 @@ class Observing:
             models=self._models(call) if call and answered else (),
             input_tokens=(call.usage.input or 0) if call else 0,
             output_tokens=(call.usage.output or 0) if call else 0,
-            effects=(*judged.request(), *judged.response(), *judged.tool_calls(tool_calls)),
+            effects=effects,
             digests=digests,
+            former=former,
         )
+
+    def _effects(
+        self,
+        plans: Sequence[Plan],
+        exchange: Exchange,
+        call: Call | None,
+        digests: Mapping[str, str],
+        tool_calls: Sequence[tuple[str, ToolCall]],
+    ) -> tuple[tuple[Effect, ...], dict[str, tuple[Effect, ...]]]:
+        """What the rules of the first plan say, and, by digest, what those of the others say otherwise."""
+        by_plan = {}
+        for plan in plans:
+            judged = _Judged(self._hash_key, plan.rules, exchange, call, digests)
+            by_plan[plan.terms.digest] = (*judged.request(), *judged.response(), *judged.tool_calls(tool_calls))
+        effects = by_plan.pop(plans[0].terms.digest)
+        return effects, {digest: said for digest, said in by_plan.items() if said != effects}
 
     def _touch(self, exchange: Exchange, plan: Plan) -> Observation | None:
         """A sign of life of an exchange still running: it counts nothing, and finds a session by explicit ids alone."""

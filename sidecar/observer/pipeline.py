@@ -27,7 +27,10 @@ log = structlog.get_logger(__name__)
 
 
 class Pipeline:
-    """Reads the queue until stopped; `wake` is called when rows were added to the journal."""
+    """Reads the queue until stopped; `wake` is called when rows were added to the journal.
+
+    `beside` gets every exchange that left an observation, once that is in the journal: for a candidate plan.
+    """
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class Pipeline:
         *,
         wake: Callable[[], None],
         count: Callable[[str], None],
+        beside: Callable[[RawExchange], None] | None = None,
     ) -> None:
         self._reader = reader
         self._observing = observing
@@ -45,6 +49,7 @@ class Pipeline:
         self._plan = plan
         self._wake = wake
         self._count = count
+        self._beside = beside
         self.journal_ok = True
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -90,12 +95,21 @@ class Pipeline:
                 continue
             self.journal_ok = True
             self._wake()
+            self._show(exchanges, rows)
             return True
         return True
 
+    def _show(self, exchanges: list[RawExchange], rows: list[NewRow]) -> None:
+        if self._beside is None:
+            return
+        kept = {(row.producer, row.sequence) for row in rows}
+        for raw in exchanges:
+            if (raw.producer, raw.sequence) in kept:
+                self._beside(raw)
+
     def _row(self, raw: RawExchange) -> NewRow | None:
         try:
-            observation = self._observing.observe(raw, self._plan.loaded)
+            observation = self._observing.observe(raw, self._plan.loaded, self._plan.former)
         except Exception:
             # Hostile bytes must not stop the others; the bytes themselves are never logged.
             log.exception("an exchange could not be observed", producer=raw.producer, sequence=raw.sequence)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sidecar.policy.currency import known_currency
-from sidecar.policy.plan import Path
+from sidecar.policy.tree import Path, entries
 
 
 def crosscheck(plan: Any) -> Iterator[tuple[Path, str]]:
@@ -18,8 +18,8 @@ def crosscheck(plan: Any) -> Iterator[tuple[Path, str]]:
         return
     for place in ("metrics", "charges", "signals"):
         yield from _twice(plan, place)
-    metrics = {entry.get("id") for _, entry in _entries(plan, "metrics")}
-    for index, charge in _entries(plan, "charges"):
+    metrics = {entry.get("id") for _, entry in entries(plan.get("metrics"))}
+    for index, charge in entries(plan.get("charges")):
         named = charge.get("metrics")
         for position, metric in enumerate(named if isinstance(named, list) else []):
             if metric not in metrics:
@@ -46,8 +46,8 @@ def _currencies(plan: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
 def _windows_where_none_are(plan: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
     """UNIQUE_WITHIN_WINDOW compares events, which only a metric has."""
     for place, inside in (("charges", "when"), ("signals", "conditions")):
-        for index, entry in _entries(plan, place):
-            for position, condition in _entries(entry, inside):
+        for index, entry in entries(plan.get(place)):
+            for position, condition in entries(entry.get(inside)):
                 if condition.get("operator") == "UNIQUE_WITHIN_WINDOW":
                     yield (
                         (place, index, inside, position, "operator"),
@@ -57,19 +57,12 @@ def _windows_where_none_are(plan: Mapping[str, Any]) -> Iterator[tuple[Path, str
 
 def _twice(plan: Mapping[str, Any], place: str) -> Iterator[tuple[Path, str]]:
     seen: set[Any] = set()
-    for index, entry in _entries(plan, place):
+    for index, entry in entries(plan.get(place)):
         identifier = entry.get("id")
         if isinstance(identifier, str):
             if identifier in seen:
                 yield (place, index, "id"), f"the id {identifier!r} is used twice: change one"
             seen.add(identifier)
-
-
-def _entries(mapping: Mapping[str, Any], place: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    entries = mapping.get(place)
-    for index, entry in enumerate(entries if isinstance(entries, list) else []):
-        if isinstance(entry, Mapping):
-            yield index, entry
 
 
 def _listed(names: set[Any]) -> str:

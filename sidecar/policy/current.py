@@ -7,11 +7,14 @@ from pathlib import Path
 
 from sidecar.policy.loading import LoadedPlan, PlanError, load_plan
 
+FORMER_MAX = 8  # plans that were in force before, for the sessions that opened under them
+
 
 class CurrentPlan:
     """`loaded` is the plan in force; `problems` is empty, or why the file's newest version was refused.
 
     `judge` says what is wrong with a plan that is right by itself but does not go with this deployment's settings.
+    `former` are the plans that it replaced, the last one first: a session keeps the rules under which it opened.
     """
 
     def __init__(
@@ -21,8 +24,10 @@ class CurrentPlan:
         problems: Sequence[str] = (),
         *,
         judge: Callable[[LoadedPlan], list[str]] = lambda _plan: [],
+        former: Sequence[LoadedPlan] = (),
     ) -> None:
         self.loaded = loaded
+        self.former = tuple(plan for plan in former if plan.digest != loaded.digest)[:FORMER_MAX]
         self.problems = list(problems)
         self.refused = 0
         self._path = path
@@ -50,6 +55,9 @@ class CurrentPlan:
             return False
         self.problems = []
         changed = loaded.digest != self.loaded.digest
+        if changed:
+            former = (self.loaded, *self.former)
+            self.former = tuple(plan for plan in former if plan.digest != loaded.digest)[:FORMER_MAX]
         self.loaded = loaded
         return changed
 

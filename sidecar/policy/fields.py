@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-Path = tuple[str | int, ...]
+from sidecar.policy.tree import Path, entries
 
 EVENT_FIELDS = (
     "session_id", "conversation", "tenant", "outcome", "state", "confirmation", "escalated_to_human", "reason",
@@ -30,23 +30,24 @@ FACTS: Mapping[str, tuple[str, ...]] = {
     "tool_call": ("name", "arguments", "status", "state", *_TRAFFIC),
     "webhook": ("source", "payload", "headers", "conversation", "score"),
 }
+_WITH_PARTS = frozenset({"query", "headers", "body", "arguments", "payload"})
 
 
 def field_faults(plan: Any) -> Iterator[tuple[Path, str]]:
     """Fields of a plan's unchecked tree that name nothing: (path, message)."""
     if not isinstance(plan, Mapping):
         return
-    for index, metric in _entries(plan.get("metrics")):
+    for index, metric in entries(plan.get("metrics")):
         yield from _event_field(metric.get("event_field"), ("metrics", index, "event_field"))
-        for position, condition in _entries(metric.get("filter_conditions")):
+        for position, condition in entries(metric.get("filter_conditions")):
             place = ("metrics", index, "filter_conditions", position, "field")
             yield from _event_field(condition.get("field"), place)
-    for index, charge in _entries(plan.get("charges")):
-        for position, condition in _entries(charge.get("when")):
+    for index, charge in entries(plan.get("charges")):
+        for position, condition in entries(charge.get("when")):
             yield from _event_field(condition.get("field"), ("charges", index, "when", position, "field"))
-    for index, rule in _entries(plan.get("signals")):
+    for index, rule in entries(plan.get("signals")):
         known = FACTS.get(str(rule.get("on")), ())
-        for position, condition in _entries(rule.get("conditions")):
+        for position, condition in entries(rule.get("conditions")):
             yield from _fact(condition.get("field"), known, ("signals", index, "conditions", position, "field"))
         alias = rule.get("alias")
         if isinstance(alias, Mapping):
@@ -71,15 +72,13 @@ def _if_close(root: str, known: tuple[str, ...], place: Path) -> Iterator[tuple[
 
 
 def _fact(field: Any, known: tuple[str, ...], place: Path) -> Iterator[tuple[Path, str]]:
-    root = field.partition(".")[0] if isinstance(field, str) else ""
-    if not root or not known or root in known:
+    root, dot, _ = field.partition(".") if isinstance(field, str) else ("", "", "")
+    if not root or not known:
+        return
+    if root in known:
+        if dot and root not in _WITH_PARTS:
+            yield place, f"{root!r} is one value and has no parts: write {root}"
         return
     close = difflib.get_close_matches(root, known, n=1, cutoff=0.6)
     hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
     yield place, f"unknown field {root!r}; {hint}"
-
-
-def _entries(entries: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for index, entry in enumerate(entries if isinstance(entries, list) else []):
-        if isinstance(entry, Mapping):
-            yield index, entry

@@ -32,20 +32,12 @@ from sidecar.policy.conditions import (
     parse_path,
 )
 from sidecar.policy.currency import known_currency
+from sidecar.policy.faults import FaultError
 from sidecar.policy.terms import ChargePolicy
+from sidecar.policy.tree import Path
 
 AMOUNT_DIGITS_MAX = 12
 DEFAULT_CURRENCY = "USD"
-
-Path = tuple[str | int, ...]
-
-
-class PlanFaultError(ValueError):
-    """A fault at `path` inside the mapping whose model found it."""
-
-    def __init__(self, path: Path, message: str) -> None:
-        super().__init__(message)
-        self.path = path
 
 
 def _amount(value: Any) -> Any:
@@ -66,12 +58,17 @@ def _positive(value: Decimal) -> Decimal:
     return value
 
 
+def _path(text: str) -> str:
+    parse_path(text)
+    return text
+
+
 Amount = Annotated[Decimal, BeforeValidator(_amount)]
 PositiveAmount = Annotated[Amount, AfterValidator(_positive)]
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 OutcomeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
-FieldPath = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+FieldPath = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_path)]
 
 
 class Strict(BaseModel):
@@ -93,7 +90,7 @@ class ConditionSpec(Strict):
         try:
             self.compiled()
         except ConditionError as error:
-            raise PlanFaultError((error.key,), str(error)) from None
+            raise FaultError((error.key,), str(error)) from None
         return self
 
     def compiled(self, field: str | None = None) -> Condition | Unique:
@@ -114,7 +111,7 @@ class Metric(Strict):
     @model_validator(mode="after")
     def _has_a_field(self) -> Self:
         if self.event_field is None and self.aggregation != "COUNT":
-            raise PlanFaultError(("aggregation",), f"{self.aggregation} needs event_field: the field to aggregate")
+            raise FaultError(("aggregation",), f"{self.aggregation} needs event_field: the field to aggregate")
         return self
 
 
@@ -152,11 +149,11 @@ class _Price(Strict):
         for name in ("rate", "tiers", "package_size"):
             given = bool(self.tiers) if name == "tiers" else getattr(self, name) is not None
             if name in needs and not given:
-                raise PlanFaultError(("model",), f"{self.model} needs {name}")
+                raise FaultError(("model",), f"{self.model} needs {name}")
             if given and name not in needs:
-                raise PlanFaultError((name,), f"{self.model} does not use {name}: remove it")
+                raise FaultError((name,), f"{self.model} does not use {name}: remove it")
         if self.model == "FLAT" and self.included_free:
-            raise PlanFaultError(("included_free",), "FLAT counts no units, so none are free: remove it")
+            raise FaultError(("included_free",), "FLAT counts no units, so none are free: remove it")
         _check_tiers(self.tiers)
         return self
 
@@ -167,15 +164,13 @@ def _check_tiers(tiers: list[Tier]) -> None:
     for index, tier in enumerate(tiers):
         last = index == len(tiers) - 1
         if last and tier.up_to is not None:
-            raise PlanFaultError(("tiers", index, "up_to"), "the last tier must be open: write `up_to: null`")
+            raise FaultError(("tiers", index, "up_to"), "the last tier must be open: write `up_to: null`")
         if tier.up_to is None:
             if not last:
-                raise PlanFaultError(("tiers", index, "up_to"), "only the last tier may be open: write its upper bound")
+                raise FaultError(("tiers", index, "up_to"), "only the last tier may be open: write its upper bound")
             continue
         if tier.up_to <= below:
-            raise PlanFaultError(
-                ("tiers", index, "up_to"), f"tiers must ascend: {tier.up_to} does not come after {below}"
-            )
+            raise FaultError(("tiers", index, "up_to"), f"tiers must ascend: {tier.up_to} does not come after {below}")
         below = tier.up_to
 
 
@@ -196,9 +191,9 @@ class Charge(_Price):
     @model_validator(mode="after")
     def _has_metrics(self) -> Self:
         if not self.metrics and self.model != "FLAT":
-            raise PlanFaultError(("metrics",), f"{self.model} needs at least one metric; only FLAT does without")
+            raise FaultError(("metrics",), f"{self.model} needs at least one metric; only FLAT does without")
         if len(set(self.metrics)) < len(self.metrics):
-            raise PlanFaultError(("metrics",), "a metric is named twice: remove one")
+            raise FaultError(("metrics",), "a metric is named twice: remove one")
         return self
 
 
@@ -213,9 +208,9 @@ class Guardrails(Strict):
     def _ordered(self) -> Self:
         cap = self.max_spend_cap
         if self.max_spend_behavior == "CAP" and cap is None:
-            raise PlanFaultError(("max_spend_behavior",), "CAP needs max_spend_cap: the amount to stop at")
+            raise FaultError(("max_spend_behavior",), "CAP needs max_spend_cap: the amount to stop at")
         if cap is not None and self.min_spend > cap:
-            raise PlanFaultError(("min_spend",), f"min_spend {self.min_spend} is above max_spend_cap {cap}")
+            raise FaultError(("min_spend",), f"min_spend {self.min_spend} is above max_spend_cap {cap}")
         return self
 
 
@@ -240,24 +235,21 @@ class SessionConfig(Strict):
     idempotency_key_field: Literal["session_id"] = "session_id"
 
 
-def _whole_path(value: str) -> str:
-    try:
-        parse_path(value)
-    except ConditionError as error:
-        raise ValueError(str(error)) from None
-    return value
+# What `set` may read out of an event, by its kind: `customer: payload.account.id`.
+READS: dict[str, tuple[str, ...]] = {"webhook": ("payload", "headers"), "tool_call": ("arguments",)}
+_ROOTS = frozenset({"payload", "headers", "arguments", "body"})
 
 
 class Alias(Strict):
     """Where a webhook names its conversation: `value` is a path into the facts, like `payload.conversation_id`."""
 
     kind: Literal["conversation", "response", "tool_call", "trace"] = "conversation"
-    value: Annotated[FieldPath, AfterValidator(_whole_path)]
+    value: FieldPath
 
 
-def is_path(value: Any) -> bool:
-    """Whether a value in `set` of a webhook's rule stands for what is found in the webhook."""
-    return isinstance(value, str) and value.startswith(("payload.", "headers."))
+def is_path(on: str, value: Any) -> bool:
+    """Whether a value in `set` of a rule stands for what is found in its event."""
+    return isinstance(value, str) and value.startswith(tuple(f"{root}." for root in READS.get(on, ())))
 
 
 def _attribute(value: Any) -> Any:
@@ -286,15 +278,15 @@ class Setting(Strict):
     @model_validator(mode="after")
     def _says_one_thing(self) -> Self:
         if self.outcome == "INCONCLUSIVE":
-            raise PlanFaultError(("outcome",), "INCONCLUSIVE is what silence means, a rule cannot set it")
+            raise FaultError(("outcome",), "INCONCLUSIVE is what silence means, a rule cannot set it")
         if self.escalated_to_human and self.outcome not in (None, "ESCALATED_TO_HUMAN"):
-            raise PlanFaultError(
+            raise FaultError(
                 ("outcome",), f"{self.outcome} and escalated_to_human: true contradict each other: remove one"
             )
         if self.outcome == "ESCALATED_TO_HUMAN" and self.escalated_to_human is False:
-            raise PlanFaultError(("escalated_to_human",), "contradicts outcome ESCALATED_TO_HUMAN: remove one")
+            raise FaultError(("escalated_to_human",), "contradicts outcome ESCALATED_TO_HUMAN: remove one")
         if not (self.outcome or self.escalated_to_human or self.customer or self.attributes):
-            raise PlanFaultError((), "nothing is set: write outcome, escalated_to_human: true, customer or attributes")
+            raise FaultError((), "nothing is set: write outcome, escalated_to_human: true, customer or attributes")
         return self
 
 
@@ -310,20 +302,30 @@ class SignalRule(Strict):
     @model_validator(mode="after")
     def _alias_is_for_webhooks(self) -> Self:
         if self.alias and self.on != "webhook":
-            raise PlanFaultError(("alias",), f"only webhooks need an alias, a {self.on} has its session: remove it")
+            raise FaultError(("alias",), f"only webhooks need an alias, a {self.on} has its session: remove it")
         if self.on == "webhook" and not self.alias:
-            raise PlanFaultError(("on",), "a webhook needs alias: {kind, value}, to find its conversation")
+            raise FaultError(("on",), "a webhook needs alias: {kind, value}, to find its conversation")
         return self
 
     @model_validator(mode="after")
-    def _paths_are_whole(self) -> Self:
-        places: dict[Path, Any] = {("set", "attributes", name): value for name, value in self.set.attributes.items()}
-        for place, value in (places | {("set", "customer"): self.set.customer}).items():
-            if self.on == "webhook" and is_path(value):
-                try:
-                    parse_path(value)
-                except ConditionError as error:
-                    raise PlanFaultError(place, str(error)) from None
+    def _reads_what_it_may(self) -> Self:
+        """Some texts are paths into the event; other parts of traffic are nobody's to copy into what is posted."""
+        places: dict[Path, str | None] = {
+            ("set", "attributes", name): text for name, text in self.set.attributes.items()
+        }
+        allowed = READS.get(self.on, ())
+        for place, text in (places | {("set", "customer"): self.set.customer}).items():
+            root, dot, _ = (text or "").partition(".")
+            if not text or not dot or root not in _ROOTS:
+                continue
+            if root not in allowed:
+                instead = " and ".join(f"{name}.…" for name in allowed)
+                instead = f"a {self.on} has {instead}" if instead else f"a {self.on} has none (see SIDECAR_CUSTOMER)"
+                raise FaultError(place, f"{text!r} is a path of another kind of event: {instead}")
+            try:
+                parse_path(text)
+            except ConditionError as error:
+                raise FaultError(place, str(error)) from None
         return self
 
 

@@ -1,15 +1,13 @@
 """Rules: what is seen in traffic, or told by a webhook, becomes effects on a session.
 
-The facts of an event are a mapping, by its kind: a request has `method`, `path`, `query`, `headers`, `body`,
-`text`, `api`, `model`; a response the same (`headers`, `body` and `text` its own) with `status`, and with `state` where
-it tells how an agent's task stands; a tool call those of its response with `name` and `arguments`; a webhook `source`,
-`payload`, `headers`, and what its source calls `conversation` and `score`. Names of headers are lower case in the
-facts, and are written in any case in the plan. In `set` of a webhook's rule, `customer` and the values of `attributes`
-may be paths: a text that begins with `payload.` or `headers.` stands for what is found there.
+The facts of an event are a mapping, by its kind; `fields.FACTS` lists what each has. Names of headers are lower case in
+the facts, and are written in any case in the plan. In `set`, `customer` and the values of `attributes` of a webhook's
+rule may be paths (`payload.…`, `headers.…`), and the attributes of a tool call's (`arguments.…`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,11 +17,12 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from sidecar.policy.conditions import Conditions, gather, lookup, parse_path
-from sidecar.policy.effect import Effect, EventName
+from sidecar.policy.effect import Attribute, Effect, EventName
 from sidecar.policy.plan import Alias, ConditionSpec, Setting, SignalRule, is_path
 from sidecar.policy.tree import read_tree
 
 VALUE_BYTES_MAX = 256
+_CODE = re.compile(r"[A-Za-z0-9_.:@/+-]{1,64}")
 
 _RESOLVING = ("resolve_conversation", "mark_resolved", "close_ticket")
 _ESCALATING = ("transfer_to_human", "escalate_to_human", "handoff_to_agent", "request_human")
@@ -63,7 +62,7 @@ class Rules:
         `call` is the digest of a tool call's id, `digest` the evidence: both are passed on in the effects.
         """
         return tuple(
-            _filled(rule.effect, call, digest) for rule in self._rules.get(on, ()) if rule.conditions.hold(facts)
+            _filled(rule.effect, facts, call, digest) for rule in self._rules.get(on, ()) if rule.conditions.hold(facts)
         )
 
     def judge_webhook(self, facts: Mapping[str, Any], *, digest: str = "") -> tuple[Mapped, ...]:
@@ -134,8 +133,26 @@ def _lowered(field: str) -> str:
     return root + dot + (name.lower() if root == "headers" else name)
 
 
-def _filled(effect: Effect, call: str, digest: str) -> Effect:
-    return replace(effect, call=call, digest=digest)
+def _filled(effect: Effect, facts: Mapping[str, Any], call: str, digest: str) -> Effect:
+    """An effect of traffic; what `set` reads out of a tool call and does not find is not set."""
+    read = {
+        name: _code(lookup(facts, parse_path(str(value)))) if is_path(effect.kind, value) else value
+        for name, value in effect.attributes.items()
+    }
+    customer = effect.customer
+    if customer is not None and is_path(effect.kind, customer):
+        customer = _text_at(facts, customer)
+    attributes = {name: value for name, value in read.items() if value is not None}
+    return replace(effect, customer=customer, attributes=attributes, call=call, digest=digest)
+
+
+def _code(found: Any) -> Attribute | None:
+    """A number, true or false, or a code: words that somebody said never get into what is posted."""
+    if isinstance(found, bool):
+        return found
+    if isinstance(found, int | float):
+        return found if abs(found) < 2**63 else None
+    return found if isinstance(found, str) and _CODE.fullmatch(found) else None
 
 
 def _told(effect: Effect, facts: Mapping[str, Any], digest: str) -> Effect:
@@ -143,9 +160,9 @@ def _told(effect: Effect, facts: Mapping[str, Any], digest: str) -> Effect:
     attributes = {
         name: found
         for name, value in effect.attributes.items()
-        if (found := _scalar_at(facts, value) if is_path(value) else value) is not None
+        if (found := _scalar_at(facts, value) if is_path("webhook", value) else value) is not None
     }
-    customer = _text_at(facts, effect.customer) if is_path(effect.customer) else effect.customer
+    customer = _text_at(facts, effect.customer) if is_path("webhook", effect.customer) else effect.customer
     return replace(effect, customer=customer, attributes=attributes, digest=digest)
 
 

@@ -9,6 +9,7 @@ bounded, so a small file cannot grow into a large tree.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -43,6 +44,13 @@ class Tree:
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
+
+
+def entries(value: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The mappings of a list in an unchecked tree, with their places; nothing for what is no list."""
+    for index, entry in enumerate(value if isinstance(value, list) else []):
+        if isinstance(entry, Mapping):
+            yield index, entry
 
 
 def read_tree(source: bytes) -> Tree:

@@ -5,6 +5,9 @@ The sidecar knows facts, not prices, so the last sentence says what the plan dec
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from sidecar.sessions.states import State
 from sidecar.sessions.view import SessionView, rfc3339
 
@@ -16,6 +19,7 @@ def explain(session: SessionView) -> list[str]:
     """Plain sentences, in the order in which a person would ask."""
     sentences = [_what(session), _state(session)]
     sentences += _evidence(session)
+    sentences += _history(session)
     sentences += _flags(session)
     sentences.append(_charge(session))
     return sentences
@@ -34,12 +38,12 @@ def _what(session: SessionView) -> str:
 def _state(session: SessionView) -> str:
     reason = f" ({session.reason})" if session.reason else ""
     at = rfc3339(session.finalized_ms) if session.finalized_ms else ""
-    minutes = f"{session.terms.timeout_ms / MINUTE_MS:g}"
+    silence = _span(session.terms.timeout_ms)
     match session.state:
         case State.AI_HANDLING:
             return (
                 f"It is open: nothing has resolved or escalated it. Without activity it ends at "
-                f"{rfc3339(session.deadline_ms)}, {minutes} minutes after the last."
+                f"{rfc3339(session.deadline_ms)}, {silence} after the last."
             )
         case State.RESOLVED_PENDING:
             return f"It is resolved{reason} and settles at {rfc3339(session.deadline_ms)} unless that is taken back."
@@ -47,13 +51,12 @@ def _state(session: SessionView) -> str:
             return f"It was escalated to a human{reason}, first posted at {at}; escalation wins over any resolution."
         case State.RESOLVED if session.confirmation == "ASSUMED":
             return (
-                f"It ended at {at} after {minutes} minutes without activity; "
-                "the plan takes silence for a resolution (ASSUMED)."
+                f"It ended at {at} after {silence} without activity; the plan takes silence for a resolution (ASSUMED)."
             )
         case State.RESOLVED:
             return f"It was resolved as {session.outcome}{reason}, first posted at {at}."
         case State.INCONCLUSIVE:
-            return f"It ended at {at} after {minutes} minutes without activity: nobody said that it was resolved."
+            return f"It ended at {at} after {silence} without activity: nobody said that it was resolved."
         case State.REVERSED:
             return f"It was resolved, and that was taken back{reason}; first posted at {at}."
 
@@ -64,9 +67,39 @@ def _evidence(session: SessionView) -> list[str]:
         if item.rule == "merge":
             sentences.append(f"At {rfc3339(item.at_ms)} session {item.digest} turned out to be the same ({item.kind}).")
             continue
+        if item.kind == "timeout":
+            sentences.append(f"At {rfc3339(item.at_ms)} its timer ran out ({item.rule}).")
+            continue
         proof = f", evidence {item.digest}" if item.digest else ""
         sentences.append(f"At {rfc3339(item.at_ms)} the rule {item.rule} ({item.kind}) matched{proof}.")
     return sentences
+
+
+def _history(session: SessionView) -> list[str]:
+    """What the timeline tells beside the evidence: what was posted, and what came too late to change it."""
+    sentences = []
+    for entry in session.timeline:
+        at = rfc3339(entry["at"])
+        if "revision" in entry and session.revision > 0:
+            again = "then" if entry["revision"] else "first"
+            why = f": {entry['reason']}" if entry.get("reason") else ""
+            sentences.append(f"At {at} it was {again} posted as {entry['to']} (revision {entry['revision']}){why}.")
+        elif entry.get("action") == "late":
+            window = _span(session.terms.reversal_ms)
+            sentences.append(
+                f"At {at} {_who(entry)} said {entry.get('event', 'something')}, more than {window} after it was final: "
+                "that changed nothing."
+            )
+    trailing = sum(entry["what"] == "trailing" for entry in session.timeline)
+    if trailing:
+        sentences.append(f"{_count(trailing, 'exchange')} came after its end and count nowhere.")
+    return sentences
+
+
+def _who(entry: Mapping[str, Any]) -> str:
+    if entry.get("source"):
+        return f"the signal {entry.get('id', '')} from {entry['source']}"
+    return f"the rule {entry.get('rule', '')}"
 
 
 def _flags(session: SessionView) -> list[str]:
@@ -96,6 +129,14 @@ def _charge(session: SessionView) -> str:
     if session.state == State.RESOLVED:
         return f"Posted as {session.outcome}: what it costs is decided by the metrics and charges of {plan}."
     return f"Posted as {session.state}: it costs something only if a metric of {plan} counts this."
+
+
+def _span(ms: int) -> str:
+    """A duration as people say it: 90 seconds, 60 minutes, 72 hours."""
+    for unit, name in ((HOUR_MS, "hour"), (MINUTE_MS, "minute")):
+        if ms >= 2 * unit and ms % unit == 0:
+            return _count(ms // unit, name)
+    return f"{ms / MINUTE_MS:g} minutes" if ms >= MINUTE_MS else f"{ms / 1000:g} seconds"
 
 
 def _count(number: int, noun: str) -> str:

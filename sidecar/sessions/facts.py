@@ -3,7 +3,8 @@
 An observation: producer, tenant, started_ms, at_ms, keys and made [{kind, digest, source}], base, opens, user_side,
 terms {plan, digest, timeout_ms, …}, touch, complete, aborted, shadow, user_messages, tool_calls, models, llm_calls,
 input_tokens, output_tokens, effects, digests; conversation, customer, api, thread {asked, again, follows, recalls,
-reaches, makes} when known; session, root and merged (ids), when a former application is repeated.
+reaches, makes} when known; session, root and merged (ids), when a former application is repeated; former {plan's
+digest: effects} where a plan that was in force before says something else than `effects`.
 A signal: producer, source, id, at_ms, effect; session_id or alias (a digest); claimed_at when given.
 Attributes travel as JSON texts inside the JSON: Lua knows one kind of number and would not give them back unchanged.
 """
@@ -72,6 +73,10 @@ def observation_json(o: Observation, went: str = "") -> bytes:
         "output_tokens": min(o.output_tokens, TOKENS_MAX),
         "effects": [_effect(effect) for effect in o.effects[:EFFECTS_MAX]],
         "digests": o.digests,
+        "former": {
+            digest: [_effect(effect) for effect in effects[:EFFECTS_MAX]] for digest, effects in o.former.items()
+        }
+        or None,
     }
     return orjson.dumps(_without_none(fact))
 

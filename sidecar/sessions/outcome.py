@@ -54,6 +54,7 @@ class Outcome:
     models: tuple[str, ...] = ()
     attributes: dict[str, Any] = field(default_factory=dict)
     evidence: tuple[Evidence, ...] = ()
+    chain: str | None = None  # SHA-1 of the timeline's newest entry (chain.py); None from before there were any
 
 
 @dataclass(frozen=True, slots=True)

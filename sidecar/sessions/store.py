@@ -18,6 +18,7 @@ from redis.exceptions import ResponseError
 from sidecar.identity import alias_digest
 from sidecar.intake.signal import Signal
 from sidecar.observer.observation import Observation
+from sidecar.sessions.chain import Verification, verify
 from sidecar.sessions.facts import observation_json, signal_json
 from sidecar.sessions.producers import HOUR_MS, Producers
 from sidecar.sessions.runner import text as _text
@@ -155,6 +156,15 @@ class Store(Producers):
         timeline = await self.redis.lrange(self.key("timeline", session_id), 0, -1)
         return read_session(raw, timeline)
 
+    async def verify(self, session_id: str) -> Verification | None:
+        """Whether the session's timeline is as it was written (chain.py); None when there is no such session."""
+        while (raw := await self.redis.get(self.key("session", session_id))) is not None:
+            timeline = await self.redis.lrange(self.key("timeline", session_id), 0, -1)
+            # The two are read apart: a fact that came in between is no change of the past.
+            if await self.redis.get(self.key("session", session_id)) == raw:
+                return verify(_bytes(raw), [_bytes(entry) for entry in timeline])
+        return None
+
     async def by_alias(self, kind: str, value: str) -> SessionView | None:
         """The session that an id leads to; for a conversation's id its newest."""
         found = await self.redis.get(self.key("alias", alias_digest(self.tenant, kind, value)))
@@ -253,3 +263,7 @@ def _document(text: str) -> Any:
         return orjson.loads(text)
     except ValueError:
         return text
+
+
+def _bytes(value: bytes | str) -> bytes:
+    return value.encode() if isinstance(value, str) else value

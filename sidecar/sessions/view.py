@@ -44,6 +44,8 @@ class SessionView:
     evidence: tuple[Evidence, ...]
     timeline: tuple[dict[str, Any], ...] = ()
     omitted: int = 0  # entries of the timeline that its bound cost
+    base: str = ""  # what its id is made of, before its running number
+    chain: str | None = None  # SHA-1 of the timeline's newest entry; sessions of earlier releases have none
 
     @property
     def is_open(self) -> bool:
@@ -82,6 +84,7 @@ class SessionView:
             ],
             "timeline": [{**entry, "at": rfc3339(entry["at"])} for entry in self.timeline],
             "timeline_omitted": self.omitted,
+            "evidence_chain": self.chain,
         }
 
 
@@ -116,6 +119,8 @@ def read_session(raw: bytes, timeline: list[bytes] | None = None) -> SessionView
         evidence=read_evidence(fields["evidence"]),
         timeline=tuple(orjson.loads(entry) for entry in timeline or ()),
         omitted=fields["omitted"],
+        base=fields.get("base", ""),
+        chain=fields.get("chain"),
     )
 
 

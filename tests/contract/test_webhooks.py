@@ -19,11 +19,13 @@ from sidecar.admin.metrics import Metrics
 from sidecar.admin.server import AdminParts, AdminServer
 from sidecar.intake.webhooks import BODY_BYTES_MAX, endpoints
 from sidecar.observer.journal import Journal, NewRow
-from sidecar.observer.observation import Observation
+from sidecar.observer.observation import Observation, from_json
+from sidecar.observer.observe import Observing
 from sidecar.observer.pipeline import now_ms
 from sidecar.policy.current import CurrentPlan
-from sidecar.policy.loading import builtin_plan
+from sidecar.policy.loading import builtin_plan, load_plan
 from sidecar.sessions.applier import Applier
+from sidecar.sessions.candidate import Candidate
 from sidecar.sessions.outcome import read_outcome
 from sidecar.sessions.states import State
 from sidecar.sessions.store import Store
@@ -356,3 +358,33 @@ async def test_hubspot_without_a_configured_url_is_judged_by_the_host_field(repl
     refused = await replica.send(example, headers=forwarded)
     assert refused.status_code == 401
     assert "taken to be https://elsewhere.example.com/v1/webhooks/hubspot" in refused.json()["detail"]
+
+
+async def test_a_candidate_plan_judges_webhooks_by_its_own_rules(tmp_path, redis_server):
+    """The live plan knows Intercom's events, the candidate takes the same one for something else."""
+    client = redis_async.Redis(unix_socket_path=str(redis_server.socket))
+    source = b"""
+rate_plan:
+  name: candidate
+  signals:
+    - id: closed
+      on: webhook
+      conditions: [{field: payload.topic, operator: EQUALS, value: conversation.admin.closed}]
+      alias: {value: conversation}
+      set: {escalated_to_human: true}
+"""
+    live = Store(client, TENANT)
+    observing = Observing(TENANT, b"k", "", "", False, lambda _: None)
+    candidate = Candidate(live, CurrentPlan(load_plan(source, "c"), None), observing, producer="journal")
+    async with Replica(tmp_path / "a", client, candidate=candidate) as replica:
+        await replica.open("c-1")
+        [row] = replica.journal.after(0, 1)
+        await candidate.store.apply_many([(from_json(row.body), 0)])
+        answer = await replica.send(first_of("intercom"), intercom_event("conversation.admin.closed", {"id": "c-1"}))
+        assert answer.json()["accepted"] == 1
+        await candidate.step()
+        assert (await replica.session("c-1")).state == State.RESOLVED
+        [judged] = await candidate.store.list()
+        assert (judged.state, [item.rule for item in judged.evidence]) == (State.NOT_BILLABLE, ["closed"])
+        assert [outcome.state for outcome in await replica.outcomes()] == ["RESOLVED"]
+    await client.aclose()

@@ -33,13 +33,14 @@ def resolve(running, conversation, number="1"):
     return running.signal(id=number, source="crm", alias=alias, outcome="RESOLVED", reason="the customer said so")
 
 
-def test_sessions_are_listed_and_explained_and_the_doctor_is_content(sidecar):
+def test_sessions_are_listed_explained_verified_and_evaluated_and_the_doctor_is_content(sidecar, tmp_path):
     running = sidecar().start()
     running.wait_up()
     say(running.url, "c-1")
     say(running.url, "c-2")
     wait_for("both sessions", lambda: running.session("conversation", "c-1") and running.session("conversation", "c-2"))
-    assert resolve(running, "c-1").json()["session_id"].startswith("ses_")
+    assert resolve(running, "c-1").status_code == 202
+    wait_for("the resolution", lambda: running.session("conversation", "c-1")["state"] == "RESOLVED")
     listed = json.loads(command(running, "sessions", "list", "--json"))["sessions"]
     assert {(one["conversation"], one["state"]) for one in listed} == {("c-1", "RESOLVED"), ("c-2", "AI_HANDLING")}
     assert "c-2" in command(running, "sessions", "list", "--state", "AI_HANDLING")
@@ -47,6 +48,12 @@ def test_sessions_are_listed_and_explained_and_the_doctor_is_content(sidecar):
     assert "RESOLVED" in shown
     assert "the customer said so" in shown
     command(running, "sessions", "explain", "conversation:nobody", code=1)
+    wait_for("the outcome", lambda: ledger(running.billing_url()))
+    verified = command(running, "sessions", "verify", "conversation:c-1", "--billing", running.billing_url())
+    assert "agrees with the ledger's 1 entry" in verified
+    (tmp_path / "crm.csv").write_text("conversation,outcome\nc-1,resolved\nc-2,ESCALATED_TO_HUMAN\n")
+    evaluated = json.loads(command(running, "plan", "evaluate", "--labels", str(tmp_path / "crm.csv"), "--json"))
+    assert evaluated["matrix"] == {"RESOLVED": {"RESOLVED": 1}, "ESCALATED_TO_HUMAN": {"OPEN": 1}}
     assert "redis" in command(running, "doctor")
 
 
@@ -64,10 +71,17 @@ def test_the_proxy_and_the_observer_are_measured(sidecar):
     assert float(values[label]) == 1
 
 
-def test_shadow_outcomes_say_so_and_are_not_invoiced(sidecar):
-    running = sidecar(MODE="shadow").start()
+def test_shadow_outcomes_say_so_and_are_not_invoiced_and_a_candidate_plan_is_compared(sidecar, tmp_path):
+    plan = tmp_path / "candidate.yaml"
+    plan.write_text(
+        "rate_plan:\n  name: stricter\n  signals:\n"
+        "    - {id: asked, on: request, set: {escalated_to_human: true},\n"
+        "       conditions: [{field: text, operator: EQUALS, value: password}]}\n"
+    )
+    running = sidecar(MODE="shadow", PLAN_CANDIDATE=plan).start()
     running.wait_up()
     say(running.url)
+    wait_for("the session", lambda: running.session("conversation", "c-1"))
     resolve(running, "c-1")
     billing = running.billing_url()
     [row] = wait_for("the outcome", lambda: ledger(billing))
@@ -75,7 +89,18 @@ def test_shadow_outcomes_say_so_and_are_not_invoiced(sidecar):
     period = {"period": row["time"][:7]}
     invoice = httpx.get(f"{billing}/v1/customers/acme/invoice", params=period).json()
     assert [float(line["quantity"]) for line in invoice["lines"]] == [0]
-    assert httpx.get(f"{billing}/v1/summary", params=period).json()["sessions"] == 0
+    summary = httpx.get(f"{billing}/v1/summary", params=period).json()
+    assert summary["sessions"] == 0
+    assert summary["shadow"]["sessions"] == 1
+    found = wait_for(
+        "the difference", lambda: (seen := httpx.get(running.admin + "/v1/candidate").json())["different"] and seen
+    )
+    assert found["matrix"] == {"RESOLVED": {"ESCALATED_TO_HUMAN": 1}}
+    shown = command(running, "plan", "candidate")
+    assert "c-1: RESOLVED (the customer said so), candidate ESCALATED_TO_HUMAN (asked)" in shown
+    metric = 'sidecar_tenant_count{what="candidate_different"} 1.0'
+    wait_for("the metric", lambda: metric in httpx.get(running.admin + "/metrics").text)
+    assert [event["data"]["outcome"] for event in ledger(billing)] == ["RESOLVED"]
 
 
 def test_without_an_upstream_signals_are_taken_for_sessions_of_others(sidecar, llm):
@@ -103,6 +128,12 @@ def test_a_changed_plan_is_for_new_sessions_and_a_broken_one_is_refused(sidecar,
     before = wait_for("the session", lambda: running.session("conversation", "before"))
     plan.write_text(good.replace("timeout_minutes: 60", "timeout_minutes: -60"))
     wait_for("the refusal", lambda: running.parts()["plan"]["state"] != "ok")
+    shown = httpx.get(running.admin + "/v1/plan").json()
+    assert shown["digest"] == before["plan"]["digest"]
+    assert [problem.partition(": ")[2] for problem in shown["problems"]] == [
+        "session_config.timeout_minutes: -60 is negative: amounts are 0 or more"
+    ]
+    assert 'sidecar_events_total{event="plan_refused"} 1.0' in httpx.get(running.admin + "/metrics").text
     assert "plan refused" in running.log()
     plan.write_text(good)
     wait_for("the old plan", lambda: running.parts()["plan"]["state"] == "ok")

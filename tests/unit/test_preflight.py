@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from sidecar import app, preflight
+from sidecar.policy.current import FORMER_MAX, CurrentPlan
+from sidecar.policy.loading import load_plan
 from sidecar.settings import SettingsError, load_settings
 
 
@@ -106,3 +108,20 @@ def test_the_last_good_plan_comes_back(tmp_path):
     plan, _ = preflight.check(given, {})
     preflight.remember_plan(given, plan)
     assert preflight.last_good_plan(given).digest == plan.digest
+
+
+def test_plans_that_were_in_force_are_kept_for_the_sessions_that_they_opened(tmp_path):
+    given = settings(tmp_path)
+    preflight.check(given, {})
+    folder = given.data_dir / "plans"
+    plans = [load_plan(f"rate_plan: {{name: p{n}}}".encode(), "p") for n in range(FORMER_MAX + 4)]
+    for number, plan in enumerate(plans):
+        preflight.remember_plan(given, plan)
+        os.utime(folder / f"{plan.digest.removeprefix('sha256:')}.yaml", ns=(number, number))
+    kept = preflight.former_plans(given)
+    assert [plan.name for plan in kept] == [plan.name for plan in reversed(plans)][: FORMER_MAX + 1]
+    assert preflight.last_good_plan(given).digest == plans[-1].digest
+    current = CurrentPlan(plans[-1], None, former=kept)
+    assert [plan.name for plan in current.former] == [plan.name for plan in kept[1:]]
+    (folder / "broken.yaml").write_text("rate_plan: 1")
+    assert len(preflight.former_plans(given)) == FORMER_MAX + 1

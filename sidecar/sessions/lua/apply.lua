@@ -332,6 +332,8 @@ local function observe(work, o)
     return nil
   end
   session = o.session and merge_again(work, session, o) or merge_all(work, session, o)
+  -- A session is judged by the rules under which it opened, whatever plan is in force by now.
+  o.effects = o.former and o.former[session.terms.digest] or o.effects
   fresh, room = unseen_messages(work, session, o, located or not opened)
   if #fresh > 0 and not o.touch then
     work.seen[session.root] = work.seen[session.root] or {}

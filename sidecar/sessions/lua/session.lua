@@ -87,7 +87,16 @@ local function revise(work, session, decision, at)
   post(work, session, at)
 end
 
--- Carries out `decision`. cause: {rule, kind, reason, outcome, confirmation, digest, attributes}.
+-- The revision that an action posts; nil when it posts none.
+local function revision_after(session, action)
+  if action == 'finalize' or action == 'revise' then
+    return session.revision + 1
+  end
+  return nil
+end
+
+-- Carries out `decision`. cause: {rule, kind, reason, outcome, confirmation, digest, attributes}. It is noted before it is
+-- posted, so that what is posted carries the digest of its own entry.
 local function perform(work, session, decision, at, cause)
   local action, from = decision.action, session.state
   if action == 'restart' then
@@ -117,6 +126,11 @@ local function perform(work, session, decision, at, cause)
       session.reason = cause.reason
     end
   end
+  note(work, session, {
+    what = cause.what or cause.kind, at = at, rule = cause.rule, kind = cause.kind, event = cause.event, action = action,
+    from = from, to = moves and decision.state or from, digest = cause.digest, reason = cause.reason,
+    source = cause.source, id = cause.id, claimed_at = cause.claimed_at, revision = revision_after(session, action),
+  })
   if action == 'move' then
     session.state, session.deadline = decision.state, decision.deadline
   elseif action == 'finalize' then
@@ -124,11 +138,6 @@ local function perform(work, session, decision, at, cause)
   elseif action == 'revise' then
     revise(work, session, decision, at)
   end
-  note(work, session, {
-    what = cause.what or cause.kind, at = at, rule = cause.rule, kind = cause.kind, event = cause.event, action = action,
-    from = from, to = session.state, digest = cause.digest, reason = cause.reason, source = cause.source, id = cause.id,
-    claimed_at = cause.claimed_at,
-  })
 end
 
 local TIMEOUT_REASONS = { idle_timeout = 'no activity within the timeout' }

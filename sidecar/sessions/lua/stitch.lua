@@ -409,9 +409,8 @@ local function absorb(work, into, from, at, kind)
     prove(work, into, { rule = 'merge', kind = kind, digest = from.id }, at)
   end
   take_names(work, into, from)
-  work.notes[into.id] = work.notes[into.id] or {}
   for _, entry in ipairs(entries_before) do
-    table.insert(work.notes[into.id], entry)
+    note(work, into, cjson.decode(entry)) -- in the chain of the session that lives
   end
   forget(work, from, into)
   count(work, 'opened', -1)

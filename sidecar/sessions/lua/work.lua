@@ -81,11 +81,34 @@ local function change(work, session)
   end
 end
 
--- One entry of the timeline; says under which plan it was decided.
+-- JSON with sorted names, so that a replay, on whatever server, writes the same bytes. For flat entries of the timeline.
+local function canonical(entry)
+  local names, parts = {}, {}
+  for name in pairs(entry) do
+    table.insert(names, name)
+  end
+  table.sort(names)
+  for i, name in ipairs(names) do
+    local value = entry[name]
+    local text = type(value) == 'table' and canonical(value) or type(value) == 'number' and int(value)
+    parts[i] = cjson.encode(name) .. ':' .. (text or cjson.encode(value))
+  end
+  return '{' .. table.concat(parts, ',') .. '}'
+end
+
+-- One entry of the timeline; says under which plan it was decided. Each names the digest of the one before (`prev`), the
+-- session that of the newest (`chain`) and of the last that is never dropped (`anchor`), and what is posted carries it
+-- out: a later change of any entry shows (chain.py). Lua in Redis has SHA-1 and no other digest.
 local function note(work, session, entry)
-  entry.plan = session.terms.digest
+  entry.plan = entry.plan or session.terms.digest
+  entry.n, entry.prev = (session.entries or 0) + 1, session.chain or ''
+  local text = canonical(entry)
+  session.entries, session.chain = entry.n, 'sha1:' .. redis.sha1hex(text)
+  if entry.n == LIMITS.timeline_first then
+    session.anchor = session.chain
+  end
   work.notes[session.id] = work.notes[session.id] or {}
-  table.insert(work.notes[session.id], cjson.encode(entry))
+  table.insert(work.notes[session.id], text)
   change(work, session)
 end
 
@@ -341,7 +364,7 @@ local function post(work, session, at)
       turns = session.turns, llm_calls = session.llm_calls, tool_calls = session.tool_calls,
       models = session.models, input_tokens = session.input_tokens, output_tokens = session.output_tokens,
       plan = session.terms.plan, plan_digest = session.terms.digest,
-      attributes = session.attributes, evidence = session.evidence,
+      attributes = session.attributes, evidence = session.evidence, chain = session.chain,
     }),
   })
 end

@@ -83,3 +83,62 @@ def test_a_refusal_is_one_line_on_stderr(ask):
         "",
         "sidecar: no session 'x' is known\n",
     )
+
+
+VERIFIED = {
+    "session_id": LONG,
+    "intact": True,
+    "problems": [],
+    "entries": 2,
+    "omitted": 0,
+    "evidence_chain": "sha1:b",
+    "posted": [{"revision": 0, "evidence_chain": "sha1:a"}, {"revision": 1, "evidence_chain": "sha1:b"}],
+}
+
+
+@pytest.fixture
+def ask_both(monkeypatch, capsys):
+    """The admin API and the billing API, each answering as told."""
+
+    def ask_with(verified, ledger, *arguments):
+        def admin(request):
+            verifying = request.url.path.endswith("/verification")
+            return httpx.Response(200, json=verified if verifying else SESSION)
+
+        def billing(url, **_):
+            return httpx.Response(200, json={"entries": ledger}, request=httpx.Request("GET", url))
+
+        transport = httpx.MockTransport(admin)
+        monkeypatch.setattr(client, "_client", lambda _: httpx.Client(base_url="http://sidecar", transport=transport))
+        monkeypatch.setattr(client.httpx, "get", billing)
+        code = cli.main(["sessions", "verify", *arguments])
+        return code, *capsys.readouterr()
+
+    return ask_with
+
+
+def posted(revision, chain):
+    return {"event": {"data": {"revision": revision, "evidence_chain": chain}}}
+
+
+def test_verify_follows_an_alias_and_says_that_all_is_as_it_was_written(ask_both):
+    code, out, _ = ask_both(VERIFIED, [], "conversation:c-42")
+    assert code == 0
+    assert "every entry is as it was written" in out
+    assert "not compared with the ledger" in out
+
+
+def test_verify_compares_every_revision_with_the_ledger(ask_both):
+    agreeing = [posted(0, "sha1:a"), posted(1, "sha1:b")]
+    code, out, _ = ask_both(VERIFIED, agreeing, LONG, "--billing", "http://billing")
+    assert (code, "agrees with the ledger's 2 entries" in out) == (0, True)
+    code, out, _ = ask_both(VERIFIED, [posted(0, "sha1:x"), posted(1, "sha1:b")], LONG, "--billing", "http://billing")
+    assert code == 1
+    assert "the ledger has revision 0 with the chain sha1:x, the timeline has sha1:a" in out
+    assert "as it was written" not in out
+
+
+def test_verify_fails_when_the_timeline_was_changed(ask_both):
+    broken = VERIFIED | {"intact": False, "problems": ["entry 2 does not follow on entry 1"]}
+    code, out, _ = ask_both(broken, [], LONG)
+    assert (code, "entry 2 does not follow" in out) == (1, True)

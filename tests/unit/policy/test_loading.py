@@ -145,7 +145,15 @@ def test_every_mistake_at_once_with_lines_and_suggestions() -> None:
         ("signals: [{id: s, on: request, set: {outcome: INCONCLUSIVE}}]", "silence"),
         ("signals: [{id: s, on: request, set: {outcome: X, escalated_to_human: true}}]", "contradict"),
         ("signals: [{id: s, on: request, alias: {value: body.id}, set: {outcome: X}}]", "only webhooks"),
-        ("signals: [{id: s, on: webhook, alias: {value: payload..id}, set: {outcome: X}}]", "has an empty part"),
+        ("signals: [{id: s, on: webhook, alias: {value: payload..id}, set: {outcome: X}}]", "empty part"),
+        ("signals: [{id: s, on: tool_call, set: {customer: payload.id}}]", "a tool_call has arguments.…"),
+        ("signals: [{id: s, on: request, set: {customer: arguments.id}}]", "a request has none"),
+        ("signals: [{id: s, on: request, set: {customer: body.user}}]", "SIDECAR_CUSTOMER"),
+        ("signals: [{id: s, on: tool_call, set: {attributes: {x: arguments..y}}}]", "empty part"),
+        (
+            "signals: [{id: s, on: response, conditions: [{field: status.code, operator: EXISTS}], set: {outcome: X}}]",
+            "one value and has no parts",
+        ),
         (
             "signals: [{id: s, on: webhook, alias: {value: conversaton}, set: {outcome: X}}]",
             "did you mean conversation",

@@ -102,6 +102,41 @@ def test_webhooks_find_their_conversation() -> None:
     assert loaded.judge_webhook({**facts, "source": "zendesk"}) == ()
 
 
+def test_set_reads_codes_and_numbers_out_of_a_tool_call_never_words() -> None:
+    loaded = rules(
+        """
+        signals:
+          - id: lead
+            on: tool_call
+            set:
+              outcome: QUALIFIED
+              attributes: {score: arguments.score, tier: arguments.tier, note: arguments.note, hot: arguments.hot, f: x}
+        """
+    )
+    arguments = {"score": 87, "tier": "T-1", "note": "she said she needs it now", "hot": True}
+    [effect] = loaded.judge("tool_call", {"name": "qualify", "arguments": arguments})
+    assert effect.attributes == {"score": 87, "tier": "T-1", "hot": True, "f": "x"}
+    [bare] = loaded.judge("tool_call", {"name": "qualify", "arguments": {"score": 1e300}})
+    assert bare.attributes == {"f": "x"}
+
+
+def test_a_webhook_names_its_customer() -> None:
+    loaded = rules(
+        """
+        signals:
+          - id: won
+            on: webhook
+            alias: {value: payload.deal.conversation}
+            set: {outcome: WON, customer: payload.deal.account, attributes: {amount: payload.deal.amount}}
+        """
+    )
+    deal = {"conversation": "c-1", "account": 4711, "amount": 12.5}
+    [mapped] = loaded.judge_webhook({"source": "crm", "payload": {"deal": deal}})
+    assert (mapped.effect.customer, mapped.effect.attributes) == ("4711", {"amount": "12.5"})
+    [unnamed] = loaded.judge_webhook({"source": "crm", "payload": {"deal": {"conversation": "c-1"}}})
+    assert (unnamed.effect.customer, unnamed.effect.attributes) == (None, {})
+
+
 def test_a_webhook_s_rule_may_set_what_the_webhook_tells() -> None:
     loaded = rules(
         """
@@ -118,11 +153,6 @@ def test_a_webhook_s_rule_may_set_what_the_webhook_tells() -> None:
     assert mapped.effect.attributes == {"deal": "1250", "tier": "gold"}
     [mapped] = loaded.judge_webhook({**facts, "headers": {"x-customer": "x" * 257}})
     assert mapped.effect.customer is None
-
-
-def test_only_webhooks_have_paths_in_set() -> None:
-    [effect] = rules("signals: [{id: s, on: request, set: {customer: payload.x}}]").judge("request", {})
-    assert effect.customer == "payload.x"
 
 
 def test_the_built_in_webhook_rules_are_a_plan_s_rules() -> None:

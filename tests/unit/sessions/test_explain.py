@@ -74,6 +74,9 @@ def test_a_merge_says_which_session_was_taken_in():
         ({"customer": None}, "unattributed"),
         ({"conversation": None}, "a conversation without an id"),
         ({"revision": 2}, "posted 3 times"),
+        ({"confirmation": "ASSUMED", "terms": Terms("z", "d", timeout_ms=72 * 3_600_000)}, "72 hours without activity"),
+        ({"terms": Terms("z", "d", timeout_ms=7_200), "state": State.INCONCLUSIVE}, "7.2 seconds without activity"),
+        ({"evidence": (Evidence(AT, "idle_timeout", "timeout", ""),)}, "its timer ran out (idle_timeout)"),
     ],
 )
 def test_every_circumstance_has_its_sentence(changes, words):
@@ -86,3 +89,19 @@ def test_every_state_is_explained(state):
     sentences = explain(dataclasses.replace(SESSION, state=state))
     assert all(sentence.endswith(".") for sentence in sentences)
     assert len(sentences) >= 3
+
+
+def test_the_timeline_tells_every_revision_and_what_came_too_late():
+    signal = {"what": "signal", "source": "crm", "id": "s-1"}
+    timeline = (
+        {"what": "opened", "at": AT, "to": "AI_HANDLING"},
+        {"what": "timer", "at": AT, "action": "finalize", "to": "INCONCLUSIVE", "revision": 0},
+        {"what": "trailing", "at": AT},
+        signal | {"at": AT + 1000, "action": "revise", "to": "RESOLVED", "revision": 1, "reason": "ticket closed"},
+        signal | {"at": AT + 2000, "action": "late", "event": "escalate", "to": "RESOLVED"},
+    )
+    text = said(revision=1, timeline=timeline)
+    assert "it was first posted as INCONCLUSIVE (revision 0)." in text
+    assert "At 2026-11-22T10:00:01Z it was then posted as RESOLVED (revision 1): ticket closed." in text
+    assert "the signal s-1 from crm said escalate, more than 72 hours after it was final: that changed nothing." in text
+    assert "1 exchange came after its end" in text
