@@ -16,8 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sidecar import logs
 from sidecar.addresses import Address
 from sidecar.billing.api.server import application
-from sidecar.billing.ledger.catalog import DEFAULT_PLAN
 from sidecar.billing.ledger.database import Database
+from sidecar.billing.rating.sections import DEFAULT_PLAN
 from sidecar.billing.service import Billing
 from sidecar.billing.settings import BillingSettings, BillingSettingsError, load_billing_settings, make_data_dir
 

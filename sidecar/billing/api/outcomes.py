@@ -10,7 +10,8 @@ from aiohttp import web
 from sidecar.billing.api.keys import BILLING
 from sidecar.billing.api.problems import ProblemError
 from sidecar.billing.events import UnreadableBodyError, canonical_json, parse_json
-from sidecar.billing.ledger.entries import PAGE_MAX, Wanted, storable
+from sidecar.billing.ledger.append import storable
+from sidecar.billing.ledger.entries import PAGE_MAX, Wanted
 from sidecar.billing.rating.periods import from_us
 
 EVENTS_MAX = 100
