@@ -53,7 +53,10 @@ def parse_json(body: bytes, number: Callable[[str], Any] | None = None) -> Any:
 
 def canonical_json(value: Any) -> str:
     """One text per JSON value: sorted names, no blanks, ASCII, numbers as plain decimals."""
-    return "".join(_canonical(value))
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    except TypeError:  # there are decimals in it, which json does not know
+        return "".join(_canonical(value))
 
 
 def _canonical(value: Any) -> list[str]:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.events import EventError, Posted, id_of, read_event
 from sidecar.billing.ingest import Ingest
-from sidecar.billing.ledger import behind, catalog, deciding, entries
+from sidecar.billing.ledger import behind, catalog, deciding, entries, reconcile, tables
 from sidecar.billing.ledger.aggregates import Aggregates
 from sidecar.billing.ledger.catalog import Catalog, PlanVersion, compiled
 from sidecar.billing.ledger.closing import close_due
@@ -141,10 +142,10 @@ class Billing:
         account = replace(account, shadow=shadow)
         return {**await asyncio.to_thread(invoice, account, sections_of, period), **status}
 
-    async def behind_line(self, customer: str, period: Period, charge: str, after: int, limit: int) -> behind.Page:
+    async def behind_line(self, line: behind.Behind) -> behind.Page:
         """The outcomes that a line of an invoice counts."""
         async with self.database.reading() as connection:
-            return await behind.counted(connection, Catalog(connection), customer, period, charge, after, limit)
+            return await behind.counted(connection, Catalog(connection), line)
 
     async def summary(self, period: Period) -> dict[str, Any]:
         """All customers of a period together."""
@@ -171,6 +172,28 @@ class Billing:
         """What operators decided about a session's outcomes, oldest first."""
         async with self.database.reading() as connection:
             return await deciding.decisions_about(connection, session_id)
+
+    async def customers(self, after: str, limit: int) -> list[str]:
+        """Names of everybody who is registered or has been summed up, in order, from after a name on."""
+        async with self.database.reading() as connection:
+            return await catalog.customer_names(connection, after, limit)
+
+    async def books(self) -> list[dict[str, Any]]:
+        """Every tenant's last statement beside the ledger."""
+        async with self.database.reading() as connection:
+            names = await reconcile.tenants(connection)
+            found = [await reconcile.reconcile(connection, name, self.clock()) for name in names]
+        return [one for one in found if one is not None]
+
+    async def alerts(self, customer: str | None, before_seq: int | None, limit: int) -> list[dict[str, Any]]:
+        """Alerts about spending, newest first."""
+        query = select(tables.alerts).order_by(tables.alerts.c.seq.desc()).limit(limit)
+        if customer is not None:
+            query = query.where(tables.alerts.c.customer == customer)
+        if before_seq is not None:
+            query = query.where(tables.alerts.c.seq < before_seq)
+        async with self.database.reading() as connection:
+            return [dict(row) for row in (await connection.execute(query)).mappings()]
 
     async def close_due(self) -> Period | None:
         """Close the periods whose grace time is over; the newest of them, or None."""

@@ -21,6 +21,7 @@ from sqlalchemy.engine import URL
 
 from sidecar.billing import upkeep
 from sidecar.billing.ledger.aggregates import Aggregates
+from sidecar.billing.ledger.behind import Behind
 from sidecar.billing.ledger.catalog import Catalog, ClosedPeriodError
 from sidecar.billing.ledger.database import sqlite_url
 from sidecar.billing.ledger.deciding import RefusedError, Ruling, UnknownOutcomeError
@@ -168,7 +169,7 @@ class History:
                 continue
             uses, after, pages = [], 0, 0
             while pages == 0 or after is not None:
-                page = await self.billing.behind_line(customer, month, line["charge"], after or 0, 3)
+                page = await self.billing.behind_line(Behind(customer, month, line["charge"], after or 0, 3))
                 uses, after, pages = uses + page.uses, page.next, pages + 1
             assert len({use["outcome"] for use in uses}) == line["outcomes"]
 
@@ -212,10 +213,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("template") / "billing.sqlite3"
 
     async def make() -> None:
-        async with billing_on(sqlite_url(path)) as billing:
-            async with billing.database.writing() as connection:
-                await connection.exec_driver_sql("DROP TRIGGER plan_versions_no_delete")
-                await connection.exec_driver_sql("DELETE FROM plan_versions")
+        async with billing_on(sqlite_url(path)) as billing, billing.database.writing() as connection:
+            await connection.exec_driver_sql("DROP TRIGGER plan_versions_no_delete")
+            await connection.exec_driver_sql("DELETE FROM plan_versions")
 
     asyncio.run(make())
     return path

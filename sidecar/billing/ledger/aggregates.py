@@ -47,7 +47,7 @@ from sidecar.billing.rating.price import EXACT
 from sidecar.billing.rating.sections import Section, SectionsOf
 from sidecar.billing.rating.usage import Coupling
 
-HOUR_US = 3_600_000_000
+MINUTE_US = 60_000_000
 Noted = dict[tuple[str, int], int]  # (outcome, 0 or the decision's number) -> the note's seq
 
 
@@ -252,16 +252,16 @@ class Aggregates:
         await self._rate(customer, {row.period for row in rows if row.customer == customer}, sections_of)
 
     async def _tally(self, group: Group) -> None:
-        """Count sessions by tenant and hour."""
+        """Count sessions by tenant and minute."""
         counts: Counter[tuple[str, int]] = Counter()
         for row in group.rows:
             if row["revision"] == 0 and (row["id"], 0) in group.noted:
-                counts[row["tenant"] or "", row["at_us"] // HOUR_US * HOUR_US] += 1
-        for (tenant, hour_us), number in counts.items():
+                counts[row["tenant"] or "", row["at_us"] // MINUTE_US * MINUTE_US] += 1
+        for (tenant, minute_us), number in counts.items():
             dialect = postgresql if self._connection.dialect.name == "postgresql" else sqlite
-            statement = dialect.insert(tallies).values(tenant=tenant, hour_us=hour_us, sessions=number)
+            statement = dialect.insert(tallies).values(tenant=tenant, minute_us=minute_us, sessions=number)
             total = {"sessions": tallies.c.sessions + number}
-            keys = ["tenant", "hour_us"]
+            keys = ["tenant", "minute_us"]
             await self._connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=total))
 
     async def _add(self, customer: str, change: Movements) -> None:

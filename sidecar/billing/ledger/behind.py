@@ -30,6 +30,17 @@ class Page:
     next: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """Which line, and which page of what is behind it: `after` is the `next` of the page before, 0 for the first."""
+
+    customer: str
+    period: Period
+    charge: str
+    after: int = 0
+    limit: int = 100
+
+
 async def taken_back(
     connection: AsyncConnection, catalog: Catalog, customer: str, period: Period
 ) -> dict[Period, list[str]]:
@@ -54,13 +65,12 @@ async def taken_back(
     return invoice.taken_back(account, period)
 
 
-async def counted(
-    connection: AsyncConnection, catalog: Catalog, customer: str, period: Period, charge: str, after: int, limit: int
-) -> Page:
-    """What one charge counts in a period before anything is taken back. `after` is a row's seq, 0 for the first page.
+async def counted(connection: AsyncConnection, catalog: Catalog, line: Behind) -> Page:
+    """What one charge counts in a period before anything is taken back.
 
     Outcomes that were assigned to the customer later come with the first page.
     """
+    customer, period, charge, after, limit = line.customer, line.period, line.charge, line.after, line.limit
     mine = select(outcomes.c.seq, outcomes.c.session_id, outcomes.c.id.label("outcome_id")).where(
         outcomes.c.period == str(period), outcomes.c.late.is_(None)
     )

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sidecar.billing.ledger.tables import closings, customer_versions, plan_versions
+from sidecar.billing.ledger.tables import closings, customer_versions, plan_versions, rated
 from sidecar.billing.rating.account import Customer, CustomerVersion
 from sidecar.billing.rating.movements import widest
 from sidecar.billing.rating.periods import Period
@@ -129,6 +129,13 @@ async def read_customers(connection: AsyncConnection, names: Iterable[str]) -> d
     for name, effective_us, body, plan_from_us, recorded_us in (await connection.execute(query)).all():
         found[name].append(CustomerVersion(effective_us, json.loads(body), plan_from_us, recorded_us))
     return {name: Customer(name, tuple(versions)) for name, versions in found.items()}
+
+
+async def customer_names(connection: AsyncConnection, after: str, limit: int) -> list[str]:
+    """Everybody who is registered or has been summed up, in order."""
+    known = (select(table.c.customer).where(table.c.customer > after) for table in (customer_versions, rated))
+    found = union(*known).subquery()
+    return list((await connection.execute(select(found).order_by(found.c.customer).limit(limit))).scalars())
 
 
 async def read_closings(connection: AsyncConnection) -> Closings:

@@ -134,12 +134,12 @@ rated = Table(
     Column("basis", Text, nullable=False),
 )
 
-# First events of sessions by tenant and hour, to set beside the sidecars' statements.
+# First events of sessions by tenant and minute, to set beside the sidecars' statements.
 tallies = Table(
     "tallies",
     metadata,
     Column("tenant", Text, primary_key=True),
-    Column("hour_us", BigInteger, primary_key=True),
+    Column("minute_us", BigInteger, primary_key=True),
     Column("sessions", BigInteger, nullable=False),
 )
 

@@ -97,7 +97,7 @@ def _create_aggregates() -> None:
     op.create_table(
         "tallies",
         sa.Column("tenant", sa.Text, primary_key=True),
-        sa.Column("hour_us", sa.BigInteger, primary_key=True),
+        sa.Column("minute_us", sa.BigInteger, primary_key=True),
         sa.Column("sessions", sa.BigInteger, nullable=False),
     )
     op.create_table(
