@@ -94,7 +94,7 @@ async def post(api: httpx.AsyncClient, *events: object, kind: str | None = None)
 
 
 async def get(api: httpx.AsyncClient, path: str, status: int = 200, **query: str) -> dict[str, Any]:
-    answer = await api.get(path, params=query)
+    answer = await api.get(httpx.URL(path).copy_merge_params(query))
     assert answer.status_code == status, answer.text
     if status >= 400:
         assert answer.headers["content-type"].startswith("application/problem+json")
