@@ -22,7 +22,6 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sidecar.billing.ledger.aggregates import Aggregates
 from sidecar.billing.ledger.catalog import Catalog, born_us
 from sidecar.billing.ledger.database import Database
 from sidecar.billing.ledger.entries import account_rows
@@ -45,14 +44,15 @@ _AT_ONCE = 20
 
 
 async def note_alerts(
-    connection: AsyncConnection, catalog: Catalog, sums: Aggregates, moved: Mapping[str, set[int]], now_us: int
+    connection: AsyncConnection, catalog: Catalog, sums: Mapping[str, Movements], now_us: int
 ) -> None:
-    """Note the alerts of sections in which units moved. Past periods, brought in or closed, are no news."""
+    """Note the alerts of customers whose sums have changed. Past periods, brought in or closed, are no news."""
     closed, born = await catalog.closings(), await born_us(connection) or 0
-    for customer, starts in moved.items():
+    rows: list[dict[str, Any]] = []
+    for customer, summed in sums.items():
         sections_of = await catalog.sections_of(customer)
         coupled = await catalog.coupling(customer) == "account"
-        wanted = {Period.of(start) for start in starts} | ({Period.of(now_us)} if coupled else set())
+        wanted = {Period.of(now_us)} if coupled else {Period.of(place.start_us) for place, _ in summed}
         sections = [section for period in sorted(wanted) for section in sections_of(period)]
         news = [
             section
@@ -63,13 +63,11 @@ async def note_alerts(
             and section.end_us > born
         ]
         if news:
-            found = await sums.read(customer)
-            movements = await _scanned(connection, catalog, customer) if found is None else found
+            movements = await _scanned(connection, catalog, customer) if coupled else summed
             with localcontext(EXACT):
                 costs = [Costs(sections_of, movements).at(one, State(one.period, ENTERED)) for one in news]
-            await _insert(
-                connection, [_row(cost, percent, now_us) for cost in costs for percent in alerts_reached(cost)]
-            )
+            rows += [_row(cost, percent, now_us) for cost in costs for percent in alerts_reached(cost)]
+    await _insert(connection, rows)
 
 
 async def _scanned(connection: AsyncConnection, catalog: Catalog, customer: str) -> Movements:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import Any
 
 from sqlalchemy import select
@@ -63,13 +64,16 @@ class Billing:
         self.clock = clock
         self._ingest = Ingest(database, clock)
 
-    async def post(self, values: Iterable[Any]) -> Receipt:
-        """Take events: each is added whole or rejected whole, and what is counted as accepted is on disk."""
+    async def post(self, values: Sequence[Any], bodies: Sequence[str] | None = None) -> Receipt:
+        """Take events: each is added whole or rejected whole, and what is counted as accepted is on disk.
+
+        `bodies`: their canonical forms, where known.
+        """
         receipt = Receipt()
         checked: list[Posted] = []
-        for value in values:
+        for value, body in zip(values, bodies or repeat(None, len(values)), strict=True):
             try:
-                checked.append(read_event(value))
+                checked.append(read_event(value, body))
             except EventError as error:
                 receipt.rejected.append({"id": id_of(value), "reason": str(error)})
         if not checked:

@@ -53,7 +53,7 @@ class Upkeep:
         billing = self._billing
         stale = next(iter(billing.stale), None)
         async with billing.database.reading() as connection:
-            waits = (await connection.execute(select(pending.c.seq).limit(1))).first() is not None
+            waits = (await connection.execute(select(pending.c.outcome_id).limit(1))).first() is not None
         if not waits and stale is None:
             return False
         async with billing.database.writing(lock=AGGREGATES) as connection:
@@ -63,11 +63,10 @@ class Upkeep:
                 if not await sums.current(stale, await catalog.sections_of(stale)):
                     await sums.rebuild(stale)
                 billing.stale.discard(stale)
-            query = select(pending).order_by(pending.c.seq).limit(NOTES_MAX)
+            query = select(pending).limit(NOTES_MAX)
             notes = list((await connection.execute(query)).mappings())
             if notes:
-                moved = await sums.apply(notes)
-                await note_alerts(connection, catalog, sums, moved, billing.clock())
+                await note_alerts(connection, catalog, await sums.apply(notes), billing.clock())
         return len(notes) == NOTES_MAX or bool(billing.stale)
 
     async def settle(self) -> None:

@@ -12,7 +12,7 @@ from sidecar.billing.api.keys import BILLING, METRICS
 from sidecar.billing.api.problems import ProblemError
 from sidecar.billing.api.reading import csv_wanted, exact, json_body, period_of, whole_number
 from sidecar.billing.api.shapes import AssignmentBody, DecisionBody
-from sidecar.billing.events import UnreadableBodyError, parse_json
+from sidecar.billing.events import UnreadableBodyError, parse_json, read_body
 from sidecar.billing.ledger.append import storable
 from sidecar.billing.ledger.deciding import Kind, RefusedError, Ruling, UnknownOutcomeError
 from sidecar.billing.ledger.entries import PAGE_MAX, Wanted
@@ -33,7 +33,7 @@ async def post_outcomes(request: web.Request) -> web.Response:
     if kind not in {_SINGLE, _BATCH} or charset not in {"utf-8", "us-ascii"}:
         raise ProblemError(415, f"Content-Type must be {_SINGLE} or {_BATCH}, not {kind} ({charset})")
     try:
-        content = parse_json(await request.read())
+        content, bodies = read_body(await request.read())
     except UnreadableBodyError as error:
         raise ProblemError(400, str(error)) from None
     if kind == _SINGLE and not isinstance(content, dict):
@@ -43,7 +43,7 @@ async def post_outcomes(request: web.Request) -> web.Response:
     events = content if isinstance(content, list) else [content]
     if len(events) > EVENTS_MAX:
         raise ProblemError(413, f"{len(events)} events: at most {EVENTS_MAX} in one batch")
-    receipt = await request.app[BILLING].post(events)
+    receipt = await request.app[BILLING].post(events, bodies)
     request.app[METRICS].took(receipt)
     return web.json_response(
         {"accepted": receipt.accepted, "duplicates": receipt.duplicates, "rejected": receipt.rejected}

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
+from functools import cached_property
 from typing import Any
 
-from sqlalchemy import delete, select, union
+from sqlalchemy import delete, select, tuple_, union
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -48,7 +49,8 @@ from sidecar.billing.rating.sections import Section, SectionsOf
 from sidecar.billing.rating.usage import Coupling
 
 MINUTE_US = 60_000_000
-Noted = dict[tuple[str, int], int]  # (outcome, 0 or the decision's number) -> the note's seq
+Noted = set[tuple[str, int]]  # an outcome, and 0 or the number of a decision about it
+Sums = dict[tuple[Place, State], Units]
 
 
 @dataclass
@@ -57,8 +59,9 @@ class Group:
 
     rows: list[RowMapping] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
-    noted: Noted = field(default_factory=dict)
+    noted: Noted = field(default_factory=set)
 
+    @cached_property
     def now(self) -> tuple[Row, ...]:
         """With everything."""
         return decided(self.rows, self.decisions)
@@ -123,26 +126,32 @@ class Aggregates:
         if not await self.current(customer, sections_of):
             return None
         with localcontext(EXACT):
-            return added([await self._sums(customer), await self._waiting(customer, sections_of)])
+            return added([await self.applied(customer), await self._waiting(customer, sections_of)])
 
     async def current(self, customer: str, sections_of: SectionsOf) -> bool:
         """Whether every period was summed up by what holds now."""
         if await self._catalog.coupling(customer) == "account":
             return False
-        query = select(rated.c.period, rated.c.basis).where(rated.c.customer == customer)
-        return all(
-            basis(sections_of(Period.parse(period))) == then
-            for period, then in (await self._connection.execute(query)).all()
-        )
+        return _holds((await self._bases([customer]))[customer], sections_of)
 
-    async def _sums(self, customer: str) -> Movements:
-        query = select(movements).where(movements.c.customer == customer)
-        return {
-            (Place(row.start_us, row.charge), State(Period.parse(row.period), row.phase)): Units(
-                Decimal(row.units), Decimal(row.trial), row.outcomes
-            )
-            for row in (await self._connection.execute(query)).all()
-        }
+    async def applied(self, customer: str) -> Movements:
+        """A customer's sums without what is pending."""
+        return (await self._sums([customer]))[customer]
+
+    async def _bases(self, names: Iterable[str]) -> dict[str, dict[Period, str]]:
+        found: dict[str, dict[Period, str]] = {name: {} for name in names}
+        for chunk in _chunks(found):
+            for row in await self._connection.execute(select(rated).where(rated.c.customer.in_(chunk))):
+                found[row.customer][Period.parse(row.period)] = row.basis
+        return found
+
+    async def _sums(self, names: Iterable[str]) -> dict[str, Sums]:
+        found: dict[str, Sums] = {name: {} for name in names}
+        for chunk in _chunks(found):
+            for row in await self._connection.execute(select(movements).where(movements.c.customer.in_(chunk))):
+                key = Place(row.start_us, row.charge), State(Period.parse(row.period), row.phase)
+                found[row.customer][key] = Units(Decimal(row.units), Decimal(row.trial), row.outcomes)
+        return found
 
     async def _waiting(self, customer: str, sections_of: SectionsOf) -> Movements:
         """What the pending notes will add to a customer's sums."""
@@ -209,35 +218,35 @@ class Aggregates:
 
     async def _notes_about(self, ids: Iterable[str]) -> Noted:
         wanted = list(ids)
-        found: Noted = {}
+        found: Noted = set()
         for start in range(0, len(wanted), CHUNK):
             query = select(pending).where(pending.c.outcome_id.in_(wanted[start : start + CHUNK]))
-            found |= {(note.outcome_id, note.number): note.seq for note in await self._connection.execute(query)}
+            found |= {(note.outcome_id, note.number) for note in await self._connection.execute(query)}
         return found
 
-    async def apply(self, notes: Iterable[Record]) -> dict[str, set[int]]:
+    async def apply(self, notes: Iterable[Record]) -> dict[str, Sums]:
         """Take notes off and add their difference to the sums. The caller holds the lock.
 
-        Returns the beginnings of the sections in which something moved, by customer.
+        Returns the sums of the customers for whom anything was noted; none for those that are rated from the rows.
         """
         group = await self.group(notes)
-        now = group.now()
+        now = group.now
         names = {row.customer for row in now} | {row["customer"] for row in group.rows}
         await self._catalog.customers(names)
-        kept: dict[str, SectionsOf] = {}
-        for name in sorted(names):
-            if await self._catalog.coupling(name) != "account":  # those are rated from the rows
-                kept[name] = await self._catalog.sections_of(name)
-                if not await self.current(name, kept[name]):
-                    await self.rebuild(name)
-        coupling = widest([await self._catalog.coupling(name) for name in kept])
-        changes = _difference(group, coupling, kept)
-        for name, change in changes.items():
-            await self._add(name, change)
-            await self._rate(name, {row.period for row in now if row.customer == name}, kept[name])
+        kept = {name: await self._catalog.sections_of(name) for name in sorted(names)}
+        couplings = {name: await self._catalog.coupling(name) for name in kept}
+        kept = {name: sections_of for name, sections_of in kept.items() if couplings[name] != "account"}
+        bases = await self._bases(kept)
+        for name, sections_of in kept.items():
+            if not _holds(bases[name], sections_of):
+                await self.rebuild(name)
+        changes = _difference(group, widest(couplings[name] for name in kept), kept)
+        sums = await self._add(changes)
+        fed = {(row.customer, row.period) for row in now if row.period not in bases.get(row.customer, {})}
+        await self._rate([(name, period, kept[name]) for name, period in fed if name in kept])
         await self._tally(group)
         await self._take_off(group.noted)
-        return {name: {place.start_us for place, _ in changes.get(name, ())} for name in names}
+        return {name: sums.get(name, {}) for name in names}
 
     async def rebuild(self, customer: str) -> None:
         """Sum a customer up anew from the rows that are not pending. The caller holds the lock."""
@@ -248,8 +257,9 @@ class Aggregates:
         for table in (movements, rated):
             await self._connection.execute(delete(table).where(table.c.customer == customer))
         coupling = await self._catalog.coupling(customer)
-        await self._add(customer, moved(rows, coupling, {customer: sections_of})[customer])
-        await self._rate(customer, {row.period for row in rows if row.customer == customer}, sections_of)
+        await self._add(moved(rows, coupling, {customer: sections_of}))
+        periods = {row.period for row in rows if row.customer == customer}
+        await self._rate([(customer, period, sections_of) for period in periods])
 
     async def _tally(self, group: Group) -> None:
         """Count sessions by tenant and minute."""
@@ -264,26 +274,28 @@ class Aggregates:
             keys = ["tenant", "minute_us"]
             await self._connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=total))
 
-    async def _add(self, customer: str, change: Movements) -> None:
-        if not change:
-            return
-        known = await self._sums(customer)
-        rows = []
-        for (place, state), units in change.items():
-            total = known.get((place, state), Units()) + units
-            rows.append(
-                {
-                    "customer": customer, "start_us": place.start_us, "period": str(state.period),
-                    "phase": state.phase, "charge": place.charge, "units": str(total.units),
-                    "trial": str(total.trial), "outcomes": total.outcomes,
-                }
-            )  # fmt: skip
+    async def _add(self, changes: Mapping[str, Sums]) -> dict[str, Sums]:
+        """Add movements to the sums; these as they are then."""
+        sums, rows = await self._sums(changes), []
+        for name, change in changes.items():
+            for (place, state), units in change.items():
+                total = sums[name].get((place, state), Units()) + units
+                sums[name][place, state] = total
+                rows.append(
+                    {
+                        "customer": name, "start_us": place.start_us, "period": str(state.period),
+                        "phase": state.phase, "charge": place.charge, "units": str(total.units),
+                        "trial": str(total.trial), "outcomes": total.outcomes,
+                    }
+                )  # fmt: skip
         await self._upsert(movements, rows, ("units", "trial", "outcomes"))
+        return sums
 
-    async def _rate(self, customer: str, periods: Iterable[Period], sections_of: SectionsOf) -> None:
+    async def _rate(self, fed: Iterable[tuple[str, Period, SectionsOf]]) -> None:
+        """Note by what the sums of periods were made."""
         rows = [
-            {"customer": customer, "period": str(period), "basis": basis(sections_of(period)) or ""}
-            for period in periods
+            {"customer": name, "period": str(period), "basis": basis(sections_of(period)) or ""}
+            for name, period, sections_of in fed
         ]
         await self._upsert(rated, rows, ("basis",))
 
@@ -296,16 +308,25 @@ class Aggregates:
             await self._connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=new), rows)
 
     async def _take_off(self, noted: Noted) -> None:
-        wanted = sorted(noted.values())
+        wanted, key = sorted(noted), tuple_(pending.c.outcome_id, pending.c.number)
         for start in range(0, len(wanted), CHUNK):
-            chunk = wanted[start : start + CHUNK]
-            await self._connection.execute(delete(pending).where(pending.c.seq.in_(chunk)))
+            await self._connection.execute(delete(pending).where(key.in_(wanted[start : start + CHUNK])))
+
+
+def _holds(bases: Mapping[Period, str], sections_of: SectionsOf) -> bool:
+    return all(basis(sections_of(period)) == then for period, then in bases.items())
+
+
+def _chunks(names: Iterable[str]) -> Iterator[list[str]]:
+    wanted = list(names)
+    for start in range(0, len(wanted), CHUNK):
+        yield wanted[start : start + CHUNK]
 
 
 def _difference(
     group: Group, coupling: Coupling, sections_of: Mapping[str, SectionsOf]
 ) -> dict[str, dict[tuple[Place, State], Units]]:
     """What the pending notes of a group add to the sums of the customers whose sections are given."""
-    now, before = moved(group.now(), coupling, sections_of), moved(group.before(), coupling, sections_of)
+    now, before = moved(group.now, coupling, sections_of), moved(group.before(), coupling, sections_of)
     with localcontext(EXACT):
         return {name: added([now[name], less(before[name])]) for name in sections_of}

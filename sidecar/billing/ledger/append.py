@@ -6,8 +6,10 @@ thousand parameters for every batch would take longer than the database does.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any, Literal
 
 import asyncpg
@@ -21,6 +23,10 @@ from sidecar.billing.rating.periods import Period
 
 Verdict = Literal["accepted", "duplicate", "conflict"]
 Rows = list[tuple[Any, ...]]
+_NOTES = (
+    "INSERT INTO pending (outcome_id, number, customer, session_id, revision) "
+    "SELECT id, 0, customer, session_id, revision FROM added"
+)
 _TYPES = {"INTEGER": "bigint", "BIGINT": "bigint", "BOOLEAN": "boolean", "TEXT": "text"}
 
 
@@ -53,9 +59,6 @@ async def _append_to(
         firsts.setdefault(event.event.id, (index, event))
     rows = {identifier: values(event, received_us, open_from) for identifier, (_, event) in firsts.items()}
     added = await _insert_new(connection, table, rows)
-    if table is outcomes:
-        waiting = [_waiting(event.event) for identifier, (_, event) in firsts.items() if identifier in added]
-        await insert(connection, pending, waiting)
     digests = {identifier: event.digest for identifier, (_, event) in firsts.items()}
     known = [identifier for identifier in firsts if identifier not in added]
     if known:
@@ -74,11 +77,17 @@ async def _append_to(
 async def _insert_new(connection: AsyncConnection, table: Table, rows: dict[str, tuple[Any, ...]]) -> set[str]:
     """Add the rows whose ids do not exist; their ids. Nobody else writes to SQLite meanwhile."""
     if connection.dialect.name == "sqlite":
-        found = await connection.execute(select(table.c.id).where(table.c.id.in_(list(rows))))
-        known = set(found.scalars())
-        await insert(connection, table, [row for identifier, row in rows.items() if identifier not in known])
+        known_ids = f"SELECT id FROM {table.name} WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608
+        known = {row[0] for row in await _drive(connection, "execute_fetchall", known_ids, (json.dumps(list(rows)),))}
+        new = [row for identifier, row in rows.items() if identifier not in known]
+        await insert(connection, table, new)
+        if table is outcomes:
+            await insert(connection, pending, map(note, new))
         return rows.keys() - known
-    return set(await _insert_arrays(connection, table, rows.values(), " ON CONFLICT (id) DO NOTHING RETURNING id"))
+    statement = arrays_statement(table) + " ON CONFLICT (id) DO NOTHING RETURNING id"
+    if table is outcomes:
+        statement = f"WITH added AS ({statement}, customer, session_id, revision) {_NOTES} RETURNING outcome_id"
+    return {record[0] for record in await _arrays(connection, statement, rows.values())}
 
 
 async def insert(connection: AsyncConnection, table: Table, rows: Iterable[tuple[Any, ...]]) -> None:
@@ -87,17 +96,19 @@ async def insert(connection: AsyncConnection, table: Table, rows: Iterable[tuple
     if not rows:
         return
     if connection.dialect.name != "sqlite":
-        await _insert_arrays(connection, table, rows, "")
+        await _arrays(connection, arrays_statement(table), rows)
         return
     await _drive(connection, "executemany", insert_statement(table), rows)
 
 
+@cache
 def insert_statement(table: Table) -> str:
     """The statement of SQLite, with a question mark for each column."""
     names = _columns(table)
     return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608
 
 
+@cache
 def arrays_statement(table: Table) -> str:
     """The statement of PostgreSQL, with one array for each column."""
     names = _columns(table)
@@ -105,11 +116,8 @@ def arrays_statement(table: Table) -> str:
     return f"INSERT INTO {table.name} ({', '.join(names)}) SELECT * FROM unnest({arrays})"  # noqa: S608
 
 
-async def _insert_arrays(
-    connection: AsyncConnection, table: Table, rows: Iterable[tuple[Any, ...]], ending: str
-) -> list[Any]:
-    columns = list(map(list, zip(*rows, strict=True)))
-    return [record[0] for record in await _drive(connection, "fetch", arrays_statement(table) + ending, *columns)]
+async def _arrays(connection: AsyncConnection, statement: str, rows: Iterable[tuple[Any, ...]]) -> Any:
+    return await _drive(connection, "fetch", statement, *map(list, zip(*rows, strict=True)))
 
 
 async def _drive(connection: AsyncConnection, method: str, statement: str, *arguments: Any) -> Any:
@@ -125,12 +133,16 @@ def _columns(table: Table) -> list[str]:
     return [column.name for column in table.c if column.name != "seq"]
 
 
+_ID, _CUSTOMER, _SESSION, _REVISION = map(_columns(outcomes).index, ("id", "customer", "session_id", "revision"))
+
+
 def _table(posted: Posted) -> Table:
     return outcomes if isinstance(posted.event, OutcomeEvent) else statements
 
 
-def _waiting(event: Any) -> tuple[Any, ...]:
-    return event.id, 0, event.subject, event.data.session_id, event.data.revision
+def note(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """That an outcome waits to be summed up, as a row of `pending`."""
+    return row[_ID], 0, row[_CUSTOMER], row[_SESSION], row[_REVISION]
 
 
 def values(posted: Posted, received_us: int, open_from: str | None = None) -> tuple[Any, ...]:

@@ -61,7 +61,7 @@ async def taken_back(
         for session, identifier in (await connection.execute(query)).all()
     ]
     group = await Aggregates(connection, catalog).group(notes, set())
-    account = Account((await catalog.customers([customer]))[customer], group.now())
+    account = Account((await catalog.customers([customer]))[customer], group.now)
     return invoice.taken_back(account, period)
 
 
@@ -87,7 +87,7 @@ async def counted(connection: AsyncConnection, catalog: Catalog, line: Behind) -
         rows: tuple[Row, ...] = await account_rows(connection, customer)
     else:
         talkers = {customer} if coupling == "conversation" else set()
-        rows = (await Aggregates(connection, catalog).group(found, talkers)).now()
+        rows = (await Aggregates(connection, catalog).group(found, talkers)).now
     uses = []
     with localcontext(EXACT):
         for section, usages in Books(Account(known, rows), sections_of).counted(State(period, ENTERED)):

@@ -103,9 +103,8 @@ decisions = Table(
 pending = Table(
     "pending",
     metadata,
-    Column("seq", _SEQ, primary_key=True),
-    Column("outcome_id", Text, nullable=False),
-    Column("number", Integer, nullable=False),
+    Column("outcome_id", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),
     Column("customer", Text, nullable=False),
     Column("session_id", Text, nullable=False),
     Column("revision", Integer, nullable=False),

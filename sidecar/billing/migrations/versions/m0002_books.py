@@ -62,20 +62,18 @@ def upgrade() -> None:
 def _create_aggregates() -> None:
     op.create_table(
         "pending",
-        sa.Column("seq", _SEQ, primary_key=True),
-        sa.Column("outcome_id", sa.Text, nullable=False),
-        sa.Column("number", sa.Integer, nullable=False),
+        sa.Column("outcome_id", sa.Text, primary_key=True),
+        sa.Column("number", sa.Integer, primary_key=True),
         sa.Column("customer", sa.Text, nullable=False),
         sa.Column("session_id", sa.Text, nullable=False),
         sa.Column("revision", sa.Integer, nullable=False),
     )
     op.create_index("pending_by_customer", "pending", ["customer"])
-    op.create_index("pending_by_outcome", "pending", ["outcome_id"])
     revised = sa.text("revision > 0")
     op.create_index("pending_revised", "pending", ["session_id"], sqlite_where=revised, postgresql_where=revised)
     op.execute(
         "INSERT INTO pending (outcome_id, number, customer, session_id, revision) "
-        "SELECT id, 0, customer, session_id, revision FROM outcomes ORDER BY seq"
+        "SELECT id, 0, customer, session_id, revision FROM outcomes"
     )
     op.create_table(
         "movements",
