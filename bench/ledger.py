@@ -224,7 +224,8 @@ def markdown(found: Sequence[Measured], options: argparse.Namespace, load: Seque
     lines = [
         f"# The ledger beside a raw INSERT, {datetime.now(UTC):%Y-%m-%d}",
         "",
-        f"Machine: {machine()}. Load average before and after: {' and '.join(f'{one:.1f}' for one in load)}; above 0.5,",
+        f"Machine: {machine()}.",
+        f"Load average before and after: {' and '.join(f'{one:.1f}' for one in load)}; above 0.5,",
         "neighbours were at work, and ratios tell more than rates.",
         "",
         f"{options.rounds} rounds of {options.events} events in requests of {BATCH}, {CLIENTS} clients, one process on",

@@ -80,7 +80,11 @@ def moved(
     found: dict[str, list[Movements]] = {name: [] for name in sections_of}
     live = [row for row in rows if not row.shadow]
     with localcontext(EXACT):
-        for part in components(live, coupling):
+        alone, *tied = components(live, coupling)
+        by_customer: dict[str, list[Row]] = {}
+        for row in alone:
+            by_customer.setdefault(row.customer, []).append(row)
+        for part in (*map(tuple, by_customer.values()), *tied):
             for name in {row.customer for row in part} & sections_of.keys():
                 found[name].append(Books(Account(Customer(name), part), sections_of[name]).movements())
         return {name: added(each) for name, each in found.items()}
@@ -213,6 +217,7 @@ class Aggregates:
         talking = [row for row in rows if row["conversation"]]
         if talkers is None:
             names = {row["customer"] for row in talking}
+            await self._catalog.customers(names)
             talkers = {name for name in names if await self._catalog.coupling(name) == "conversation"}
         return {row["conversation"] for row in talking if row["customer"] in talkers}
 
@@ -267,12 +272,16 @@ class Aggregates:
         for row in group.rows:
             if row["revision"] == 0 and (row["id"], 0) in group.noted:
                 counts[row["tenant"] or "", row["at_us"] // MINUTE_US * MINUTE_US] += 1
-        for (tenant, minute_us), number in counts.items():
+        rows = [
+            {"tenant": tenant, "minute_us": minute_us, "sessions": number}
+            for (tenant, minute_us), number in counts.items()
+        ]
+        if rows:
             dialect = postgresql if self._connection.dialect.name == "postgresql" else sqlite
-            statement = dialect.insert(tallies).values(tenant=tenant, minute_us=minute_us, sessions=number)
-            total = {"sessions": tallies.c.sessions + number}
+            statement = dialect.insert(tallies)
+            total = {"sessions": tallies.c.sessions + statement.excluded.sessions}
             keys = ["tenant", "minute_us"]
-            await self._connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=total))
+            await self._connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=total), rows)
 
     async def _add(self, changes: Mapping[str, Sums]) -> dict[str, Sums]:
         """Add movements to the sums; these as they are then."""

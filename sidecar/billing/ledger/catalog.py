@@ -152,6 +152,7 @@ class Catalog:
         self._plans: dict[str, list[PlanVersion]] = {}
         self._sections: dict[str, SectionsOf] = {}
         self._customers: dict[str, Customer] = {}
+        self._couplings: dict[str, Coupling] = {}
         self._closings: Closings | None = None
 
     async def closings(self) -> Closings:
@@ -177,10 +178,12 @@ class Catalog:
 
     async def coupling(self, name: str) -> Coupling:
         """The widest coupling of all plans that the customer was ever assigned."""
-        customer = (await self.customers([name]))[name]
-        plans = await self._read_plans(customer)
-        versions = [version for plan in plans for version in self._plans[plan]]
-        return widest(compiled(version.source, version.name, version.digest).coupling for version in versions)
+        if name not in self._couplings:
+            plans = await self._read_plans((await self.customers([name]))[name])
+            versions = [version for plan in plans for version in self._plans[plan]]
+            plans_ = (compiled(version.source, version.name, version.digest) for version in versions)
+            self._couplings[name] = widest(plan.coupling for plan in plans_)
+        return self._couplings[name]
 
     async def _read_plans(self, customer: Customer) -> set[str]:
         wanted = {DEFAULT_PLAN, *(plan for _, plan in assigned(customer))}

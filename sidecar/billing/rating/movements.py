@@ -149,7 +149,7 @@ def parts(account: Account, sections_of: SectionsOf) -> list[Account]:
     coupling = _coupling(account, sections_of)
     if coupling == "account":
         return [account]
-    return [Account(account.customer, rows, account.shadow) for rows in components(account.rows, coupling)]
+    return [Account(account.customer, rows, account.shadow) for rows in components(account.rows, coupling) if rows]
 
 
 def components(rows: Sequence[Row], coupling: Coupling) -> list[tuple[Row, ...]]:
@@ -180,7 +180,7 @@ def components(rows: Sequence[Row], coupling: Coupling) -> list[tuple[Row, ...]]
         found.setdefault(find(index), []).append(row)
     tied = [tuple(part) for part in found.values() if len(part) > 1 or part[0].taken_back is not None]
     alone = tuple(part[0] for part in found.values() if len(part) == 1 and part[0].taken_back is None)
-    return [alone, *tied] if alone else tied
+    return [alone, *tied]
 
 
 def widest(couplings: Iterable[Coupling]) -> Coupling:
