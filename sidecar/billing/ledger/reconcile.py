@@ -24,6 +24,7 @@ from sidecar.billing.ledger.tables import outcomes, pending, statements, tallies
 from sidecar.billing.rating.invoice import timestamp
 
 ALARM_US = 60 * MINUTE_US  # outboxes have this long to empty before a difference is an alarm
+_LOOK_BACK = 24
 _FIRST_OF_ALL = {"at_us": 0, "finalized": 0}
 
 
@@ -79,9 +80,12 @@ async def reconcile(connection: AsyncConnection, tenant: str, now_us: int) -> di
 
 
 async def _latest(connection: AsyncConnection, tenant: str) -> Stated | None:
-    query = select(statements).where(statements.c.subject == tenant).order_by(statements.c.at_us.desc()).limit(1)
-    row = (await connection.execute(query)).mappings().first()
-    return None if row is None else _read(row)
+    """The last one that can be read, of the last few."""
+    query = (
+        select(statements).where(statements.c.subject == tenant).order_by(statements.c.at_us.desc()).limit(_LOOK_BACK)
+    )
+    found = map(_read, (await connection.execute(query)).mappings())
+    return next((one for one in found if one is not None), None)
 
 
 async def _base(connection: AsyncConnection, tenant: str, latest: Stated) -> Mapping[str, int]:
