@@ -17,6 +17,7 @@ import pytest
 from billing_api import DAY_US, Clock, billing_on, event, simple_plan
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import delete
 from sqlalchemy.engine import URL
 
 from sidecar.billing import upkeep
@@ -26,6 +27,7 @@ from sidecar.billing.ledger.catalog import Catalog, ClosedPeriodError
 from sidecar.billing.ledger.database import sqlite_url
 from sidecar.billing.ledger.deciding import RefusedError, Ruling, UnknownOutcomeError
 from sidecar.billing.ledger.entries import account_rows
+from sidecar.billing.ledger.tables import movements, rated
 from sidecar.billing.rating.account import Account
 from sidecar.billing.rating.classes import CLASSES
 from sidecar.billing.rating.cost import Costs
@@ -134,8 +136,16 @@ class History:
     async def sum_up(self) -> None:
         await self.work.aggregate()
 
+    async def throw_away(self) -> None:
+        """The sums of a customer; they are derived, and must come back by themselves."""
+        customer = self.rng.choice(CUSTOMERS)
+        async with self.billing.database.writing() as connection:
+            for table in (movements, rated):
+                await connection.execute(delete(table).where(table.c.customer == customer))
+
     async def step(self) -> None:
-        moves = [self.post, self.post, self.post, *[self.decide] * 4, self.assign, self.wait, self.sum_up, self.sum_up]
+        moves = [self.post, self.post, self.post, *[self.decide] * 4, self.assign, self.wait]
+        moves += [self.sum_up, self.sum_up, self.throw_away]
         await self.rng.choice(moves)()
 
     async def check(self) -> None:

@@ -136,7 +136,15 @@ class Aggregates:
         """Whether every period was summed up by what holds now."""
         if await self._catalog.coupling(customer) == "account":
             return False
-        return _holds((await self._bases([customer]))[customer], sections_of)
+        return await self._holds(customer, (await self._bases([customer]))[customer], sections_of)
+
+    async def _holds(self, customer: str, bases: Mapping[Period, str], sections_of: SectionsOf) -> bool:
+        """Whether sums were made by what holds now; where there are none, whether there is nothing to sum up either."""
+        if bases:
+            return all(basis(sections_of(period)) == then for period, then in bases.items())
+        note = select(pending.c.number).where(pending.c.outcome_id == outcomes.c.id, pending.c.number == 0)
+        query = select(outcomes.c.id).where(outcomes.c.customer == customer, ~note.exists()).limit(1)
+        return (await self._connection.execute(query)).first() is None
 
     async def applied(self, customer: str) -> Movements:
         """A customer's sums without what is pending."""
@@ -243,7 +251,7 @@ class Aggregates:
         kept = {name: sections_of for name, sections_of in kept.items() if couplings[name] != "account"}
         bases = await self._bases(kept)
         for name, sections_of in kept.items():
-            if not _holds(bases[name], sections_of):
+            if not await self._holds(name, bases[name], sections_of):
                 await self.rebuild(name)
         changes = _difference(group, widest(couplings[name] for name in kept), kept)
         sums = await self._add(changes)
@@ -320,10 +328,6 @@ class Aggregates:
         wanted, key = sorted(noted), tuple_(pending.c.outcome_id, pending.c.number)
         for start in range(0, len(wanted), CHUNK):
             await self._connection.execute(delete(pending).where(key.in_(wanted[start : start + CHUNK])))
-
-
-def _holds(bases: Mapping[Period, str], sections_of: SectionsOf) -> bool:
-    return all(basis(sections_of(period)) == then for period, then in bases.items())
 
 
 def _chunks(names: Iterable[str]) -> Iterator[list[str]]:
