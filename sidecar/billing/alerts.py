@@ -29,7 +29,7 @@ from sidecar.billing.ledger.tables import alerts, secrets
 from sidecar.billing.rating.account import Account
 from sidecar.billing.rating.cost import Cost, Costs
 from sidecar.billing.rating.invoice import alerts_reached, money, timestamp
-from sidecar.billing.rating.movements import ENTERED, Books, Movements, State, added, parts
+from sidecar.billing.rating.movements import ENTERED, Movements, State, movements_of
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.price import EXACT, round_amount
 
@@ -75,8 +75,7 @@ async def _scanned(connection: AsyncConnection, catalog: Catalog, customer: str)
     sections_of = await catalog.sections_of(customer)
     known = (await catalog.customers([customer]))[customer]
     account = Account(known, await account_rows(connection, customer))
-    with localcontext(EXACT):
-        return added(Books(part, sections_of).movements() for part in parts(account, sections_of))
+    return movements_of(account, sections_of)
 
 
 def _row(cost: Cost, percent: int, now_us: int) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from sidecar.billing.rating.account import Account, Customer
 from sidecar.billing.rating.backtest import Tested, backtest
 from sidecar.billing.rating.cost import Costs
 from sidecar.billing.rating.invoice import invoice, written
+from sidecar.billing.rating.movements import movements_of
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.sections import SectionsOf
 from sidecar.billing.rating.summary import summary
@@ -135,16 +136,17 @@ class Billing:
             known = Catalog(connection)
             sections_of = await known.sections_of(customer)
             status = {"status": "open" if (await known.closings()).of(period) is None else "closed"}
-            sums = None if shadow else await Aggregates(connection, known).read(customer)
-            if sums is not None:
-                costs = Costs(sections_of, sums)
-                taken = await behind.taken_back(connection, known, customer, period) if costs.credits(period) else {}
-                return {**written(customer, costs, period, taken), **status}
-            account, _ = await self._account(connection, known, customer)
-        if not shadow:
-            self.stale.add(customer)
-        account = replace(account, shadow=shadow)
-        return {**await asyncio.to_thread(invoice, account, sections_of, period), **status}
+            movements = None if shadow else await Aggregates(connection, known).read(customer)
+            if movements is None:
+                account, _ = await self._account(connection, known, customer)
+                if shadow:
+                    apart = replace(account, shadow=True)
+                    return {**await asyncio.to_thread(invoice, apart, sections_of, period), **status}
+                self.stale.add(customer)
+                movements = await asyncio.to_thread(movements_of, account, sections_of)
+            costs = Costs(sections_of, movements)
+            taken = await behind.taken_back(connection, known, customer, period) if costs.credits(period) else {}
+            return {**written(customer, costs, period, taken), **status}
 
     async def behind_line(self, line: behind.Behind) -> behind.Page:
         """The outcomes that a line of an invoice counts."""

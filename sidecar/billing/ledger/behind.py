@@ -44,15 +44,22 @@ class Behind:
 async def taken_back(
     connection: AsyncConnection, catalog: Catalog, customer: str, period: Period
 ) -> dict[Period, list[str]]:
-    """Outcomes that were taken back in a period, by the period of their own time; the first hundred sessions."""
-    revised = select(outcomes.c.session_id, outcomes.c.id).where(
-        outcomes.c.customer == customer, outcomes.c.revision > 0, outcomes.c.shadow.is_(False)
+    """Outcomes that were taken back in a period, by the period of their own time.
+
+    Named are the first hundred sessions that a revision of the same customer, and the first hundred that a decision,
+    took back.
+    """
+    revised = (
+        select(outcomes.c.session_id, outcomes.c.id)
+        .where(outcomes.c.customer == customer, outcomes.c.revision > 0, outcomes.c.shadow.is_(False))
+        .order_by(outcomes.c.seq)
     )
     in_time = revised.where(outcomes.c.period == str(period), outcomes.c.late.is_(None)).limit(NAMED_MAX)
     late = revised.where(outcomes.c.late == str(period)).limit(NAMED_MAX)
     decided = (
         select(decisions.c.session_id, decisions.c.outcome_id.label("id"))
         .where(decisions.c.period == str(period), decisions.c.customer == customer)
+        .order_by(decisions.c.seq)
         .limit(NAMED_MAX)
     )
     query = union_all(*(select(part.subquery()) for part in (in_time, late, decided)))

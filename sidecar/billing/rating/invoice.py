@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 from sidecar.billing.rating.account import Account
 from sidecar.billing.rating.cost import Change, Cost, Costs, Line
-from sidecar.billing.rating.movements import Books, added, parts
+from sidecar.billing.rating.movements import movements_of
 from sidecar.billing.rating.periods import Period, from_us
 from sidecar.billing.rating.price import EXACT, ZERO, Step, round_amount
 from sidecar.billing.rating.sections import SectionsOf
@@ -21,9 +21,8 @@ TakenBack = Mapping[Period, Sequence[str]]
 
 def invoice(account: Account, sections_of: SectionsOf, period: Period) -> dict[str, Any]:
     """Rate a period from an account's rows. See `written`."""
-    with localcontext(EXACT):
-        movements = added(Books(part, sections_of).movements() for part in parts(account, sections_of))
-    return written(account.customer.id, Costs(sections_of, movements), period, taken_back(account, period))
+    costs = Costs(sections_of, movements_of(account, sections_of))
+    return written(account.customer.id, costs, period, taken_back(account, period))
 
 
 def taken_back(account: Account, period: Period) -> dict[Period, list[str]]:

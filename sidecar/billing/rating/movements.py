@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import NamedTuple
 
 from sidecar.billing.rating.account import Account, Row
@@ -150,6 +150,12 @@ def parts(account: Account, sections_of: SectionsOf) -> list[Account]:
     if coupling == "account":
         return [account]
     return [Account(account.customer, rows, account.shadow) for rows in components(account.rows, coupling) if rows]
+
+
+def movements_of(account: Account, sections_of: SectionsOf) -> dict[tuple[Place, State], Units]:
+    """All movements of an account, from its rows."""
+    with localcontext(EXACT):
+        return added(Books(part, sections_of).movements() for part in parts(account, sections_of))
 
 
 def components(rows: Sequence[Row], coupling: Coupling) -> list[tuple[Row, ...]]:

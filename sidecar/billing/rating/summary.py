@@ -14,7 +14,7 @@ from sidecar.billing.rating.classes import CLASSES, Classes, EventClass
 from sidecar.billing.rating.cost import Costs
 from sidecar.billing.rating.invoice import money
 from sidecar.billing.rating.llm_cost import llm_cost
-from sidecar.billing.rating.movements import Books, added, parts
+from sidecar.billing.rating.movements import movements_of
 from sidecar.billing.rating.periods import Period, from_us
 from sidecar.billing.rating.price import EXACT, ZERO, round_amount
 from sidecar.billing.rating.sections import SectionsOf
@@ -82,8 +82,7 @@ def _summary(accounts: list[tuple[Account, SectionsOf]], period: Period) -> dict
 
 def totals_of(account: Account, sections_of: SectionsOf, period: Period) -> dict[str, Decimal]:
     """The invoice's totals by currency, without writing the invoice."""
-    movements = added(Books(part, sections_of).movements() for part in parts(account, sections_of))
-    costs = Costs(sections_of, movements)
+    costs = Costs(sections_of, movements_of(account, sections_of))
     amounts = [(cost.currency, cost.payable) for cost in costs.gross(period)]
     amounts += [(change.currency, change.amount) for change in costs.adjustments(period)]
     amounts += [(change.currency, -change.amount) for change in costs.credits(period)]
