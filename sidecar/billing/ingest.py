@@ -18,8 +18,13 @@ from sidecar.billing.ledger.append import Verdict, append
 from sidecar.billing.ledger.database import CLOSING, Database
 
 TOGETHER_MAX = 2000  # events in one transaction
+WAITING_MAX = 20_000  # events that wait for a transaction; past it, senders are asked to come again
 _ATTEMPTS = 3
 _AGAIN = {"40001", "40P01"}  # PostgreSQL: two replicas took the same events in another order
+
+
+class BusyError(Exception):
+    """Too many events wait for the database already."""
 
 
 @dataclass(slots=True)
@@ -36,9 +41,21 @@ class Ingest:
         self._clock = clock
         self._waiting: list[_Post] = []
         self._task: asyncio.Task[None] | None = None
+        self.waiting = 0
+        self.refused = 0
 
     async def add(self, events: Sequence[Posted]) -> list[Verdict]:
-        """Add events, atomically; a verdict for each, once it is on disk."""
+        """Add events, atomically; a verdict for each, once it is on disk. Raises BusyError."""
+        if self.waiting + len(events) > WAITING_MAX:
+            self.refused += len(events)
+            raise BusyError(f"{self.waiting} events wait for the database")
+        self.waiting += len(events)
+        try:
+            return await self._verdicts(events)
+        finally:
+            self.waiting -= len(events)
+
+    async def _verdicts(self, events: Sequence[Posted]) -> list[Verdict]:
         post = _Post(events, asyncio.get_running_loop().create_future())
         self._waiting.append(post)
         if self._task is None or self._task.done():

@@ -30,6 +30,10 @@ class Metrics:
         for result in ("accepted", "duplicate", "conflict", "rejected"):
             self._events.labels(result)
         self._pending = self._gauge("pending_rows", "Events and decisions not summed up yet")
+        self._queued = self._gauge("ingest_waiting_events", "Events that wait for a transaction")
+        self._refused = self._gauge(
+            "ingest_refused_events", "Events sent away because too many waited, since the start"
+        )
         self._closed = self._gauge("closed_period", "The newest closed period, as 202611; 0: none")
         self._waiting = self._gauge("alerts_waiting", "Alerts about spending not delivered yet")
         self._given_up = self._gauge("alerts_given_up", "Alerts that the receiver never took")
@@ -56,6 +60,8 @@ class Metrics:
 
     async def text(self) -> bytes:
         """In Prometheus' text format, read from the database as of now."""
+        self._queued.set(self._billing.ingest.waiting)
+        self._refused.set(self._billing.ingest.refused)
         async with self._billing.database.reading() as connection:
             self._pending.set((await connection.execute(select(func.count()).select_from(pending))).scalar_one())
             last = (await read_closings(connection)).last

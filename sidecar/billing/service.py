@@ -63,7 +63,7 @@ class Billing:
         self.stale: set[str] = set()
         self.grace_us = grace_us
         self.clock = clock
-        self._ingest = Ingest(database, clock)
+        self.ingest = Ingest(database, clock)
 
     async def post(self, values: Sequence[Any], bodies: Sequence[str] | None = None) -> Receipt:
         """Take events: each is added whole or rejected whole, and what is counted as accepted is on disk.
@@ -79,7 +79,7 @@ class Billing:
                 receipt.rejected.append({"id": id_of(value), "reason": str(error)})
         if not checked:
             return receipt
-        for posted, verdict in zip(checked, await self._ingest.add(checked), strict=True):
+        for posted, verdict in zip(checked, await self.ingest.add(checked), strict=True):
             match verdict:
                 case "accepted":
                     receipt.accepted += 1

@@ -343,3 +343,16 @@ async def test_a_database_that_fails_half_way_takes_nothing_of_the_post(
     assert [row["id"] for row in (await get(api, "/v1/outcomes"))["outcomes"]] == ["out_9"]
     await execute("DROP TRIGGER full_disk" + (" ON outcomes" if backend == "postgresql" else ""))
     assert (await post(api, *(event(n) for n in range(6))))["accepted"] == 6
+
+
+async def test_past_a_bound_senders_are_asked_to_come_again(
+    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.billing.ingest.WAITING_MAX", 5)
+    content = json.dumps([event(n) for n in range(6)])
+    answer = await api.post("/v1/outcomes", content=content, headers={"Content-Type": BATCH})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert (await post(api, *(event(n) for n in range(5))))["accepted"] == 5
+    metrics = (await api.get("/metrics")).text
+    assert "sidecar_billing_ingest_refused_events 6.0" in metrics
+    assert "sidecar_billing_ingest_waiting_events 0.0" in metrics

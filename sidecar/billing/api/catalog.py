@@ -10,11 +10,11 @@ from typing import Any
 from aiohttp import web
 
 from sidecar.billing.api import tables
+from sidecar.billing.api.bodies import CustomerBody
 from sidecar.billing.api.keys import BILLING
 from sidecar.billing.api.outcomes import SEQ_MAX
 from sidecar.billing.api.problems import ProblemError
 from sidecar.billing.api.reading import csv_wanted, customer_id, flag, json_body, period, whole_number
-from sidecar.billing.api.shapes import CustomerBody
 from sidecar.billing.events import UnreadableBodyError, parse_json, parse_time
 from sidecar.billing.ledger.behind import Behind
 from sidecar.billing.ledger.catalog import ClosedPeriodError, PlanVersion

@@ -8,10 +8,10 @@ from typing import Any
 from aiohttp import web
 
 from sidecar.billing.api import tables
+from sidecar.billing.api.bodies import AssignmentBody, DecisionBody
 from sidecar.billing.api.keys import BILLING, METRICS
 from sidecar.billing.api.problems import ProblemError
 from sidecar.billing.api.reading import csv_wanted, exact, json_body, period_of, whole_number
-from sidecar.billing.api.shapes import AssignmentBody, DecisionBody
 from sidecar.billing.events import UnreadableBodyError, parse_json, read_body
 from sidecar.billing.ledger.append import storable
 from sidecar.billing.ledger.deciding import Kind, RefusedError, Ruling, UnknownOutcomeError

@@ -6,12 +6,12 @@ import json
 
 from aiohttp import web
 
+from sidecar.billing.api.bodies import BacktestBody
 from sidecar.billing.api.catalog import YAML, as_yaml, plan_from
 from sidecar.billing.api.keys import BILLING, METRICS
 from sidecar.billing.api.outcomes import SEQ_MAX
 from sidecar.billing.api.problems import ProblemError
 from sidecar.billing.api.reading import json_body, period, period_of, whole_number
-from sidecar.billing.api.shapes import BacktestBody
 from sidecar.billing.ledger.entries import PAGE_MAX
 from sidecar.billing.metrics import CONTENT_TYPE
 from sidecar.billing.rating.invoice import timestamp

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sidecar.billing.api import catalog, outcomes, reports, shapes
+from sidecar.billing.api import bodies, catalog, outcomes, reports, shapes
 from sidecar.billing.api.problems import Handler
 from sidecar.billing.events import OutcomeEvent, StatementEvent
 from sidecar.policy.plan import PlanFile
@@ -69,16 +69,16 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             *_PAGE, _FORMAT,
         ),
     ),
-    _decision(outcomes.release, shapes.DecisionBody),
-    _decision(outcomes.drop, shapes.DecisionBody),
-    _decision(outcomes.reverse, shapes.DecisionBody),
-    _decision(outcomes.assign, shapes.AssignmentBody),
+    _decision(outcomes.release, bodies.DecisionBody),
+    _decision(outcomes.drop, bodies.DecisionBody),
+    _decision(outcomes.reverse, bodies.DecisionBody),
+    _decision(outcomes.assign, bodies.AssignmentBody),
     Endpoint("GET", "/v1/sessions/{id}", outcomes.get_session, {200: shapes.Session}, refusals=(404,)),
     Endpoint("GET", "/v1/plans", catalog.get_plans, {200: shapes.Plans}),
     Endpoint(
         "POST", "/v1/plans/backtest", reports.post_backtest, {200: shapes.Backtest},
         (("period", "the month, when the body is YAML", False),),
-        {JSON: shapes.BacktestBody, catalog.YAML[0]: str}, (400, 415, 422),
+        {JSON: bodies.BacktestBody, catalog.YAML[0]: str}, (400, 415, 422),
     ),
     Endpoint(
         "PUT", "/v1/plans/{id}", catalog.put_plan, {200: shapes.PlanShown, 201: shapes.PlanShown},
@@ -91,7 +91,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/v1/customers", catalog.get_customers, {200: shapes.Customers}, _PAGE, refusals=(400,)),
     Endpoint(
         "PUT", "/v1/customers/{id}", catalog.put_customer, {200: shapes.CustomerShown},
-        body={JSON: shapes.CustomerBody}, refusals=(400, 415, 422),
+        body={JSON: bodies.CustomerBody}, refusals=(400, 415, 422),
     ),
     Endpoint("GET", "/v1/customers/{id}", catalog.get_customer, {200: shapes.CustomerShown}, refusals=(404, 422)),
     Endpoint(
