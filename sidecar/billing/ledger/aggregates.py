@@ -1,6 +1,6 @@
 """The movements of every account, kept up to date: an invoice reads a few sums, however many outcomes it has.
 
-How it works. Whoever takes an event or a decision notes in `pending` that it waits. One replica at a time takes notes
+How it works. A trigger notes in `pending` every event that is added, and so does whoever decides. One replica at a time takes notes
 off: it loads everything that has to do with the events noted (their sessions; their conversations, where a plan's
 windows reach that far), computes the movements of that little group with them and without them, and adds the
 difference to the sums. It knows nothing of plans: whatever `rating` makes of the rows is right here too.

@@ -1,4 +1,4 @@
-"""Taking events: one row per id, for ever, and a note that it waits to be aggregated.
+"""Taking events: one row per id, for ever.
 
 The rows go to the driver as they are (`executemany` on SQLite, arrays on PostgreSQL): building a statement of a
 thousand parameters for every batch would take longer than the database does.
@@ -18,15 +18,15 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.events import OutcomeEvent, Posted
-from sidecar.billing.ledger.tables import closings, outcomes, pending, statements
+from sidecar.billing.ledger.tables import closings, outcomes, statements
 from sidecar.billing.rating.periods import Period
 
 Verdict = Literal["accepted", "duplicate", "conflict"]
 Rows = list[tuple[Any, ...]]
-_NOTES = (
-    "INSERT INTO pending (outcome_id, number, customer, session_id, revision) "
-    "SELECT id, 0, customer, session_id, revision FROM added"
-)
+_KNOWN = {
+    outcomes: "SELECT id FROM outcomes WHERE id IN (SELECT value FROM json_each(?))",
+    statements: "SELECT id FROM statements WHERE id IN (SELECT value FROM json_each(?))",
+}
 _TYPES = {"INTEGER": "bigint", "BIGINT": "bigint", "BOOLEAN": "boolean", "TEXT": "text"}
 
 
@@ -37,27 +37,25 @@ async def append(connection: AsyncConnection, posted: Sequence[Posted], received
     stands twice among the events is decided by the first of them. An event whose period is closed stands on the
     first open one.
     """
-    closed = (await connection.execute(select(func.max(closings.c.period)))).scalar()
-    open_from = None if closed is None else str(Period.parse(closed).next)
     verdicts: dict[int, Verdict] = {}
     for table in (outcomes, statements):
         chosen = [(index, event) for index, event in enumerate(posted) if _table(event) is table]
         if chosen:
-            verdicts |= await _append_to(connection, table, chosen, received_us, open_from)
+            verdicts |= await _append_to(connection, table, chosen, received_us)
     return [verdicts[index] for index in range(len(posted))]
 
 
 async def _append_to(
-    connection: AsyncConnection,
-    table: Table,
-    chosen: Sequence[tuple[int, Posted]],
-    received_us: int,
-    open_from: str | None,
+    connection: AsyncConnection, table: Table, chosen: Sequence[tuple[int, Posted]], received_us: int
 ) -> dict[int, Verdict]:
     firsts: dict[str, tuple[int, Posted]] = {}
     for index, event in chosen:
         firsts.setdefault(event.event.id, (index, event))
-    rows = {identifier: values(event, received_us, open_from) for identifier, (_, event) in firsts.items()}
+    closed, taken = await _look(connection, table, list(firsts))
+    open_from = None if closed is None else str(Period.parse(closed).next)
+    rows = [
+        values(event, received_us, open_from) for identifier, (_, event) in firsts.items() if identifier not in taken
+    ]
     added = await _insert_new(connection, table, rows)
     digests = {identifier: event.digest for identifier, (_, event) in firsts.items()}
     known = [identifier for identifier in firsts if identifier not in added]
@@ -74,20 +72,22 @@ async def _append_to(
     return verdicts
 
 
-async def _insert_new(connection: AsyncConnection, table: Table, rows: dict[str, tuple[Any, ...]]) -> set[str]:
-    """Add the rows whose ids do not exist; their ids. Nobody else writes to SQLite meanwhile."""
-    if connection.dialect.name == "sqlite":
-        known_ids = f"SELECT id FROM {table.name} WHERE id IN (SELECT value FROM json_each(?))"  # noqa: S608
-        known = {row[0] for row in await _drive(connection, "execute_fetchall", known_ids, (json.dumps(list(rows)),))}
-        new = [row for identifier, row in rows.items() if identifier not in known]
-        await insert(connection, table, new)
-        if table is outcomes:
-            await insert(connection, pending, map(note, new))
-        return rows.keys() - known
+async def _look(connection: AsyncConnection, table: Table, ids: list[str]) -> tuple[str | None, set[str]]:
+    """The newest closed period and, on SQLite, where nobody else writes meanwhile, the ids that are taken."""
+    if connection.dialect.name != "sqlite":
+        return (await connection.execute(select(func.max(closings.c.period)))).scalar(), set()
+    statement = f"SELECT max(period) FROM closings UNION ALL {_KNOWN[table]}"
+    (closed,), *taken = await _drive(connection, "execute_fetchall", statement, (json.dumps(ids),))
+    return closed, {identifier for (identifier,) in taken}
+
+
+async def _insert_new(connection: AsyncConnection, table: Table, rows: list[tuple[Any, ...]]) -> set[str]:
+    """Add the rows whose ids do not exist; their ids. A trigger notes each outcome in `pending`."""
+    if connection.dialect.name == "sqlite" or not rows:
+        await insert(connection, table, rows)
+        return {row[_ID] for row in rows}
     statement = arrays_statement(table) + " ON CONFLICT (id) DO NOTHING RETURNING id"
-    if table is outcomes:
-        statement = f"WITH added AS ({statement}, customer, session_id, revision) {_NOTES} RETURNING outcome_id"
-    return {record[0] for record in await _arrays(connection, statement, rows.values())}
+    return {record[0] for record in await _arrays(connection, statement, rows)}
 
 
 async def insert(connection: AsyncConnection, table: Table, rows: Iterable[tuple[Any, ...]]) -> None:
@@ -133,16 +133,11 @@ def _columns(table: Table) -> list[str]:
     return [column.name for column in table.c if column.name != "seq"]
 
 
-_ID, _CUSTOMER, _SESSION, _REVISION = map(_columns(outcomes).index, ("id", "customer", "session_id", "revision"))
+_ID = 0  # of both tables
 
 
 def _table(posted: Posted) -> Table:
     return outcomes if isinstance(posted.event, OutcomeEvent) else statements
-
-
-def note(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """That an outcome waits to be summed up, as a row of `pending`."""
-    return row[_ID], 0, row[_CUSTOMER], row[_SESSION], row[_REVISION]
 
 
 def values(posted: Posted, received_us: int, open_from: str | None = None) -> tuple[Any, ...]:

@@ -25,6 +25,10 @@ def upgrade() -> None:
     # A period's rows of one customer, in the order of arrival: the sessions behind a line.
     op.drop_index("outcomes_by_period", "outcomes")
     op.create_index("outcomes_by_period", "outcomes", ["period", "customer", "seq"])
+    # Most outcomes replace none.
+    op.drop_index("outcomes_by_reverses", "outcomes")
+    named = sa.text("reverses IS NOT NULL")
+    op.create_index("outcomes_by_reverses", "outcomes", ["reverses"], sqlite_where=named, postgresql_where=named)
     came_late = sa.text("late IS NOT NULL")
     op.create_index("outcomes_late", "outcomes", ["late"], sqlite_where=came_late, postgresql_where=came_late)
     partly = sa.text("revision > 0")
@@ -75,6 +79,7 @@ def _create_aggregates() -> None:
         "INSERT INTO pending (outcome_id, number, customer, session_id, revision) "
         "SELECT id, 0, customer, session_id, revision FROM outcomes"
     )
+    _note_outcomes()
     op.create_table(
         "movements",
         sa.Column("customer", sa.Text, primary_key=True),
@@ -117,6 +122,26 @@ def _create_aggregates() -> None:
         "secrets",
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("value", sa.Text, nullable=False),
+    )
+
+
+def _note_outcomes() -> None:
+    """Every outcome that is added waits to be summed up; the database sees to it."""
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute(
+            "CREATE FUNCTION note_outcomes() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN INSERT INTO pending (outcome_id, number, customer, session_id, revision) "
+            "SELECT id, 0, customer, session_id, revision FROM added; RETURN NULL; END $$"
+        )
+        op.execute(
+            "CREATE TRIGGER outcomes_noted AFTER INSERT ON outcomes REFERENCING NEW TABLE AS added "
+            "FOR EACH STATEMENT EXECUTE FUNCTION note_outcomes()"
+        )
+        return
+    op.execute(
+        "CREATE TRIGGER outcomes_noted AFTER INSERT ON outcomes BEGIN "
+        "INSERT INTO pending (outcome_id, number, customer, session_id, revision) "
+        "VALUES (NEW.id, 0, NEW.customer, NEW.session_id, NEW.revision); END"
     )
 
 
