@@ -1,9 +1,9 @@
 """The movements of every account, kept up to date: an invoice reads a few sums, however many outcomes it has.
 
-How it works. A trigger notes in `pending` every event that is added, and so does whoever decides. One replica at a time takes notes
-off: it loads everything that has to do with the events noted (their sessions; their conversations, where a plan's
-windows reach that far), computes the movements of that little group with them and without them, and adds the
-difference to the sums. It knows nothing of plans: whatever `rating` makes of the rows is right here too.
+How it works. A trigger notes in `pending` every event that is added, and so does whoever decides. One replica at a
+time takes notes off: it loads everything that has to do with the events noted (their sessions; their conversations,
+where a plan's windows reach that far), computes the movements of that little group with them and without them, and
+adds the difference to the sums. It knows nothing of plans: whatever `rating` makes of the rows is right here too.
 
 A reader adds the difference of what is still pending to the sums that it finds, in one snapshot. So an invoice never
 depends on how far the aggregates are, only its speed does.

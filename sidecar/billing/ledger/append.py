@@ -23,9 +23,10 @@ from sidecar.billing.rating.periods import Period
 
 Verdict = Literal["accepted", "duplicate", "conflict"]
 Rows = list[tuple[Any, ...]]
-_KNOWN = {
-    outcomes: "SELECT id FROM outcomes WHERE id IN (SELECT value FROM json_each(?))",
-    statements: "SELECT id FROM statements WHERE id IN (SELECT value FROM json_each(?))",
+_CLOSED_AND_TAKEN = {
+    table: f"SELECT max(period) FROM closings UNION ALL SELECT id FROM {table.name} "  # noqa: S608 - names of ours
+    "WHERE id IN (SELECT value FROM json_each(?))"
+    for table in (outcomes, statements)
 }
 _TYPES = {"INTEGER": "bigint", "BIGINT": "bigint", "BOOLEAN": "boolean", "TEXT": "text"}
 
@@ -76,7 +77,7 @@ async def _look(connection: AsyncConnection, table: Table, ids: list[str]) -> tu
     """The newest closed period and, on SQLite, where nobody else writes meanwhile, the ids that are taken."""
     if connection.dialect.name != "sqlite":
         return (await connection.execute(select(func.max(closings.c.period)))).scalar(), set()
-    statement = f"SELECT max(period) FROM closings UNION ALL {_KNOWN[table]}"
+    statement = _CLOSED_AND_TAKEN[table]
     (closed,), *taken = await _drive(connection, "execute_fetchall", statement, (json.dumps(ids),))
     return closed, {identifier for (identifier,) in taken}
 
