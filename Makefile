@@ -25,6 +25,7 @@ test-compiled: $(COMPILED)/.tree ## the proxy's tests again, its hot path compil
 
 bench: $(VENV)/.dev     ## the benchmarks, as ratios to peers measured in the same run
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench ledger
 
 lint: $(VENV)/.dev      ## formatter, linter, types, import layers
 	$(BIN)/ruff format --check .

@@ -1,6 +1,6 @@
 """`python -m bench [--quick] [--tree DIR]`: the proxy beside its peers, as ratios measured in the same run.
 
-`python -m bench decode`: what an exchange costs the observer.
+`python -m bench decode`: what an exchange costs the observer. `python -m bench ledger`: what the ledger takes.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ _ORIGIN_ANSWER = "x" * 260
 def main() -> int:
     if sys.argv[1:2] == ["decode"]:
         return decode.main(sys.argv[2:])
+    if sys.argv[1:2] == ["ledger"]:
+        from bench import ledger  # noqa: PLC0415  the proxy's benchmark needs nothing of it
+
+        return ledger.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=40, help="rounds, each visiting every peer once (default 40)")
     parser.add_argument("--requests", type=int, default=150, help="requests per visit (default 150)")

@@ -52,6 +52,17 @@ def parser() -> argparse.ArgumentParser:
         "SIDECAR_DATA_DIR), SIDECAR_BILLING_TOKEN, SIDECAR_BILLING_PLAN.",
     )
     billing.set_defaults(command=_billing)
+    actions = billing.add_subparsers(title="actions", metavar="ACTION")
+    bring = actions.add_parser(
+        "import",
+        help="post events from a file, for a migration",
+        description="Posts CloudEvents from a file to a running billing API: a JSON list, or one object a line. Can be "
+        "repeated: what has arrived before changes nothing. SIDECAR_BILLING_TOKEN is sent, if set.",
+    )
+    bring.add_argument("file", metavar="FILE", help="the file; - is standard input")
+    bring.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+    bring.add_argument("--billing", default="http://127.0.0.1:8095", metavar="URL", help="default: %(default)s")
+    bring.set_defaults(command=_import)
     _add_demo(commands)
     _add_plan(commands)
     _add_sessions(commands)
@@ -89,7 +100,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    plan = commands.add_parser("plan", help="rate plans: check, test, evaluate, candidate")
+    plan = commands.add_parser("plan", help="rate plans: check, test, evaluate, candidate, backtest, schema")
     actions = plan.add_subparsers(title="actions", metavar="ACTION", required=True)
     check = actions.add_parser("check", help="every error of a plan at once, with line numbers")
     check.add_argument("files", nargs="+", metavar="FILE")
@@ -109,6 +120,7 @@ def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     candidate.add_argument("--json", action="store_true", help="the API's answer as it is")
     candidate.add_argument("--admin", metavar="ADDRESS", help="admin address (default: SIDECAR_ADMIN_LISTEN)")
     candidate.set_defaults(command=_sessions, action="candidate")
+    _add_plan_billing(actions)
 
 
 def _add_plan_evaluate(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -130,6 +142,22 @@ def _add_plan_evaluate(actions: argparse._SubParsersAction[argparse.ArgumentPars
     evaluate.add_argument("--list", type=int, default=20, metavar="N", help="disagreements to show (default 20)")
     evaluate.add_argument("--json", action="store_true", help="one JSON document on stdout")
     evaluate.set_defaults(command=_plan_evaluate)
+
+
+def _add_plan_billing(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    backtest = actions.add_parser(
+        "backtest",
+        help="what a plan would have charged on recorded outcomes, beside what was charged",
+        description="Asks a billing API to rate a period's outcomes by this plan. Changes nothing there. "
+        "SIDECAR_BILLING_TOKEN is sent, if set.",
+    )
+    backtest.add_argument("file", metavar="FILE")
+    backtest.add_argument("--billing", required=True, metavar="URL", help="base URL of the billing API")
+    backtest.add_argument("--period", required=True, metavar="2026-11", help="a month, in UTC")
+    backtest.add_argument("--json", action="store_true", help="the API's answer as it is")
+    backtest.set_defaults(command=_plan_backtest)
+    schema = actions.add_parser("schema", help="the JSON Schema of plans, for editors")
+    schema.set_defaults(command=_plan_schema)
 
 
 def _add_sessions(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -217,6 +245,27 @@ def _plan_evaluate(arguments: argparse.Namespace) -> int:
     from sidecar.plantest.evaluate import run
 
     return run(arguments)
+
+
+def _plan_backtest(arguments: argparse.Namespace) -> int:
+    from sidecar.billing import client
+
+    return client.backtest(arguments.file, arguments.billing, arguments.period, as_json=arguments.json)
+
+
+def _plan_schema(_: argparse.Namespace) -> int:
+    import json
+
+    from sidecar.policy.schema import plan_schema
+
+    print(json.dumps(plan_schema(), indent=2, ensure_ascii=False))
+    return OK
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from sidecar.billing import client
+
+    return client.bring_in(arguments.file, arguments.billing, as_json=arguments.json)
 
 
 def _sessions(arguments: argparse.Namespace) -> int:

@@ -52,6 +52,9 @@ A value longer than 256 bytes, or with control characters, is not used, and coun
 | `SIDECAR_BILLING_DATABASE_URL` | SQLite in the data directory | the ledger's database |
 | `SIDECAR_BILLING_TOKEN`, `…_FILE` | – | bearer token of `/v1/*`; required unless the address is loopback |
 | `SIDECAR_BILLING_PLAN` | a built-in Fin-style plan | path of the default plan |
+| `SIDECAR_BILLING_GRACE_HOURS` | `72` | how long after its end a period stays open; then it is closed for ever |
+| `SIDECAR_BILLING_ALERT_URL` | – | where alerts about spending are posted, as Standard Webhooks |
+| `SIDECAR_BILLING_ALERT_SECRET`, `…_FILE` | made once, kept in the database | `whsec_…`, what alerts are signed with |
 """
 
 

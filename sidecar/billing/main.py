@@ -15,15 +15,18 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sidecar import logs
 from sidecar.addresses import Address
+from sidecar.billing.alerts import Deliveries, alert_secret
 from sidecar.billing.api.server import application
-from sidecar.billing.ledger.catalog import DEFAULT_PLAN
 from sidecar.billing.ledger.database import Database
+from sidecar.billing.rating.sections import DEFAULT_PLAN
 from sidecar.billing.service import Billing
 from sidecar.billing.settings import BillingSettings, BillingSettingsError, load_billing_settings, make_data_dir
+from sidecar.billing.upkeep import Upkeep
 
 log = structlog.get_logger()
 SHUTDOWN_SECONDS = 10.0
 ADDRESS_FILE = "billing.json"
+ALERT_SECRET_FILE = "billing-alert-secret"  # noqa: S105 - the name of a file
 
 
 def run() -> int:
@@ -49,8 +52,9 @@ async def _serve(settings: BillingSettings) -> int:
     try:
         database = Database(settings.database)
         await database.migrate()
-        billing = Billing(database)
+        billing = Billing(database, grace_us=settings.grace_us)
         await billing.put_plan(DEFAULT_PLAN, settings.plan)
+        deliveries = await _deliveries(settings, billing)
     except (SQLAlchemyError, OSError, ImportError) as error:
         shown = settings.database.render_as_string(hide_password=True)
         log.error("database cannot be used", database=shown, error=str(error))
@@ -67,13 +71,31 @@ async def _serve(settings: BillingSettings) -> int:
         return 2
     note = settings.data_dir / ADDRESS_FILE
     _write_note(note, address)
+    upkeep = Upkeep(billing, deliveries)
+    upkeep.start()
     log.info("listening", address=address, plan=settings.plan.name)
     await stop.wait()
     log.info("stopping")
     await runner.cleanup()
+    await upkeep.stop()
+    if deliveries is not None:
+        await deliveries.close()
     await database.close()
     _remove_note(note)
     return 0
+
+
+async def _deliveries(settings: BillingSettings, billing: Billing) -> Deliveries | None:
+    """Who sends alerts, if anybody is to be told. A secret made here is left in the data directory for the receiver."""
+    if settings.alert_url is None:
+        return None
+    secret = await alert_secret(billing.database, settings.alert_secret)
+    if settings.alert_secret is None:
+        path = settings.data_dir / ALERT_SECRET_FILE
+        path.touch(mode=0o600)
+        path.write_text(secret + "\n", encoding="utf-8")
+        log.info("alerts are signed with a secret made by this ledger", file=str(path))
+    return Deliveries(billing.database, settings.alert_url, secret, billing.clock)
 
 
 async def _listen(runner: web.AppRunner, address: Address) -> str:

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import Any
 
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.events import EventError, Posted, id_of, read_event
-from sidecar.billing.ledger import catalog, entries
-from sidecar.billing.ledger.catalog import DEFAULT_PLAN, PlanVersion, plan_id_for, version_for
-from sidecar.billing.ledger.database import Database
+from sidecar.billing.ingest import Ingest
+from sidecar.billing.ledger import behind, catalog, deciding, entries, reconcile, tables
+from sidecar.billing.ledger.aggregates import Aggregates
+from sidecar.billing.ledger.catalog import Catalog, PlanVersion, compiled
+from sidecar.billing.ledger.closing import close_due
+from sidecar.billing.ledger.database import CLOSING, Database
+from sidecar.billing.ledger.deciding import Ruling
 from sidecar.billing.rating.account import Account, Customer
-from sidecar.billing.rating.cost import PlanOf
-from sidecar.billing.rating.invoice import invoice
+from sidecar.billing.rating.backtest import Tested, backtest
+from sidecar.billing.rating.cost import Costs
+from sidecar.billing.rating.invoice import invoice, written
+from sidecar.billing.rating.movements import movements_of
 from sidecar.billing.rating.periods import Period
+from sidecar.billing.rating.sections import SectionsOf
 from sidecar.billing.rating.summary import summary
-from sidecar.billing.rating.usage import RatedPlan
-from sidecar.policy.loading import LoadedPlan, load_plan
+from sidecar.policy.loading import LoadedPlan
+
+GRACE_US = 72 * 3_600_000_000
 
 
 def now_us() -> int:
@@ -42,93 +52,165 @@ class Receipt:
     rejected: list[dict[str, Any]] = field(default_factory=list)
 
 
-@lru_cache(maxsize=256)
-def _rated(source: str, name: str) -> RatedPlan:
-    """Plans are immutable, so a compiled one serves for ever."""
-    return RatedPlan(load_plan(source.encode(), name).plan)
-
-
 class Billing:
-    """The reference billing service over one database; `clock` gives Unix microseconds."""
+    """The reference billing service over one database; `clock` gives Unix microseconds.
 
-    def __init__(self, database: Database, clock: Callable[[], int] = now_us) -> None:
+    `stale` has the customers whose sums a reader found to be made by another plan, or other facts, than hold now.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], int] = now_us, grace_us: int = GRACE_US) -> None:
         self.database = database
-        self._clock = clock
+        self.stale: set[str] = set()
+        self.grace_us = grace_us
+        self.clock = clock
+        self.ingest = Ingest(database, clock)
 
-    async def post(self, values: Iterable[Any]) -> Receipt:
-        """Take events: each is added whole or rejected whole, and what is counted as accepted is on disk."""
+    async def post(self, values: Sequence[Any], bodies: Sequence[str] | None = None) -> Receipt:
+        """Take events: each is added whole or rejected whole, and what is counted as accepted is on disk.
+
+        `bodies`: their canonical forms, where known.
+        """
         receipt = Receipt()
         checked: list[Posted] = []
-        for value in values:
+        for value, body in zip(values, bodies or repeat(None, len(values)), strict=True):
             try:
-                checked.append(read_event(value))
+                checked.append(read_event(value, body))
             except EventError as error:
                 receipt.rejected.append({"id": id_of(value), "reason": str(error)})
         if not checked:
             return receipt
-        received_us = self._clock()
-        async with self.database.writing() as connection:
-            for posted, verdict in zip(checked, await entries.append(connection, checked, received_us), strict=True):
-                match verdict:
-                    case "accepted":
-                        receipt.accepted += 1
-                    case "duplicate":
-                        receipt.duplicates += 1
-                    case "conflict":
-                        receipt.rejected.append({"id": posted.event.id, "reason": "conflict"})
+        for posted, verdict in zip(checked, await self.ingest.add(checked), strict=True):
+            match verdict:
+                case "accepted":
+                    receipt.accepted += 1
+                case "duplicate":
+                    receipt.duplicates += 1
+                case "conflict":
+                    receipt.rejected.append({"id": posted.event.id, "reason": "conflict"})
         return receipt
+
+    async def decide(self, ruling: Ruling) -> tuple[dict[str, Any], bool]:
+        """An operator's decision; (the entry, whether it is new). Raises UnknownOutcomeError, RefusedError."""
+        for last in (False, True):
+            try:
+                async with self.database.writing(lock=CLOSING, shared=True) as connection:
+                    return await deciding.decide(connection, ruling, self.clock())
+            except IntegrityError:
+                if last:  # somebody decided in the same moment: look again, once
+                    raise
+        raise AssertionError("the second attempt returns or raises")
 
     async def put_plan(self, plan_id: str, loaded: LoadedPlan) -> tuple[PlanVersion, bool]:
         """Add a version of a plan; (version, whether it is new)."""
         async with self.database.writing() as connection:
-            return await catalog.put_plan(connection, plan_id, loaded, self._clock())
+            return await catalog.put_plan(connection, plan_id, loaded, self.clock())
 
     async def plan(self, plan_id: str) -> list[PlanVersion]:
         """All versions of a plan, oldest first."""
         async with self.database.reading() as connection:
             return await catalog.plan_history(connection, plan_id)
 
-    async def put_customer(self, customer: str, facts: Mapping[str, Any]) -> None:
-        """Add a version of a customer; raises UnknownPlanError."""
-        async with self.database.writing() as connection:
+    async def plans(self) -> list[PlanVersion]:
+        """The newest version of every plan."""
+        async with self.database.reading() as connection:
+            names = await catalog.plan_ids(connection)
+            return [(await catalog.plan_history(connection, name))[-1] for name in names]
+
+    async def put_customer(self, customer: str, facts: Mapping[str, Any], from_us: int | None = None) -> None:
+        """Add a version of a customer; raises UnknownPlanError, ClosedPeriodError."""
+        async with self.database.writing(lock=CLOSING, shared=True) as connection:
             plan_id = facts.get("plan")
             if plan_id is not None and not await catalog.plan_history(connection, plan_id):
                 raise UnknownPlanError(plan_id)
-            await catalog.put_customer(connection, customer, facts, self._clock())
+            await catalog.put_customer(connection, customer, facts, self.clock(), from_us)
+        self.stale.add(customer)
 
     async def customer(self, customer: str) -> Customer:
         """A customer's history."""
         async with self.database.reading() as connection:
             return await catalog.read_customer(connection, customer)
 
-    async def invoice(self, customer: str, period: Period) -> dict[str, Any]:
-        """The invoice of anybody, known or not."""
+    async def invoice(self, customer: str, period: Period, *, shadow: bool = False) -> dict[str, Any]:
+        """The invoice of anybody, known or not; with `shadow`, what its shadow events would have cost."""
         async with self.database.reading() as connection:
-            account, plan_of = await self._account(connection, customer, period)
-        return await asyncio.to_thread(invoice, account, plan_of, period)
+            known = Catalog(connection)
+            sections_of = await known.sections_of(customer)
+            status = {"status": "open" if (await known.closings()).of(period) is None else "closed"}
+            movements = None if shadow else await Aggregates(connection, known).read(customer)
+            if movements is None:
+                account, _ = await self._account(connection, known, customer)
+                if shadow:
+                    apart = replace(account, shadow=True)
+                    return {**await asyncio.to_thread(invoice, apart, sections_of, period), **status}
+                self.stale.add(customer)
+                movements = await asyncio.to_thread(movements_of, account, sections_of)
+            costs = Costs(sections_of, movements)
+            taken = await behind.taken_back(connection, known, customer, period) if costs.credits(period) else {}
+            return {**written(customer, costs, period, taken), **status}
+
+    async def behind_line(self, line: behind.Behind) -> behind.Page:
+        """The outcomes that a line of an invoice counts."""
+        async with self.database.reading() as connection:
+            return await behind.counted(connection, Catalog(connection), line)
 
     async def summary(self, period: Period) -> dict[str, Any]:
         """All customers of a period together."""
         async with self.database.reading() as connection:
-            names = await entries.active_customers(connection, period)
-            accounts = [await self._account(connection, name, period) for name in names]
-        return await asyncio.to_thread(summary, accounts, period)
+            accounts = await self._accounts(connection, period)
+            decided = await deciding.count(connection, period)
+            status = "open" if (await catalog.read_closings(connection)).of(period) is None else "closed"
+        result = await asyncio.to_thread(summary, accounts, period)
+        return {**result, "decisions": decided, "status": status}
+
+    async def backtest(self, loaded: LoadedPlan, period: Period) -> Tested:
+        """What a plan would have charged in a period, beside what was charged."""
+        plan = compiled(loaded.source.decode(), loaded.name, loaded.digest)
+        async with self.database.reading() as connection:
+            accounts = await self._accounts(connection, period)
+        return await asyncio.to_thread(backtest, accounts, plan, period)
 
     async def entries(self, wanted: entries.Wanted) -> list[dict[str, Any]]:
         """Ledger rows, newest first."""
         async with self.database.reading() as connection:
             return [dict(row) for row in await entries.entries(connection, wanted)]
 
-    async def _account(self, connection: AsyncConnection, name: str, period: Period) -> tuple[Account, PlanOf]:
-        customer = await catalog.read_customer(connection, name)
-        assigned = {version.facts.get("plan") or DEFAULT_PLAN for version in customer.versions}
-        histories = {
-            plan_id: await catalog.plan_history(connection, plan_id) for plan_id in sorted({DEFAULT_PLAN, *assigned})
-        }
+    async def decisions_about(self, session_id: str) -> list[dict[str, Any]]:
+        """What operators decided about a session's outcomes, oldest first."""
+        async with self.database.reading() as connection:
+            return await deciding.decisions_about(connection, session_id)
 
-        def plan_of(at: Period) -> RatedPlan:
-            version = version_for(histories[plan_id_for(customer, at)], at)
-            return _rated(version.source, version.name)
+    async def customers(self, after: str, limit: int) -> list[str]:
+        """Names of everybody who is registered or has been summed up, in order, from after a name on."""
+        async with self.database.reading() as connection:
+            return await catalog.customer_names(connection, after, limit)
 
-        rows = await entries.account_rows(connection, name, period.end_us)
-        return Account(customer, rows), plan_of
+    async def books(self) -> list[dict[str, Any]]:
+        """Every tenant's last statement beside the ledger."""
+        async with self.database.reading() as connection:
+            names = await reconcile.tenants(connection)
+            found = [await reconcile.reconcile(connection, name, self.clock()) for name in names]
+        return [one for one in found if one is not None]
+
+    async def alerts(self, customer: str | None, before_seq: int | None, limit: int) -> list[dict[str, Any]]:
+        """Alerts about spending, newest first."""
+        query = select(tables.alerts).order_by(tables.alerts.c.seq.desc()).limit(limit)
+        if customer is not None:
+            query = query.where(tables.alerts.c.customer == customer)
+        if before_seq is not None:
+            query = query.where(tables.alerts.c.seq < before_seq)
+        async with self.database.reading() as connection:
+            return [dict(row) for row in (await connection.execute(query)).mappings()]
+
+    async def close_due(self) -> Period | None:
+        """Close the periods whose grace time is over; the newest of them, or None."""
+        return await close_due(self.database, self.clock(), self.grace_us)
+
+    async def _accounts(self, connection: AsyncConnection, period: Period) -> list[tuple[Account, SectionsOf]]:
+        known = Catalog(connection)
+        names = await entries.active_customers(connection, period)
+        return [await self._account(connection, known, name) for name in names]
+
+    async def _account(self, connection: AsyncConnection, known: Catalog, name: str) -> tuple[Account, SectionsOf]:
+        customer = (await known.customers([name]))[name]
+        rows = await entries.account_rows(connection, name)
+        return Account(customer, rows), await known.sections_of(name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import difflib
 import re
 from collections.abc import Iterator, Mapping
@@ -12,6 +14,7 @@ from sqlalchemy.engine import URL
 
 from sidecar.addresses import Address, parse_address
 from sidecar.billing.ledger.database import database_url, sqlite_url
+from sidecar.policy.conditions import number
 from sidecar.policy.loading import LoadedPlan, PlanError, builtin_plan, load_plan
 
 DEFAULT_LISTEN = "127.0.0.1:8095"
@@ -19,9 +22,13 @@ DEFAULT_DATA_DIR = "./.sidecar"
 _LEVELS = ("debug", "info", "warning", "error")
 _FORMATS = ("auto", "json", "text")
 _PREFIX = "SIDECAR_BILLING_"
-_OURS = ("LISTEN", "DATABASE_URL", "TOKEN", "TOKEN_FILE", "PLAN")
+_OURS = (
+    "LISTEN", "DATABASE_URL", "TOKEN", "TOKEN_FILE", "PLAN", "GRACE_HOURS", "ALERT_URL", "ALERT_SECRET",
+    "ALERT_SECRET_FILE",
+)  # fmt: skip
 # Of `sidecar run`, and of parts that a deployment may configure for both.
-_OTHERS = ("URL", "ALERT_URL", "EXPORTS")
+_OTHERS = ("URL", "EXPORTS")
+_GRACE_HOURS_MAX = 24 * 90
 # What Kubernetes puts into every container for a Service named sidecar-billing.
 _SERVICE_VARIABLE = re.compile(r"SERVICE_HOST$|SERVICE_PORT(_|$)|^PORT$|PORT_\d+_")
 
@@ -36,7 +43,10 @@ class BillingSettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class BillingSettings:
-    """`token` None: nobody is asked for one, which only a loopback address may do."""
+    """`token` None: nobody is asked for one, which only a loopback address may do.
+
+    `grace_us`: how long after its end a period stays open. `alert_secret` None: one is made and kept in the database.
+    """
 
     listen: Address
     database: URL
@@ -45,6 +55,9 @@ class BillingSettings:
     data_dir: Path
     log_level: str
     log_format: str
+    grace_us: int
+    alert_url: str | None = None
+    alert_secret: str | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -73,6 +86,9 @@ def load_billing_settings(environ: Mapping[str, str]) -> BillingSettings:
         data_dir=data_dir,
         log_level=_choice(environ, "SIDECAR_LOG_LEVEL", _LEVELS, "info", problems),
         log_format=_choice(environ, "SIDECAR_LOG_FORMAT", _FORMATS, "auto", problems),
+        grace_us=_grace_us(environ.get("SIDECAR_BILLING_GRACE_HOURS") or "72", problems),
+        alert_url=_alert_url(environ.get("SIDECAR_BILLING_ALERT_URL") or None, problems),
+        alert_secret=_alert_secret(_secret(environ, "SIDECAR_BILLING_ALERT_SECRET", problems), problems),
         warnings=tuple(_unknown(environ)),
     )
     if problems:
@@ -120,6 +136,33 @@ def _secret(environ: Mapping[str, str], name: str, problems: list[str]) -> str |
         if not given:
             problems.append(f"{name}_FILE={path} is empty")
     return given or None
+
+
+def _grace_us(text: str, problems: list[str]) -> int:
+    hours = number(text)
+    if hours is None or not 0 <= hours <= _GRACE_HOURS_MAX:
+        problems.append(f"SIDECAR_BILLING_GRACE_HOURS={text} must be a number of hours from 0 to {_GRACE_HOURS_MAX}")
+        return 0
+    return int(hours * 3_600_000_000)
+
+
+def _alert_url(url: str | None, problems: list[str]) -> str | None:
+    if url is not None and not re.fullmatch(r"https?://[^\s/?#]+([/?]\S*)?", url):
+        problems.append(f"SIDECAR_BILLING_ALERT_URL={url} must be a URL like https://example.com/hooks/billing")
+    return url
+
+
+def _alert_secret(secret: str | None, problems: list[str]) -> str | None:
+    """Standard Webhooks: `whsec_` and base64 of 24 to 64 bytes."""
+    if secret is None:
+        return None
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except binascii.Error:
+        key = b""
+    if not 24 <= len(key) <= 64:
+        problems.append("SIDECAR_BILLING_ALERT_SECRET must be whsec_ and the base64 of 24 to 64 random bytes")
+    return secret
 
 
 def _plan(path: str | None, problems: list[str]) -> LoadedPlan:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sidecar.billing.rating.account import NEVER_US, Account, Customer, CustomerVersion, Row
+from sidecar.billing.rating.account import Account, Customer, CustomerVersion, Row
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.usage import RatedPlan
 from sidecar.delivery.event import outcome_event
@@ -238,11 +238,14 @@ class Stage:
             facts = plain(self._case.conversation.customer_facts)
             customer = Customer(name, (CustomerVersion(0, facts),))
             account = Account(customer, rows, shadow=self._case.conversation.shadow)
+            standing: dict[Period, list[Row]] = {}
+            for row in account.chargeable:
+                if row.id not in account.gone:
+                    standing.setdefault(row.period, []).append(row)
             earlier: list[Row] = []
-            for period, chargeable in account.chargeable.items():
-                live = [row for row in chargeable if account.live(row, NEVER_US)]
-                self._note_uses(rated, customer, earlier, live, found)
-                earlier += [row for row in live if Period.of(row.at_us) == period]
+            for period in sorted(standing):
+                self._note_uses(rated, customer, earlier, standing[period], found)
+                earlier += standing[period]
         return found
 
     @staticmethod

@@ -124,7 +124,7 @@ class Tier(Strict):
 
 
 Model = Literal["PER_UNIT", "FLAT", "GRADUATED", "VOLUME", "PACKAGE"]
-_NEEDS: dict[Model, frozenset[str]] = {
+NEEDS: dict[Model, frozenset[str]] = {
     "PER_UNIT": frozenset({"rate"}),
     "FLAT": frozenset({"rate"}),
     "GRADUATED": frozenset({"tiers"}),
@@ -145,7 +145,7 @@ class _Price(Strict):
 
     @model_validator(mode="after")
     def _fits_its_model(self) -> Self:
-        needs = _NEEDS[self.model]
+        needs = NEEDS[self.model]
         for name in ("rate", "tiers", "package_size"):
             given = bool(self.tiers) if name == "tiers" else getattr(self, name) is not None
             if name in needs and not given:

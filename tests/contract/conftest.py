@@ -1,15 +1,18 @@
-"""A real embedded server for every contract test: one per module, emptied before each test, killable."""
+"""Real servers for every contract test: the embedded Redis, emptied before each test, and PostgreSQL."""
 
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import redis as redis_client
+from ledgers import BACKENDS, postgres_database, postgres_server
+from sqlalchemy.engine import URL
 
+from sidecar.billing.ledger.database import sqlite_url
 from sidecar.embedded.redis import server_argv
 
 
@@ -80,3 +83,20 @@ def redis_server(_redis_process: RedisServer) -> RedisServer:
         _redis_process.start()
     _redis_process.flush()
     return _redis_process
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The session's PostgreSQL, started when the first test asks for it."""
+    with postgres_server() as url:
+        yield url
+
+
+@pytest.fixture(params=BACKENDS)
+async def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[URL]:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        yield sqlite_url(tmp_path / "billing.sqlite3")
+        return
+    async with postgres_database(request.getfixturevalue("postgres")) as url:
+        yield url

@@ -1,72 +1,21 @@
-"""The billing API over real HTTP, on a real SQLite file."""
+"""The billing API over real HTTP, on a real SQLite file and on a real PostgreSQL."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import random
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-from aiohttp import web
-
-from sidecar.billing.api.server import application
-from sidecar.billing.ledger.catalog import DEFAULT_PLAN
-from sidecar.billing.ledger.database import Database, sqlite_url
-from sidecar.billing.service import Billing
-from sidecar.policy.loading import builtin_plan
+from billing_api import BATCH, ONE, Clock, event, get, post, serving
+from sqlalchemy import text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 
 PLANS = Path(__file__).parents[2] / "examples" / "plans"
-ONE, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
-NOW_US = 1_795_341_600_000_000  # 2026-11-22T10:00:00Z
-
-
-class Clock:
-    """Time as the tests set it, in microseconds."""
-
-    def __init__(self) -> None:
-        self.now_us = NOW_US
-
-    def __call__(self) -> int:
-        return self.now_us
-
-
-def event(number: int, **changes) -> dict:
-    data = {
-        "session_id": f"ses_{number}", "conversation": f"c-{number}", "tenant": "acme", "outcome": "RESOLVED",
-        "state": "RESOLVED", "confirmation": "CONFIRMED", "escalated_to_human": False, "reason": "tool",
-        "revision": 0, "reverses": None, "held": False, "billable": True, "shadow": False, "turns": 1,
-        "models": ["gpt-4o"], "tokens": {"input": 10, "output": 5}, "complete": True, "attributes": {},
-        "evidence": [{"at": "2026-11-22T10:00:00Z", "rule": "r", "kind": "tool_call", "digest": "hmac-sha256:0"}],
-        **changes.pop("data", {}),
-    }  # fmt: skip
-    return {
-        "specversion": "1.0", "id": f"out_{number}", "source": "sidecar/acme", "type": "sidecar.outcome.v1",
-        "subject": "customer-17", "time": "2026-11-22T10:00:00Z", "datacontenttype": "application/json",
-        "data": data, **changes,
-    }  # fmt: skip
-
-
-@asynccontextmanager
-async def serving(path: Path, token: str | None = None, clock: Clock | None = None) -> AsyncIterator[httpx.AsyncClient]:
-    database = Database(sqlite_url(path))
-    await database.migrate()
-    billing = Billing(database, clock or Clock())
-    await billing.put_plan(DEFAULT_PLAN, builtin_plan())
-    runner = web.AppRunner(application(billing, token), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    base = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
-        async with httpx.AsyncClient(base_url=base, timeout=30, trust_env=False) as client:
-            yield client
-    finally:
-        await runner.cleanup()
-        await database.close()
 
 
 @pytest.fixture
@@ -75,29 +24,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def api(tmp_path: Path, clock: Clock) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(tmp_path / "billing.sqlite3", clock=clock) as client:
+async def api(ledger_url: URL, clock: Clock) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(ledger_url, clock=clock) as client:
         yield client
-
-
-async def post(api: httpx.AsyncClient, *events: object, kind: str | None = None) -> dict:
-    one = len(events) == 1 and kind is None
-    answer = await api.post(
-        "/v1/outcomes",
-        content=json.dumps(events[0] if one else list(events)),
-        headers={"Content-Type": kind or (ONE if one else BATCH)},
-    )
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-async def get(api: httpx.AsyncClient, path: str, status: int = 200, **query: str) -> dict:
-    answer = await api.get(path, params=query)
-    assert answer.status_code == status, answer.text
-    if status >= 400:
-        assert answer.headers["content-type"].startswith("application/problem+json")
-        assert answer.json()["status"] == status
-    return answer.json()
 
 
 async def test_outcomes_become_an_invoice_by_the_reference_plan(api: httpx.AsyncClient) -> None:
@@ -112,7 +41,12 @@ async def test_outcomes_become_an_invoice_by_the_reference_plan(api: httpx.Async
     assert invoice["lines"] == [
         {
             "charge": "pricing", "metric": "ai_resolution", "quantity": 102, "trial": 0, "free": 100, "billed": 2,
-            "amount": "1.98", "description": "Successful AI Resolutions: 100 free, 2 × 0.99 USD",
+            "amount": "1.98", "currency": "USD", "outcomes": 102, "from": "2026-11-01T00:00:00Z",
+            "description": "Successful AI Resolutions: 100 free, 2 × 0.99 USD",
+            "tiers": [{
+                "units": 2, "per": "unit", "rate": "0.99", "flat": "0", "amount": "1.98", "currency": "USD",
+            }],
+            "sessions": "/v1/customers/customer-17/sessions?period=2026-11&charge=pricing",
         }
     ]  # fmt: skip
     assert (invoice["customer"], invoice["period"], invoice["currency"]) == ("customer-17", "2026-11", "USD")
@@ -170,9 +104,8 @@ async def test_eight_clients_posting_the_same_hundred_events_make_one_row_each(a
     assert (await get(api, "/v1/summary", period="2026-11"))["sessions"] == 100
 
 
-async def test_two_processes_on_one_file_agree(tmp_path: Path) -> None:
-    path = tmp_path / "billing.sqlite3"
-    async with serving(path) as one, serving(path) as other:
+async def test_two_replicas_on_one_database_agree(ledger_url: URL) -> None:
+    async with serving(ledger_url) as one, serving(ledger_url) as other:
         results = await asyncio.gather(*(post(api, event(n)) for n in range(30) for api in (one, other)))
         assert sum(result["accepted"] for result in results) == 30
         assert sum(result["duplicates"] for result in results) == 30
@@ -224,7 +157,7 @@ async def test_a_reversal_that_arrives_before_what_it_reverses(api: httpx.AsyncC
     await get(api, "/v1/sessions/ses_unknown", status=404)
 
 
-async def test_statements_are_kept_apart(api: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_statements_are_kept_apart(api: httpx.AsyncClient) -> None:
     statement = {
         "specversion": "1.0", "id": "sta_1", "source": "sidecar/acme", "type": "sidecar.statement.v1",
         "subject": "acme", "time": "2026-11-22T10:00:00Z", "data": {"opened": 5, "open": 1, "finalized": {}},
@@ -335,8 +268,8 @@ async def test_wrong_requests_are_problems(api: httpx.AsyncClient) -> None:
     assert (await get(api, "/"))["service"] == "outcome-sidecar billing"
 
 
-async def test_the_token_is_asked_for(tmp_path: Path) -> None:
-    async with serving(tmp_path / "b.sqlite3", token="s3cret") as api:
+async def test_the_token_is_asked_for(ledger_url: URL) -> None:
+    async with serving(ledger_url, token="s3cret") as api:
         for given in (
             {},
             {"Authorization": "Bearer wrong"},
@@ -352,45 +285,74 @@ async def test_the_token_is_asked_for(tmp_path: Path) -> None:
         assert (await api.get("/readyz")).status_code == 200
 
 
-async def test_a_restart_keeps_everything(tmp_path: Path) -> None:
-    path = tmp_path / "billing.sqlite3"
-    async with serving(path) as api:
+async def test_a_restart_keeps_everything(ledger_url: URL) -> None:
+    async with serving(ledger_url) as api:
         await post(api, *(event(n) for n in range(50)))
         await api.put("/v1/customers/customer-17", json={"seat_tier": "PRO"})
         before = await get(api, "/v1/customers/customer-17/invoice", period="2026-11")
-    async with serving(path) as api:
+    async with serving(ledger_url) as api:
         assert await get(api, "/v1/customers/customer-17/invoice", period="2026-11") == before
         assert (await get(api, "/v1/customers/customer-17"))["seat_tier"] == "PRO"
         assert (await post(api, event(7)))["duplicates"] == 1
 
 
-async def test_the_database_itself_refuses_to_change_the_ledger(api: httpx.AsyncClient, tmp_path: Path) -> None:
+@pytest.mark.parametrize("table", ["outcomes", "statements", "plan_versions", "customer_versions"])
+async def test_the_database_itself_refuses_to_change_the_ledger(api: httpx.AsyncClient, table: str) -> None:
     await post(api, event(1))
-    connection = sqlite3.connect(tmp_path / "billing.sqlite3")
-    try:
-        for statement in ("UPDATE outcomes SET customer = 'x'", "DELETE FROM outcomes"):
-            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-                connection.execute(statement)
-    finally:
-        connection.close()
+    await post(api, {**event(2), "type": "sidecar.statement.v1"})
+    await api.put("/v1/customers/c", json={"seats": 1})
+    for statement in (f"UPDATE {table} SET seq = seq + 100", f"DELETE FROM {table}"):
+        with pytest.raises(DBAPIError, match="append-only"):
+            async with api.billing.database.writing() as connection:
+                await connection.execute(text(statement))
 
 
-async def test_a_database_that_fails_half_way_takes_nothing_of_the_post(tmp_path: Path) -> None:
-    path = tmp_path / "billing.sqlite3"
-    async with serving(path) as api:
-        connection = sqlite3.connect(path)
-        connection.execute(
-            "CREATE TRIGGER full BEFORE INSERT ON outcomes WHEN NEW.id = 'out_3' "
-            "BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"
-        )
-        connection.commit()
-        answer = await api.post(
-            "/v1/outcomes", content=json.dumps([event(n) for n in range(6)]), headers={"Content-Type": BATCH}
-        )
-        assert answer.status_code == 503
-        assert int(answer.headers["retry-after"]) > 0
-        assert (await get(api, "/v1/outcomes"))["outcomes"] == []
-        connection.execute("DROP TRIGGER full")
-        connection.commit()
-        connection.close()
-        assert (await post(api, *(event(n) for n in range(6))))["accepted"] == 6
+_FULL = {
+    "sqlite": [
+        "CREATE TRIGGER full_disk BEFORE INSERT ON outcomes WHEN NEW.id = 'out_3' "
+        "BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"
+    ],
+    "postgresql": [
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'disk full' USING ERRCODE = '53100'; END $$",
+        "CREATE TRIGGER full_disk BEFORE INSERT ON outcomes FOR EACH ROW WHEN (NEW.id = 'out_3') "
+        "EXECUTE FUNCTION full_disk()",
+    ],
+}
+
+
+async def test_a_database_that_fails_half_way_takes_nothing_of_the_post(
+    api: httpx.AsyncClient, ledger_url: URL
+) -> None:
+    backend = ledger_url.get_backend_name()
+
+    async def execute(*statements: str) -> None:
+        async with api.billing.database.writing() as connection:
+            for statement in statements:
+                await connection.execute(text(statement))
+
+    await execute(*_FULL[backend])
+    failing = api.post(
+        "/v1/outcomes", content=json.dumps([event(n) for n in range(6)]), headers={"Content-Type": BATCH}
+    )
+    other = api.post("/v1/outcomes", content=json.dumps(event(9)), headers={"Content-Type": ONE})
+    answer, fine = await asyncio.gather(failing, other)
+    assert answer.status_code == 503
+    assert int(answer.headers["retry-after"]) > 0
+    assert fine.json()["accepted"] == 1, "who shares a transaction with it does not suffer"
+    assert [row["id"] for row in (await get(api, "/v1/outcomes"))["outcomes"]] == ["out_9"]
+    await execute("DROP TRIGGER full_disk" + (" ON outcomes" if backend == "postgresql" else ""))
+    assert (await post(api, *(event(n) for n in range(6))))["accepted"] == 6
+
+
+async def test_past_a_bound_senders_are_asked_to_come_again(
+    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sidecar.billing.ingest.WAITING_MAX", 5)
+    content = json.dumps([event(n) for n in range(6)])
+    answer = await api.post("/v1/outcomes", content=content, headers={"Content-Type": BATCH})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert (await post(api, *(event(n) for n in range(5))))["accepted"] == 5
+    metrics = (await api.get("/metrics")).text
+    assert "sidecar_billing_ingest_refused_events 6.0" in metrics
+    assert "sidecar_billing_ingest_waiting_events 0.0" in metrics

@@ -5,41 +5,31 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from typing import Annotated, Any
+from typing import Any
 
 from aiohttp import web
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from sidecar.billing.api import tables
+from sidecar.billing.api.bodies import CustomerBody
 from sidecar.billing.api.keys import BILLING
+from sidecar.billing.api.outcomes import SEQ_MAX
 from sidecar.billing.api.problems import ProblemError
-from sidecar.billing.events import UnreadableBodyError, parse_json, plain_text
-from sidecar.billing.ledger.catalog import PlanVersion
-from sidecar.billing.rating.account import UNATTRIBUTED, Customer
-from sidecar.billing.rating.periods import Period, from_us
+from sidecar.billing.api.reading import csv_wanted, customer_id, flag, json_body, period, whole_number
+from sidecar.billing.events import UnreadableBodyError, parse_json, parse_time
+from sidecar.billing.ledger.behind import Behind
+from sidecar.billing.ledger.catalog import ClosedPeriodError, PlanVersion
+from sidecar.billing.ledger.entries import PAGE_MAX
+from sidecar.billing.rating.account import UNATTRIBUTED, Customer, CustomerVersion
+from sidecar.billing.rating.invoice import timestamp
+from sidecar.billing.rating.periods import to_us
 from sidecar.billing.service import UnknownPlanError
-from sidecar.policy.conditions import instant
 from sidecar.policy.loading import LoadedPlan, PlanError, load_plan
 
-_YAML = {"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain", "application/octet-stream"}
+YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain", "application/octet-stream")
 _PLAN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-
-
-def _start(text: str) -> str:
-    if instant(text) is None:
-        raise ValueError("write a time like 2026-11-01T00:00:00Z")
-    return text
-
-
-class CustomerBody(BaseModel):
-    """What may be said about a customer; a PUT says all of it."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    plan: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    started_at: Annotated[str, AfterValidator(_start)] | None = None
-    seat_tier: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    seats: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
-    attributes: dict[str, str | int | float | bool | None] = Field(default_factory=dict, max_length=100)
+_NOTHING_KNOWN: dict[str, Any] = {
+    "plan": None, "started_at": None, "seat_tier": None, "seats": None, "attributes": {},
+}  # fmt: skip
 
 
 async def put_plan(request: web.Request) -> web.Response:
@@ -49,19 +39,24 @@ async def put_plan(request: web.Request) -> web.Response:
         raise ProblemError(422, "the id of a plan is made of letters, digits, _ . and -, at most 64")
     source = await request.read()
     if request.content_type == "application/json":
-        source = _as_yaml(source)
-    elif request.content_type not in _YAML:
+        source = as_yaml(source)
+    elif request.content_type not in YAML:
         raise ProblemError(415, f"send a plan as application/yaml or application/json, not {request.content_type}")
-    try:
-        loaded = await asyncio.to_thread(load_plan, source, plan_id)
-    except PlanError as error:
-        errors = [{"line": problem.line, "message": problem.message} for problem in error.problems]
-        raise ProblemError(422, "the plan cannot be used", errors) from None
+    loaded = await plan_from(source, plan_id)
     version, new = await request.app[BILLING].put_plan(plan_id, loaded)
     return web.json_response(_plan(version), status=201 if new else 200)
 
 
-def _as_yaml(source: bytes) -> bytes:
+async def plan_from(source: bytes, name: str) -> LoadedPlan:
+    """A plan; 422 with every problem and its line."""
+    try:
+        return await asyncio.to_thread(load_plan, source, name)
+    except PlanError as error:
+        errors = [{"line": problem.line, "message": problem.message} for problem in error.problems]
+        raise ProblemError(422, "the plan cannot be used", errors) from None
+
+
+def as_yaml(source: bytes) -> bytes:
     """JSON written out line by line, so that problems have lines; JSON's tabs would be no YAML."""
     try:
         content = parse_json(source, number=float)
@@ -70,6 +65,11 @@ def _as_yaml(source: bytes) -> bytes:
         raise ProblemError(400, str(error)) from None
     except RecursionError:
         raise ProblemError(422, "the plan is nested too deep") from None
+
+
+async def get_plans(request: web.Request) -> web.Response:
+    """The newest version of every plan."""
+    return web.json_response({"plans": [_plan(version) for version in await request.app[BILLING].plans()]})
 
 
 async def get_plan(request: web.Request) -> web.Response:
@@ -98,7 +98,7 @@ def _plan(version: PlanVersion) -> dict[str, Any]:
         "version": version.version,
         "name": version.name,
         "digest": version.digest,
-        "created_at": from_us(version.created_us).isoformat().replace("+00:00", "Z"),
+        "created_at": timestamp(version.created_us),
     }
 
 
@@ -107,62 +107,73 @@ async def put_customer(request: web.Request) -> web.Response:
     name = customer_id(request)
     if name == UNATTRIBUTED:
         raise ProblemError(422, f"{UNATTRIBUTED} stands for outcomes whose customer was not found: it is no customer")
-    if request.content_type != "application/json":
-        raise ProblemError(415, f"Content-Type must be application/json, not {request.content_type}")
+    body = await json_body(request, CustomerBody, "the customer")
+    start = None if body.effective_from is None else to_us(parse_time(body.effective_from))
+    facts = body.model_dump(exclude_none=True, exclude={"effective_from"})
     try:
-        content = parse_json(await request.read(), number=float)
-    except UnreadableBodyError as error:
-        raise ProblemError(400, str(error)) from None
-    try:
-        body = CustomerBody.model_validate(content)
-    except ValidationError as error:
-        errors = [{"field": ".".join(map(str, part["loc"])), "message": part["msg"]} for part in error.errors()]
-        raise ProblemError(422, "the customer cannot be used", errors) from None
-    try:
-        await request.app[BILLING].put_customer(name, body.model_dump(exclude_none=True))
+        await request.app[BILLING].put_customer(name, facts, start)
     except UnknownPlanError:
         raise ProblemError(422, f"there is no plan {body.plan!r}: PUT it first") from None
+    except ClosedPeriodError as error:
+        raise ProblemError(422, str(error)) from None
     return web.json_response(_customer(await request.app[BILLING].customer(name)))
+
+
+async def get_customers(request: web.Request) -> web.Response:
+    """Everybody who is registered or has had an outcome summed up, by name."""
+    limit = whole_number(request.query.get("limit"), "limit", 100, PAGE_MAX)
+    names = await request.app[BILLING].customers(request.query.get("after", ""), limit + 1)
+    return web.json_response({"customers": names[:limit], "next": names[limit - 1] if len(names) > limit else None})
 
 
 async def get_customer(request: web.Request) -> web.Response:
     """What is known last of a customer."""
+    return web.json_response(_customer(await _registered(request)))
+
+
+async def get_history(request: web.Request) -> web.Response:
+    """Everything that was said of a customer."""
+    found = await _registered(request)
+    return web.json_response({"customer": found.id, "versions": [_version(version) for version in found.versions]})
+
+
+async def _registered(request: web.Request) -> Customer:
     name = customer_id(request)
     found = await request.app[BILLING].customer(name)
     if not found.versions:
         raise ProblemError(404, f"{name!r} is not registered; it has the default plan and an invoice like any other")
-    return web.json_response(_customer(found))
+    return found
 
 
 async def get_invoice(request: web.Request) -> web.Response:
-    """One customer's invoice of a period."""
-    return web.json_response(await request.app[BILLING].invoice(customer_id(request), period(request)))
+    """One customer's invoice of a period; with `shadow=true`, what its shadow events would have cost."""
+    shadow = flag(request, "shadow")
+    made = await request.app[BILLING].invoice(customer_id(request), period(request), shadow=shadow)
+    return tables.invoice(made) if csv_wanted(request) else web.json_response(made)
 
 
-async def get_summary(request: web.Request) -> web.Response:
-    """A period over all customers."""
-    return web.json_response(await request.app[BILLING].summary(period(request)))
-
-
-def customer_id(request: web.Request) -> str:
-    """The customer in the path, as events may name it."""
-    name = request.match_info["id"]
-    try:
-        if len(plain_text(name)) <= 256:
-            return name
-    except ValueError as error:
-        raise ProblemError(422, f"the id of the customer {error}") from None
-    raise ProblemError(422, "the id of a customer has at most 256 characters")
-
-
-def period(request: web.Request) -> Period:
-    """`?period=2026-11`."""
-    try:
-        return Period.parse(request.query.get("period", ""))
-    except ValueError as error:
-        raise ProblemError(400, f"period: {error}") from None
+async def get_line(request: web.Request) -> web.Response:
+    """The sessions behind a line of an invoice."""
+    after = request.query.get("after")
+    charge = request.query.get("charge")
+    if not charge:
+        raise ProblemError(400, "charge is needed: the id of a charge on the invoice")
+    wanted = Behind(
+        customer_id(request),
+        period(request),
+        charge,
+        whole_number(after, "after", 0, SEQ_MAX) if after is not None else 0,
+        whole_number(request.query.get("limit"), "limit", 100, PAGE_MAX),
+    )
+    page = await request.app[BILLING].behind_line(wanted)
+    return web.json_response({"sessions": page.uses, "next": None if page.next is None else str(page.next)})
 
 
 def _customer(customer: Customer) -> dict[str, Any]:
-    body: dict[str, Any] = {"plan": None, "started_at": None, "seat_tier": None, "seats": None, "attributes": {}}
-    return {"customer": customer.id, **body, **customer.versions[-1].facts}
+    return {"customer": customer.id, **_NOTHING_KNOWN, **customer.versions[-1].facts}
+
+
+def _version(version: CustomerVersion) -> dict[str, Any]:
+    start = version.effective_us if version.plan_from_us is None else version.plan_from_us
+    told = {"recorded_at": timestamp(version.known_us), "effective_from": timestamp(start)}
+    return {**told, **_NOTHING_KNOWN, **version.facts}

@@ -13,6 +13,8 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 from sqlalchemy.exc import SQLAlchemyError
 
+from sidecar.billing.ingest import BusyError
+
 log = structlog.get_logger()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 RETRY_AFTER_SECONDS = 2
@@ -58,6 +60,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             raise
         allow = error.headers.get("Allow")
         return problem(error.status, f"{request.method} {request.path}", **({"Allow": allow} if allow else {}))
+    except BusyError as error:
+        return problem(503, str(error), Retry_After=str(RETRY_AFTER_SECONDS))
     except SQLAlchemyError as error:
         log.error("database failed", path=request.path, error=str(error))
         return problem(503, "the ledger's database does not answer", Retry_After=str(RETRY_AFTER_SECONDS))

@@ -1,25 +1,31 @@
-"""Versions of plans and of customers. A version never changes; a change is a further version.
+"""Versions of plans and of customers, and closed periods. A version never changes; a change is a further version.
 
-Which plan rates a period: a customer's first assignment holds for all periods, a later one from the next period on.
-Of that plan, the newest version that existed before the period's end rates the whole period.
+Which plan rates a period: `rating.sections`. Of that plan, the newest version that existed before the period's end
+rates the whole period.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sidecar.billing.ledger.tables import customer_versions, plan_versions
+from sidecar.billing.ledger.tables import closings, customer_versions, plan_versions, rated
 from sidecar.billing.rating.account import Customer, CustomerVersion
+from sidecar.billing.rating.movements import widest
 from sidecar.billing.rating.periods import Period
-from sidecar.policy.loading import LoadedPlan
+from sidecar.billing.rating.sections import DEFAULT_PLAN, Closings, SectionsOf, assigned, sections
+from sidecar.billing.rating.usage import Coupling, RatedPlan
+from sidecar.policy.loading import LoadedPlan, load_plan
 
-DEFAULT_PLAN = "default"
+
+class ClosedPeriodError(ValueError):
+    """What was asked for would change an invoice that is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,12 @@ class PlanVersion:
     digest: str
     source: str
     created_us: int
+
+
+@lru_cache(maxsize=256)
+def compiled(source: str, name: str, digest: str) -> RatedPlan:
+    """Plans are immutable, so a compiled one serves for ever."""
+    return RatedPlan(load_plan(source.encode(), name).plan, digest)
 
 
 async def put_plan(
@@ -58,6 +70,18 @@ async def plan_history(connection: AsyncConnection, plan_id: str) -> list[PlanVe
     return [PlanVersion(**row) for row in (await connection.execute(query)).mappings()]
 
 
+async def plan_ids(connection: AsyncConnection) -> list[str]:
+    """Every plan that there is."""
+    query = select(plan_versions.c.plan_id).distinct().order_by(plan_versions.c.plan_id)
+    return list((await connection.execute(query)).scalars())
+
+
+async def born_us(connection: AsyncConnection) -> int | None:
+    """When the ledger began: with its first plan."""
+    found: int | None = (await connection.execute(select(func.min(plan_versions.c.created_us)))).scalar()
+    return found
+
+
 def version_for(versions: Sequence[PlanVersion], period: Period) -> PlanVersion:
     """The version that rates a period; the first one for periods before there was any."""
     before_end = [version for version in versions if version.created_us < period.end_us]
@@ -65,39 +89,109 @@ def version_for(versions: Sequence[PlanVersion], period: Period) -> PlanVersion:
 
 
 async def put_customer(
-    connection: AsyncConnection, customer: str, facts: Mapping[str, Any], now_us: int
+    connection: AsyncConnection, customer: str, facts: Mapping[str, Any], now_us: int, from_us: int | None = None
 ) -> CustomerVersion:
-    """Add a version, unless the newest one says the same."""
+    """Add a version, unless the newest one says the same. `from_us`: when the facts, and the plan, begin to hold."""
     known = await read_customer(connection, customer)
-    if known.versions and dict(known.versions[-1].facts) == dict(facts):
+    if known.versions and from_us is None and dict(known.versions[-1].facts) == dict(facts):
         return known.versions[-1]
-    # Two changes within one microsecond, or after the clock was set back, still follow each other.
-    effective_us = max(now_us, known.versions[-1].effective_us + 1) if known.versions else now_us
+    closed = await read_closings(connection)
+    if from_us is not None and closed.last is not None and from_us < closed.last.end_us:
+        raise ClosedPeriodError(f"effective_from lies in a closed period: {closed.last.next} is the first open one")
+    # Two changes within one microsecond, or after the clock was set back, still follow each other; and what is told
+    # after a period was closed is never taken for something that was known then.
+    earlier = [version.known_us for version in known.versions[-1:]]
+    recorded_us = max([now_us, *(us + 1 for us in (*earlier, *closed.closed_us.values()))])
+    version = CustomerVersion(recorded_us if from_us is None else from_us, facts, from_us, recorded_us)
     values = {
         "customer": customer,
         "version": len(known.versions) + 1,
-        "effective_us": effective_us,
+        "effective_us": version.effective_us,
         "body": json.dumps(facts),
+        "plan_from_us": from_us,
+        "recorded_us": recorded_us,
     }
     await connection.execute(customer_versions.insert().values(values))
-    return CustomerVersion(effective_us, facts)
+    return version
 
 
 async def read_customer(connection: AsyncConnection, customer: str) -> Customer:
     """A customer's history; without versions when nobody has registered it."""
-    query = (
-        select(customer_versions.c.effective_us, customer_versions.c.body)
-        .where(customer_versions.c.customer == customer)
-        .order_by(customer_versions.c.version)
-    )
-    found = (await connection.execute(query)).all()
-    return Customer(customer, tuple(CustomerVersion(effective_us, json.loads(body)) for effective_us, body in found))
+    return (await read_customers(connection, [customer]))[customer]
 
 
-def plan_id_for(customer: Customer, period: Period) -> str:
-    """The plan that a customer is assigned in a period."""
-    chosen = DEFAULT_PLAN
-    for index, version in enumerate(customer.versions):
-        if index == 0 or version.effective_us < period.start_us:
-            chosen = version.facts.get("plan") or DEFAULT_PLAN
-    return chosen
+async def read_customers(connection: AsyncConnection, names: Iterable[str]) -> dict[str, Customer]:
+    """The histories of several customers."""
+    table = customer_versions.c
+    columns = (table.customer, table.effective_us, table.body, table.plan_from_us, table.recorded_us)
+    query = select(*columns).where(table.customer.in_(list(names))).order_by(table.customer, table.version)
+    found: dict[str, list[CustomerVersion]] = {name: [] for name in names}
+    for name, effective_us, body, plan_from_us, recorded_us in (await connection.execute(query)).all():
+        found[name].append(CustomerVersion(effective_us, json.loads(body), plan_from_us, recorded_us))
+    return {name: Customer(name, tuple(versions)) for name, versions in found.items()}
+
+
+async def customer_names(connection: AsyncConnection, after: str, limit: int) -> list[str]:
+    """Everybody who is registered or has been summed up, in order."""
+    known = (select(table.c.customer).where(table.c.customer > after) for table in (customer_versions, rated))
+    found = union(*known).subquery()
+    return list((await connection.execute(select(found).order_by(found.c.customer).limit(limit))).scalars())
+
+
+async def read_closings(connection: AsyncConnection) -> Closings:
+    """Which periods are closed, since when."""
+    found = await connection.execute(select(closings.c.period, closings.c.closed_us))
+    return Closings({Period.parse(period): closed_us for period, closed_us in found.all()})
+
+
+class Catalog:
+    """What rating needs besides rows, read once for a transaction: customers, plans, closed periods."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self._plans: dict[str, list[PlanVersion]] = {}
+        self._sections: dict[str, SectionsOf] = {}
+        self._customers: dict[str, Customer] = {}
+        self._couplings: dict[str, Coupling] = {}
+        self._closings: Closings | None = None
+
+    async def closings(self) -> Closings:
+        """Which periods are closed."""
+        if self._closings is None:
+            self._closings = await read_closings(self._connection)
+        return self._closings
+
+    async def customers(self, names: Iterable[str]) -> dict[str, Customer]:
+        """The histories of customers."""
+        missing = [name for name in names if name not in self._customers]
+        if missing:
+            self._customers |= await read_customers(self._connection, missing)
+        return {name: self._customers[name] for name in names}
+
+    async def sections_of(self, name: str) -> SectionsOf:
+        """The sections of each period of a customer."""
+        if name not in self._sections:
+            customer = (await self.customers([name]))[name]
+            await self._read_plans(customer)
+            self._sections[name] = sections(customer, self._version, await self.closings())
+        return self._sections[name]
+
+    async def coupling(self, name: str) -> Coupling:
+        """The widest coupling of all plans that the customer was ever assigned."""
+        if name not in self._couplings:
+            plans = await self._read_plans((await self.customers([name]))[name])
+            versions = [version for plan in plans for version in self._plans[plan]]
+            plans_ = (compiled(version.source, version.name, version.digest) for version in versions)
+            self._couplings[name] = widest(plan.coupling for plan in plans_)
+        return self._couplings[name]
+
+    async def _read_plans(self, customer: Customer) -> set[str]:
+        wanted = {DEFAULT_PLAN, *(plan for _, plan in assigned(customer))}
+        wanted |= {version.facts.get("plan") or DEFAULT_PLAN for version in customer.versions}
+        for plan_id in wanted - self._plans.keys():
+            self._plans[plan_id] = await plan_history(self._connection, plan_id)
+        return wanted
+
+    def _version(self, plan_id: str, period: Period) -> RatedPlan:
+        version = version_for(self._plans[plan_id], period)
+        return compiled(version.source, version.name, version.digest)

@@ -2,7 +2,11 @@
 
 SQLite runs in WAL with synchronous=FULL, so what was answered with 200 survives the loss of the process and of power.
 Its writers take the lock when they begin (BEGIN IMMEDIATE): a transaction that first reads and then wants to write
-would otherwise fail when another has written in between.
+would otherwise fail when another has written in between. So writers of one SQLite file never meet.
+
+On PostgreSQL writers of several replicas meet, and take advisory locks for the few things that must not: periods are
+not closed while events are taken (`CLOSING`), and one replica at a time brings the sums up to date (`AGGREGATES`).
+Readers see one snapshot (REPEATABLE READ) and wait for nobody.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 _BUSY_TIMEOUT_SECONDS = 30
+MIGRATING, CLOSING, AGGREGATES = (0x5EED0000 + number for number in range(3))  # advisory locks
+_POOL_SIZE = 8
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
 
@@ -45,38 +51,51 @@ def sqlite_url(path: Path) -> URL:
 
 
 class Database:
-    """An engine with one writer at a time in this process; `url` as `database_url` gives it."""
+    """An engine; on SQLite with one writer at a time in this process. `url` as `database_url` gives it."""
 
     def __init__(self, url: URL) -> None:
-        self._sqlite = url.get_backend_name() == "sqlite"
-        if self._sqlite and url.database:
-            # The file is made here, so that it is never readable for others, not even for a moment.
-            os.close(os.open(url.database, os.O_CREAT | os.O_RDWR, 0o600))
-        arguments: dict[str, Any] = {"timeout": _BUSY_TIMEOUT_SECONDS} if self._sqlite else {}
-        self.engine: AsyncEngine = create_async_engine(url, connect_args=arguments, pool_pre_ping=not self._sqlite)
+        self.sqlite = url.get_backend_name() == "sqlite"
+        if self.sqlite:
+            if url.database:
+                # The file is made here, so that it is never readable for others, not even for a moment.
+                os.close(os.open(url.database, os.O_CREAT | os.O_RDWR, 0o600))
+            arguments: dict[str, Any] = {"connect_args": {"timeout": _BUSY_TIMEOUT_SECONDS}}
+        else:
+            arguments = {"pool_pre_ping": True, "pool_size": _POOL_SIZE}
+        self.engine: AsyncEngine = create_async_engine(url, **arguments)
         self._writer = asyncio.Lock()
-        if self._sqlite:
+        if self.sqlite:
             event.listen(self.engine.sync_engine, "connect", _on_connect)
             event.listen(self.engine.sync_engine, "begin", _on_begin)
 
     async def migrate(self) -> None:
-        """Bring the schema to the newest revision; harmless when it is there."""
-        async with self.writing() as connection:
+        """Bring the schema to the newest revision; harmless when it is there, and when several replicas start."""
+        async with self.writing(lock=MIGRATING) as connection:
             await connection.run_sync(_upgrade)
 
     @asynccontextmanager
-    async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that writes; committed, durably, when the block ends without an error."""
-        async with self._writer, self.engine.connect() as connection:
+    async def writing(self, *, lock: int | None = None, shared: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A transaction that writes; committed, durably, when the block ends without an error.
+
+        `lock` is held until then, against the same lock in any replica; `shared` holders only keep out the others.
+        """
+        async with self._writer if self.sqlite else nullcontext(), self.engine.connect() as connection:
             writer = await connection.execution_options(sidecar_writes=True)
             async with writer.begin():
+                if lock is not None and not self.sqlite:
+                    function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+                    await writer.execute(text(f"SELECT {function}({lock})"))
                 yield writer
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """One consistent snapshot."""
         async with self.engine.connect() as connection:
-            yield connection
+            if self.sqlite:
+                yield connection
+            else:
+                options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+                yield await connection.execution_options(**options)
 
     async def check(self) -> None:
         """Raise when the database does not answer."""

@@ -1,146 +1,136 @@
-"""Events in the ledger: one row per id, for ever."""
+"""Reading the ledger: the rows of accounts with what was decided about them, and pages for people."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Table, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, Select, or_, select, union
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.sql.dml import ReturningInsert
 
-from sidecar.billing.events import OutcomeEvent, Posted
-from sidecar.billing.ledger.tables import outcomes, statements
-from sidecar.billing.rating.account import Row
+from sidecar.billing.ledger.tables import decisions, outcomes
+from sidecar.billing.rating.account import UNATTRIBUTED, Row
 from sidecar.billing.rating.periods import Period
 
-Verdict = Literal["accepted", "duplicate", "conflict"]
+Record = RowMapping | Mapping[str, Any]
 PAGE_MAX = 1000
+CHUNK = 500
 _COLUMNS = [column for column in outcomes.c if column.name != "digest"]
 
 
-async def append(connection: AsyncConnection, posted: Sequence[Posted], received_us: int) -> list[Verdict]:
-    """Add events inside the caller's transaction; a verdict for each, in their order.
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What an operator decided about an outcome; `period` is the one on whose invoice it stands."""
 
-    The unique index decides, also between replicas: where the id is taken, the bodies are compared. An id that
-    stands twice among the events is decided by the first of them.
-    """
-    verdicts: dict[int, Verdict] = {}
-    for table in (outcomes, statements):
-        chosen = [(index, event) for index, event in enumerate(posted) if _table(event) is table]
-        verdicts |= await _append_to(connection, table, chosen, received_us)
-    return [verdicts[index] for index in range(len(posted))]
-
-
-async def _append_to(
-    connection: AsyncConnection, table: Table, chosen: Sequence[tuple[int, Posted]], received_us: int
-) -> dict[int, Verdict]:
-    firsts: dict[str, tuple[int, Posted]] = {}
-    for index, event in chosen:
-        firsts.setdefault(event.event.id, (index, event))
-    if not firsts:
-        return {}
-    rows = [_values(event, received_us) for _, event in firsts.values()]
-    added: set[str] = set((await connection.execute(_insert(connection, table, rows))).scalars())
-    digests = {identifier: event.digest for identifier, (_, event) in firsts.items()}
-    known = [identifier for identifier in firsts if identifier not in added]
-    if known:
-        stored = await connection.execute(select(table.c.id, table.c.digest).where(table.c.id.in_(known)))
-        digests |= {row.id: row.digest for row in stored}
-    verdicts: dict[int, Verdict] = {}
-    for index, event in chosen:
-        identifier = event.event.id
-        if identifier in added and firsts[identifier][0] == index:
-            verdicts[index] = "accepted"
-        else:
-            verdicts[index] = "duplicate" if digests[identifier] == event.digest else "conflict"
-    return verdicts
+    outcome_id: str
+    number: int
+    session_id: str
+    kind: str
+    period: Period
+    assigned: str | None = None
 
 
-def _insert(connection: AsyncConnection, table: Table, rows: list[dict[str, Any]]) -> ReturningInsert[str]:
-    """All rows in one statement that skips ids which exist, and tells those that it added."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table).values(rows).on_conflict_do_nothing(index_elements=["id"])
-    returning: ReturningInsert[str] = statement.returning(table.c.id)
-    return returning
+async def account_rows(connection: AsyncConnection, customer: str) -> tuple[Row, ...]:
+    """The rows of a customer, with every revision of the sessions that it has a part in."""
+    return decided(*await account_parts(connection, customer))
 
 
-def _table(posted: Posted) -> Table:
-    return outcomes if isinstance(posted.event, OutcomeEvent) else statements
-
-
-def _values(posted: Posted, received_us: int) -> dict[str, Any]:
-    event = posted.event
-    common = {
-        "id": event.id,
-        "source": event.source,
-        "at_us": posted.at_us,
-        "received_us": received_us,
-        "digest": posted.digest,
-        "body": posted.body,
-    }
-    if not isinstance(event, OutcomeEvent):
-        return {**common, "subject": event.subject}
-    data = event.data
-    return {
-        **common,
-        "tenant": data.tenant,
-        "customer": event.subject,
-        "session_id": data.session_id,
-        "conversation": storable(data.conversation),
-        "revision": data.revision,
-        "reverses": data.reverses,
-        "state": data.state,
-        "outcome": data.outcome,
-        "held": data.held,
-        "billable": data.billable,
-        "shadow": data.shadow,
-        "period": str(Period.of(posted.at_us)),
-    }
-
-
-def storable(text: str | None) -> str | None:
-    """A text as databases take it: without NUL, and lone surrogates as `?`. The body keeps it as it came."""
-    return None if text is None else text.replace("\0", "").encode("utf-8", "replace").decode()
-
-
-async def account_rows(connection: AsyncConnection, customer: str, end_us: int) -> tuple[Row, ...]:
-    """The rows of a customer before an instant, with every revision of the sessions that it has a part in."""
-    sessions = select(outcomes.c.session_id).where(outcomes.c.customer == customer)
-    ids = select(outcomes.c.id).where(outcomes.c.customer == customer)
-    theirs = or_(outcomes.c.customer == customer, outcomes.c.session_id.in_(sessions), outcomes.c.reverses.in_(ids))
-    found = await connection.execute(select(*_COLUMNS).where(theirs, outcomes.c.at_us < end_us))
-    return tuple(to_row(row) for row in found.mappings())
-
-
-def to_row(row: RowMapping) -> Row:
-    """A ledger row as rating takes it."""
-    return Row(
-        id=row["id"],
-        customer=row["customer"],
-        session_id=row["session_id"],
-        revision=row["revision"],
-        at_us=row["at_us"],
-        data=json.loads(row["body"], parse_float=Decimal)["data"],
-        reverses=row["reverses"],
-        conversation=row["conversation"],
-        held=row["held"],
-        billable=row["billable"],
-        shadow=row["shadow"],
+async def account_parts(connection: AsyncConnection, customer: str) -> tuple[list[RowMapping], list[Decision]]:
+    """The same as they lie in the ledger: events, and decisions about them."""
+    sessions = union(
+        select(outcomes.c.session_id).where(outcomes.c.customer == customer),
+        select(decisions.c.session_id).where(decisions.c.assigned == customer),
     )
+    ids = select(outcomes.c.id).where(outcomes.c.customer == customer)
+    theirs = or_(outcomes.c.session_id.in_(sessions), outcomes.c.reverses.in_(ids))
+    rows = list((await connection.execute(select(*_COLUMNS).where(theirs))).mappings())
+    return rows, await decisions_of(connection, {row["session_id"] for row in rows})
+
+
+async def rows_where(connection: AsyncConnection, column: Any, values: Iterable[Any]) -> list[RowMapping]:
+    """Rows with one of the values, however many these are."""
+    wanted = list(values)
+    found: list[RowMapping] = []
+    for start in range(0, len(wanted), CHUNK):
+        query = select(*_COLUMNS).where(column.in_(wanted[start : start + CHUNK]))
+        found += (await connection.execute(query)).mappings()
+    return found
+
+
+async def decisions_of(connection: AsyncConnection, sessions: Iterable[str]) -> list[Decision]:
+    """What was decided about the outcomes of sessions, in order."""
+    wanted = list(sessions)
+    found: list[Decision] = []
+    if not (await connection.execute(select(decisions.c.seq).limit(1))).first():
+        return []  # most ledgers have none, and most accounts
+    for start in range(0, len(wanted), CHUNK):
+        chunk = wanted[start : start + CHUNK]
+        query = select(decisions).where(decisions.c.session_id.in_(chunk)).order_by(decisions.c.seq)
+        found += [to_decision(row) for row in (await connection.execute(query)).mappings()]
+    return found
+
+
+def to_decision(row: RowMapping) -> Decision:
+    """A row as rating takes it."""
+    names = ("outcome_id", "number", "session_id", "kind", "assigned")
+    return Decision(**{name: row[name] for name in names}, period=Period.parse(row["period"]))
+
+
+def decided(rows: Iterable[Record], taken: Iterable[Decision]) -> tuple[Row, ...]:
+    """Ledger rows as rating takes them, with the decisions about them; an assignment is about its whole session."""
+    about: dict[str, list[Decision]] = {}
+    for decision in taken:
+        about.setdefault(decision.session_id, []).append(decision)
+    return tuple(to_row(row, about.get(row["session_id"], ())) for row in rows)
+
+
+def to_row(row: Record, taken: Sequence[Decision] = ()) -> Row:
+    """One of them."""
+    plain: dict[str, Any] = {
+        "id": row["id"],
+        "customer": row["customer"],
+        "session_id": row["session_id"],
+        "revision": row["revision"],
+        "at_us": row["at_us"],
+        "data": json.loads(row["body"], parse_float=Decimal)["data"],
+        "reverses": row["reverses"],
+        "conversation": row["conversation"],
+        "held": row["held"],
+        "billable": row["billable"],
+        "shadow": row["shadow"],
+        "late": None if row["late"] is None else Period.parse(row["late"]),
+        "was_held": row["held"],
+    }
+    for decision in taken:
+        if decision.kind == "assign":
+            if row["customer"] == UNATTRIBUTED:
+                plain["customer"] = decision.assigned
+                plain["counts"] = max(decision.period, plain.get("counts") or decision.period)
+        elif decision.outcome_id == row["id"]:
+            if decision.kind == "release":
+                plain["held"] = False
+                plain["counts"] = max(decision.period, plain.get("counts") or decision.period)
+            elif decision.kind == "reverse":
+                plain["taken_back"] = decision.period
+    return Row(**plain)
 
 
 async def active_customers(connection: AsyncConnection, period: Period) -> list[str]:
-    """Everybody with an event in the period."""
-    found = await connection.execute(
-        select(outcomes.c.customer).where(outcomes.c.period == str(period)).distinct().order_by(outcomes.c.customer)
+    """Everybody with an event on the period's invoice, by its own time or late, or a decision on it."""
+    by_time = select(outcomes.c.customer).where(outcomes.c.period == str(period), outcomes.c.late.is_(None))
+    late = select(outcomes.c.customer).where(outcomes.c.late == str(period))
+    assigned = (
+        select(decisions.c.assigned)
+        .join(outcomes, outcomes.c.session_id == decisions.c.session_id)
+        .where(or_(outcomes.c.period == str(period), decisions.c.period == str(period)))
+        .where(decisions.c.assigned.is_not(None))
     )
-    return list(found.scalars())
+    found = await connection.execute(union(by_time, late, assigned))
+    return sorted(found.scalars())
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +141,7 @@ class Wanted:
     state: str | None = None
     conversation: str | None = None
     session_id: str | None = None
+    period: str | None = None
     before_seq: int | None = None
     limit: int = 100
 
@@ -163,6 +154,7 @@ async def entries(connection: AsyncConnection, wanted: Wanted) -> list[RowMappin
         "state": outcomes.c.state,
         "conversation": outcomes.c.conversation,
         "session_id": outcomes.c.session_id,
+        "period": outcomes.c.period,
     }
     for name, column in exact.items():
         value = getattr(wanted, name)

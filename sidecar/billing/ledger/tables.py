@@ -1,7 +1,9 @@
 """The schema, as the code uses it; `sidecar/billing/migrations` brings a database to it.
 
-Nothing is ever updated or deleted: plans and customers have versions, outcomes have revisions, and what an operator
-decides will be rows of their own. Instants are Unix microseconds. `seq` numbers rows in the order of arrival.
+Nothing of the ledger is ever updated or deleted: plans and customers have versions, outcomes have revisions, and what
+an operator decides is a row of its own. The tables after it can be derived from it (`movements`, `rated`, `tallies`) or
+are queues (`pending`, `alerts`). Instants are Unix microseconds, periods `2026-11`. `seq` numbers rows in the order of
+arrival.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ outcomes = Table(
     Column("received_us", BigInteger, nullable=False),
     Column("digest", Text, nullable=False),  # SHA-256 of the body
     Column("body", Text, nullable=False),  # the whole event as canonical JSON
+    Column("late", Text),  # the period on whose invoice it stands, when its own was closed before it came
 )
 
 statements = Table(
@@ -68,4 +71,96 @@ customer_versions = Table(
     Column("version", Integer, nullable=False),
     Column("effective_us", BigInteger, nullable=False),
     Column("body", Text, nullable=False),  # plan, started_at, seat_tier, seats, attributes as JSON
+    Column("plan_from_us", BigInteger),  # when the plan begins, if that was said
+    Column("recorded_us", BigInteger),  # when we were told, if that is not effective_us
+)
+
+closings = Table(
+    "closings",
+    metadata,
+    Column("seq", _SEQ, primary_key=True),
+    Column("period", Text, nullable=False, unique=True),  # closes every period before it as well
+    Column("closed_us", BigInteger, nullable=False),
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("seq", _SEQ, primary_key=True),
+    Column("outcome_id", Text, nullable=False),
+    Column("number", Integer, nullable=False),  # 1 for the first decision about an outcome
+    Column("session_id", Text, nullable=False),
+    Column("customer", Text, nullable=False),  # who pays for the outcome when it was decided
+    Column("kind", Text, nullable=False),  # release, drop, reverse, assign
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("assigned", Text),  # the customer of an assignment
+    Column("period", Text, nullable=False),  # on whose invoice it stands
+    Column("decided_us", BigInteger, nullable=False),
+)
+
+# Events and decisions that are not in the aggregates yet. `number` 0 is the event itself, else the decision's.
+pending = Table(
+    "pending",
+    metadata,
+    Column("outcome_id", Text, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("customer", Text, nullable=False),
+    Column("session_id", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+)
+
+# `rating.movements` of each customer, summed up: (section's start, state of the books, charge) -> units.
+movements = Table(
+    "movements",
+    metadata,
+    Column("customer", Text, primary_key=True),
+    Column("start_us", BigInteger, primary_key=True),
+    Column("period", Text, primary_key=True),
+    Column("phase", Integer, primary_key=True),
+    Column("charge", Text, primary_key=True),
+    Column("units", Text, nullable=False),
+    Column("trial", Text, nullable=False),
+    Column("outcomes", BigInteger, nullable=False),
+)
+
+# By what a customer's movements of a period were computed: plans and facts. Another basis means: compute them again.
+rated = Table(
+    "rated",
+    metadata,
+    Column("customer", Text, primary_key=True),
+    Column("period", Text, primary_key=True),
+    Column("basis", Text, nullable=False),
+)
+
+# First events of sessions by tenant and minute, to set beside the sidecars' statements.
+tallies = Table(
+    "tallies",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("minute_us", BigInteger, primary_key=True),
+    Column("sessions", BigInteger, nullable=False),
+)
+
+# One row per customer, section and percentage, for ever; `next_us` is null once it was delivered or given up.
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("seq", _SEQ, primary_key=True),
+    Column("customer", Text, nullable=False),
+    Column("start_us", BigInteger, nullable=False),
+    Column("percent", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_us", BigInteger),
+    Column("delivered_us", BigInteger),
+    Column("error", Text),
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
 )

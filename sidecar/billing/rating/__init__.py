@@ -1,8 +1,10 @@
-"""Rating: (plans, customer history, period, ledger rows) → invoice. Pure and exact; the same rows give the same cents.
+"""Rating: (plans, customer history, ledger rows) → invoice. Pure and exact; the same rows give the same cents.
 
-How it works. A row is *live* until the time of a later revision of its session. `cost(period, horizon)` is what a
-period costs by the rows that were live just before the horizon, guardrails included; every amount is the difference
-of such costs. The invoice of a period is its cost at its own beginning (nothing of it taken back yet), and its
-credits are what all periods up to it cost at its beginning minus what they cost at its end. So an invoice never
-changes because of what happens later, and the invoices of an account always add up to what its live rows cost.
+How it works. A period is cut into sections, each rated by one plan (`sections`). At every state of a period's books,
+with what entered and without what was taken back, each charge of each section counts some units (`usage`); what changes
+from one state to the next are movements (`movements`). A section costs what its units at a state cost, guardrails
+included (`cost`, `price`), and every amount is a difference of such costs: a period's lines are its sections before
+anything is taken back, its adjustments what late events add to closed sections, its credits what was taken back, in it
+or in an earlier one (`invoice`). So an invoice never changes because of what happens later, and the invoices of an
+account always add up to what its standing rows cost.
 """

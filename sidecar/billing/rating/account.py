@@ -10,13 +10,18 @@ from typing import Any
 from sidecar.billing.rating.periods import Period, to_us
 from sidecar.policy.conditions import instant
 
-NEVER_US = 1 << 62
 UNATTRIBUTED = "unattributed"  # the subject of outcomes whose customer was not found: recorded, never invoiced
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Row:
-    """One outcome of the ledger. `data` is the event's, with exact decimals; `at_us` the event's time."""
+    """One outcome of the ledger, with what operators decided about it.
+
+    `data` is the event's, with exact decimals; `at_us` the event's time. `late` is the period on whose invoice the
+    event stands when its own was closed. `counts` is the period from which it counts, when a decision made it count
+    later still (a hold released, a customer named); `taken_back` the period in which an operator took it back.
+    `customer` is the one that pays, `held` whether it still waits.
+    """
 
     id: str
     customer: str
@@ -29,24 +34,54 @@ class Row:
     held: bool = False
     billable: bool = True
     shadow: bool = False
+    late: Period | None = None
+    counts: Period | None = None
+    taken_back: Period | None = None
+    was_held: bool = False
 
     @property
     def order(self) -> tuple[int, str]:
         """By time, then id: the order in which units are used up."""
         return self.at_us, self.id
 
+    @cached_property
+    def period(self) -> Period:
+        """The period of the event's time, whose prices hold."""
+        return Period.of(self.at_us)
+
+    @cached_property
+    def entered(self) -> Period:
+        """The period on whose invoice and summary the event stands."""
+        return self.late or self.period
+
+    @cached_property
+    def counts_from(self) -> Period:
+        """The first period on whose invoice it can be charged."""
+        return max(self.entered, self.counts or self.entered)
+
 
 @dataclass(frozen=True, slots=True)
 class CustomerVersion:
-    """What was known of a customer from an instant on; `facts` are plan, started_at, seat_tier, seats, attributes."""
+    """What was known of a customer from an instant on; `facts` are plan, started_at, seat_tier, seats, attributes.
+
+    `plan_from_us` is when the plan begins, if that was said; else it begins with the next period. `recorded_us` is when
+    we were told, if that is not the instant itself.
+    """
 
     effective_us: int
     facts: Mapping[str, Any]
+    plan_from_us: int | None = None
+    recorded_us: int | None = None
+
+    @property
+    def known_us(self) -> int:
+        """When we were told."""
+        return self.effective_us if self.recorded_us is None else self.recorded_us
 
 
 @dataclass(frozen=True)
 class Customer:
-    """A customer's history, oldest first; empty for one that nobody has registered."""
+    """A customer's history, in the order in which we were told; empty for one that nobody has registered."""
 
     id: str
     versions: tuple[CustomerVersion, ...] = ()
@@ -64,6 +99,12 @@ class Customer:
                 chosen = (version,)
         return {**(chosen[0].facts if chosen else {}), "id": self.id}
 
+    def known_before(self, us: int | None) -> Customer:
+        """The customer as it was known before an instant; None: as it is known now."""
+        if us is None or all(version.known_us < us for version in self.versions):
+            return self
+        return Customer(self.id, tuple(version for version in self.versions if version.known_us < us))
+
     @cached_property
     def started_us(self) -> int | None:
         """When the contract, and with it the trial, began; by what is known last, so that it can be corrected."""
@@ -75,8 +116,8 @@ class Customer:
 class Account:
     """One customer with all rows of the sessions that it has a part in.
 
-    Rows may come in any order, and a revision before its predecessor. Rows of other customers are there only for the
-    revisions among them. Live and shadow rows never meet: an account is of one or the other (`shadow`).
+    Rows may come in any order, twice, and a revision before its predecessor. Rows of other customers are there only
+    for the revisions among them. Live and shadow rows never meet: an account is of one or the other (`shadow`).
     """
 
     customer: Customer
@@ -86,12 +127,13 @@ class Account:
     @cached_property
     def rows(self) -> tuple[Row, ...]:
         """The account's rows, live or shadow, by time and id."""
-        return tuple(sorted((row for row in self.all_rows if row.shadow == self.shadow), key=lambda row: row.order))
+        once = {row.id: row for row in self.all_rows if row.shadow == self.shadow}
+        return tuple(sorted(once.values(), key=lambda row: row.order))
 
     @cached_property
-    def replaced_us(self) -> Mapping[str, int]:
-        """When each replaced row was replaced, by id."""
-        return _replacements(self.rows)
+    def gone(self) -> Mapping[str, Period]:
+        """In which period a row was taken back, by id: replaced by a later revision, or by an operator."""
+        return _gone(self.rows)
 
     @cached_property
     def own(self) -> tuple[Row, ...]:
@@ -99,43 +141,41 @@ class Account:
         return tuple(row for row in self.rows if row.customer == self.customer.id)
 
     @cached_property
-    def chargeable(self) -> Mapping[Period, tuple[Row, ...]]:
-        """The rows that filters may look at, by period: neither held nor declared not billable."""
-        by_period: dict[Period, list[Row]] = {}
-        for row in self.own if self.customer.attributed else ():
-            if row.billable and not row.held:
-                by_period.setdefault(Period.of(row.at_us), []).append(row)
-        return {period: tuple(by_period[period]) for period in sorted(by_period)}
-
-    def live(self, row: Row, horizon_us: int) -> bool:
-        """Whether no later revision has replaced the row before the horizon."""
-        return self.replaced_us.get(row.id, NEVER_US) >= horizon_us
+    def chargeable(self) -> tuple[Row, ...]:
+        """The rows that filters may look at: of somebody, neither held nor declared not billable."""
+        return tuple(row for row in self.own if self.customer.attributed and row.billable and not row.held)
 
     def predecessor(self, row: Row) -> Row | None:
-        """The revision that a row replaces, if it has arrived."""
-        earlier = [other for other in self._by_session[row.session_id] if other.revision < row.revision]
+        """The revision that a row replaced, among those that stood on an invoice by then."""
+        earlier = [
+            other
+            for other in self._by_session[row.session_id]
+            if other.revision < row.revision and other.entered <= row.entered
+        ]
         return max(earlier, key=lambda other: (other.revision, other.order), default=None)
 
     @cached_property
     def _by_session(self) -> Mapping[str, list[Row]]:
-        by_session: dict[str, list[Row]] = {}
-        for row in self.rows:
-            by_session.setdefault(row.session_id, []).append(row)
-        return by_session
+        return _by_session(self.rows)
 
 
-def _replacements(rows: Iterable[Row]) -> dict[str, int]:
-    """When each replaced row was replaced: at the time of the first later revision, never before its own time."""
-    rows = tuple(rows)
+def _by_session(rows: Iterable[Row]) -> dict[str, list[Row]]:
     by_session: dict[str, list[Row]] = {}
-    by_id = {row.id: row for row in rows}
     for row in rows:
         by_session.setdefault(row.session_id, []).append(row)
-    replaced: dict[str, int] = {}
+    return by_session
+
+
+def _gone(rows: tuple[Row, ...]) -> dict[str, Period]:
+    """In the period of the first later revision or decision, never before the row counts itself."""
+    by_id = {row.id: row for row in rows}
+    gone = {row.id: max(row.counts_from, row.taken_back) for row in rows if row.taken_back is not None}
 
     def note(old: Row, new: Row) -> None:
-        replaced[old.id] = max(old.at_us, min(replaced.get(old.id, NEVER_US), new.at_us))
+        first = min(gone.get(old.id, new.entered), new.entered)
+        gone[old.id] = max(old.counts_from, first)
 
+    by_session = _by_session(row for row in rows)
     for row in rows:
         if row.revision == 0:
             continue
@@ -145,4 +185,4 @@ def _replacements(rows: Iterable[Row]) -> dict[str, int]:
         for other in by_session[row.session_id]:
             if other.revision < row.revision:
                 note(other, row)
-    return replaced
+    return gone

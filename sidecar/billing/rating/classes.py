@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, get_args
 
 from sidecar.billing.rating.account import Account, Row
-from sidecar.billing.rating.cost import Costs, Line
+from sidecar.billing.rating.movements import ENTERED, Books, State
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.price import EXACT, ZERO
+from sidecar.billing.rating.sections import Section, SectionsOf
+from sidecar.billing.rating.usage import Usage
 
 EventClass = Literal[
     "charged", "free", "trial", "escalated", "inconclusive", "held", "not_billable", "unmatched", "reversed", "revised"
@@ -19,23 +21,28 @@ Fed = Literal["trial", "free", "charged"]
 
 
 class Classes:
-    """Classes of an account's events; what is unattributed feeds no charge."""
+    """Classes of an account's events; what is unattributed feeds no charge.
 
-    def __init__(self, costs: Costs) -> None:
-        self._costs = costs
+    An event stands in the summary of the period on whose invoice it stands. What is decided about it after that period
+    was closed does not move it.
+    """
+
+    def __init__(self, account: Account, sections_of: SectionsOf) -> None:
+        self.account = account
+        self._books = Books(account, sections_of)
         self._fed: dict[Period, dict[str, Fed]] = {}
+        self._first = _first_events(account)
 
     def of_period(self, period: Period) -> Iterator[tuple[Row, EventClass]]:
         """Every event of the customer in the period, with its class."""
-        account = self._costs.account
-        first = _first_events(account)
-        for row in account.own:
-            if Period.of(row.at_us) == period:
-                yield row, self._of_first(row) if row.id in first else self._of_later(row)
+        for row in self.account.own:
+            if row.entered == period:
+                yield row, self._of_first(row) if row.id in self._first else self._of_later(row)
 
     def _of_first(self, row: Row) -> EventClass:
         """A session's first event, under the first that holds."""
-        if row.held:
+        later = row.counts_from > row.entered
+        if row.held or (row.was_held and later):
             return "held"
         if row.data.get("escalated_to_human") is True:
             return "escalated"
@@ -43,19 +50,20 @@ class Classes:
             return "inconclusive"
         if not row.billable:
             return "not_billable"
-        return self._feeds(row) or "unmatched"
+        return (None if later else self.feeds(row)) or "unmatched"
 
     def _of_later(self, row: Row) -> EventClass:
         """A later revision takes a charge back when its predecessor fed a charge and it does not."""
-        before = self._costs.account.predecessor(row)
-        took_back = before is not None and self._feeds(before) and not self._feeds(row)
+        before = self.account.predecessor(row)
+        took_back = before is not None and self.feeds(before) and not self.feeds(row)
         return "reversed" if took_back else "revised"
 
-    def _feeds(self, row: Row) -> Fed | None:
-        period = Period.of(row.at_us)
-        if period not in self._fed:
-            self._fed[period] = _fed(self._costs.gross(period).lines)
-        return self._fed[period].get(row.id)
+    def feeds(self, row: Row) -> Fed | None:
+        """What the row is to the charges of the first invoice on which it counts; None when it feeds none."""
+        if row.counts_from not in self._fed:
+            counted = self._books.counted(State(row.counts_from, ENTERED))
+            self._fed[row.counts_from] = _fed(counted)
+        return self._fed[row.counts_from].get(row.id)
 
 
 def count(pairs: Iterator[tuple[Row, EventClass]]) -> Counter[EventClass]:
@@ -64,15 +72,16 @@ def count(pairs: Iterator[tuple[Row, EventClass]]) -> Counter[EventClass]:
 
 
 def _first_events(account: Account) -> set[str]:
-    """Ids of the first event of each session: its earliest revision 0."""
+    """Ids of the first event of each session: its earliest revision 0, among those of the earliest invoice."""
     firsts: dict[str, Row] = {}
     for row in account.rows:
-        if row.revision == 0 and (row.session_id not in firsts or row.order < firsts[row.session_id].order):
+        known = firsts.get(row.session_id)
+        if row.revision == 0 and (known is None or (row.entered, row.order) < (known.entered, known.order)):
             firsts[row.session_id] = row
     return {row.id for row in firsts.values()}
 
 
-def _fed(lines: tuple[Line, ...]) -> dict[str, Fed]:
+def _fed(counted: Iterable[tuple[Section, dict[str, Usage]]]) -> dict[str, Fed]:
     """What each row was to the charges that it fed: charged if any of its units was, else free, else in trial."""
     found: dict[str, Fed] = {}
     rank = {"trial": 0, "free": 1, "charged": 2}
@@ -81,13 +90,14 @@ def _fed(lines: tuple[Line, ...]) -> dict[str, Fed]:
         if row.id not in found or rank[found[row.id]] < rank[kind]:
             found[row.id] = kind
 
-    for line in lines:
-        charge = line.charge
-        priced = charge.model != "FLAT" and charge.overage_behavior == "CHARGE"
-        used = ZERO
-        for use in line.usage.uses:
-            used = EXACT.add(used, use.units)
-            note(use.row, "charged" if priced and use.units > 0 and used > charge.included_free else "free")
-        for use in line.usage.trial:
-            note(use.row, "trial")
+    for section, usages in counted:
+        for charge in section.plan.charges:
+            usage = usages[charge.id]
+            priced = charge.model != "FLAT" and charge.overage_behavior == "CHARGE"
+            used = ZERO
+            for use in usage.uses:
+                used = EXACT.add(used, use.units)
+                note(use.row, "charged" if priced and use.units > 0 and used > charge.included_free else "free")
+            for use in usage.trial:
+                note(use.row, "trial")
     return found

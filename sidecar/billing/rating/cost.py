@@ -1,27 +1,26 @@
-"""What a period costs, by the rows that are live at a horizon: the one quantity of which all amounts are made."""
+"""What a section costs at a state of its books: the one quantity of which all amounts are made."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import chain
 
-from sidecar.billing.rating.account import Account, Row
+from sidecar.billing.rating.movements import ENTERED, NONE, TAKEN_BACK, Movements, State, Units
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.price import ZERO, Price, price, round_amount
-from sidecar.billing.rating.usage import RatedPlan, Usage
+from sidecar.billing.rating.sections import Section, SectionsOf
 from sidecar.policy.plan import Charge
-
-PlanOf = Callable[[Period], RatedPlan]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One charge of one period."""
+    """One charge of one section. Units are never below zero, whatever was summed."""
 
     charge: Charge
-    usage: Usage
+    quantity: Decimal
+    trial: Decimal
+    outcomes: int
     price: Price
 
 
@@ -29,94 +28,85 @@ class Line:
 class Cost:
     """`subtotal` is the sum of the lines; `payable` what the guardrails make of it."""
 
-    plan: RatedPlan
+    section: Section
     lines: tuple[Line, ...]
     subtotal: Decimal
     capped: Decimal
     payable: Decimal
 
+    @property
+    def currency(self) -> str:
+        """In which the amounts are."""
+        return self.section.plan.currency
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a section of an earlier period (or of this one) costs more, or less, by what happened in this one."""
+
+    section: Section
+    amount: Decimal
+
+    @property
+    def currency(self) -> str:
+        """In which the amount is."""
+        return self.section.plan.currency
+
 
 class Costs:
-    """The costs of an account's periods, each computed once."""
+    """The costs of an account's sections, by the movements of its units."""
 
-    def __init__(self, account: Account, plan_of: PlanOf) -> None:
-        self.account = account
-        self.plan_of = plan_of
-        self._known: dict[tuple[Period, frozenset[str]], Cost] = {}
+    def __init__(self, sections_of: SectionsOf, movements: Movements) -> None:
+        self.sections_of = sections_of
+        self._moved: dict[int, list[tuple[State, str, Units]]] = {}
+        for (place, state), units in movements.items():
+            self._moved.setdefault(place.start_us, []).append((state, place.charge, units))
 
-    def gross(self, period: Period) -> Cost:
-        """What the period costs before anything is taken back in it."""
-        return self.at(period, period.start_us)
+    def gross(self, period: Period) -> list[Cost]:
+        """What each section of a period costs before anything is taken back in it."""
+        return [self.at(section, State(period, ENTERED)) for section in self.sections_of(period)]
 
-    def at(self, period: Period, horizon_us: int) -> Cost:
-        """What the period costs by the rows that were live just before the horizon."""
-        plan = self.plan_of(period)
-        rows = self._live(period, horizon_us)
-        earlier = [
-            row
-            for before in self.account.chargeable
-            if plan.windowed and before < period
-            for row in self._live(before, horizon_us)
-        ]
-        key = (period, frozenset(row.id for row in chain(earlier, rows)))
-        if key not in self._known:
-            self._known[key] = self._compute(plan, period, earlier, rows)
-        return self._known[key]
+    def adjustments(self, period: Period) -> list[Change]:
+        """What earlier sections cost more because events came after their period was closed."""
+        before, now = State(period, 0), State(period, ENTERED)
+        return [change for change in self._changes(before, now) if change.section.period < period]
 
-    def _live(self, period: Period, horizon_us: int) -> list[Row]:
-        account = self.account
-        return [row for row in account.chargeable.get(period, ()) if account.live(row, horizon_us)]
+    def credits(self, period: Period) -> list[Change]:
+        """What this and earlier sections no longer cost because of what was taken back in the period."""
+        changes = self._changes(State(period, ENTERED), State(period, TAKEN_BACK))
+        return [Change(change.section, -change.amount) for change in changes]
 
-    def _compute(self, plan: RatedPlan, period: Period, earlier: list[Row], rows: list[Row]) -> Cost:
-        customer = self.account.customer
-        usage = plan.usage(customer, earlier, rows)
+    def at(self, section: Section, state: State) -> Cost:
+        """What a section costs at a state."""
+        total: dict[str, Units] = {}
+        for moved, name, units in self._moved.get(section.start_us, ()):
+            if moved <= state:
+                total[name] = total.get(name, NONE) + units
+        plan, customer = section.plan, section.customer
         lines = []
         for charge in plan.charges:
-            quantity = usage[charge.id].quantity
+            units = total.get(charge.id, NONE)
+            quantity = max(ZERO, units.units)
             if charge.model == "FLAT":
-                quantity = Decimal(1) if plan.flat_due(charge, customer, period) else ZERO
-            lines.append(Line(charge, usage[charge.id], price(charge, quantity, plan.currency)))
+                quantity = Decimal(1) if plan.flat_due(charge, customer, section.end_us) else ZERO
+            priced = price(charge, quantity, plan.currency)
+            lines.append(Line(charge, quantity, max(ZERO, units.trial), units.outcomes, priced))
         subtotal = sum((line.price.amount for line in lines), round_amount(ZERO, plan.currency))
         rails = plan.plan.guardrails
         capped = payable = subtotal
         if rails.max_spend_behavior == "CAP" and rails.max_spend_cap is not None:
             capped = payable = min(subtotal, round_amount(rails.max_spend_cap, plan.currency))
-        if plan.customer_in(customer, period):
+        if plan.customer_in(customer, section.end_us):
             payable = max(payable, round_amount(rails.min_spend, plan.currency))
-        return Cost(plan, tuple(lines), subtotal, capped, payable)
+        return Cost(section, tuple(lines), subtotal, capped, payable)
 
+    def _changes(self, before: State, after: State) -> Iterator[Change]:
+        for start in sorted(self._moved):
+            if any(before < moved <= after for moved, _, _ in self._moved[start]):
+                section = self._section(start)
+                amount = self.at(section, after).payable - self.at(section, before).payable
+                if amount:
+                    yield Change(section, amount)
 
-@dataclass(frozen=True, slots=True)
-class Credit:
-    """What one earlier period (or this one) no longer costs, because `outcomes` were taken back in this one."""
-
-    period: Period
-    currency: str
-    amount: Decimal
-    outcomes: tuple[str, ...]
-
-
-def credits_of(costs: Costs, period: Period) -> list[Credit]:
-    """The credits that fall into a period, by the period that they correct."""
-    account = costs.account
-    taken_back: dict[Period, list[str]] = {}
-    for charged, rows in account.chargeable.items():
-        ids = [row.id for row in rows if _within(account.replaced_us, row.id, period)]
-        if ids:
-            taken_back[charged] = ids
-    if not taken_back:
-        return []
-    first = min(taken_back)
-    found = []
-    for charged in account.chargeable:
-        if first <= charged <= period:
-            before, after = costs.at(charged, period.start_us), costs.at(charged, period.end_us)
-            amount = before.payable - after.payable
-            if amount:
-                found.append(Credit(charged, before.plan.currency, amount, tuple(taken_back.get(charged, ()))))
-    return found
-
-
-def _within(replaced_us: Mapping[str, int], identifier: str, period: Period) -> bool:
-    at = replaced_us.get(identifier)
-    return at is not None and period.start_us <= at < period.end_us
+    def _section(self, start_us: int) -> Section:
+        return next(one for one in self.sections_of(Period.of(start_us)) if one.start_us == start_us)

@@ -2,45 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from decimal import Decimal, localcontext
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from sidecar.billing.rating.account import Account
-from sidecar.billing.rating.cost import Cost, Costs, Credit, Line, PlanOf, credits_of
-from sidecar.billing.rating.periods import Period
+from sidecar.billing.rating.cost import Change, Cost, Costs, Line
+from sidecar.billing.rating.movements import movements_of
+from sidecar.billing.rating.periods import Period, from_us
 from sidecar.billing.rating.price import EXACT, ZERO, Step, round_amount
+from sidecar.billing.rating.sections import SectionsOf
 from sidecar.billing.rating.usage import RatedPlan
 
 ALERT_PERCENT = (50, 80, 100)
+TakenBack = Mapping[Period, Sequence[str]]
 
 
-def invoice(account: Account, plan_of: PlanOf, period: Period) -> dict[str, Any]:
-    """Rate a period. Amounts are texts with the currency's digits; quantities are whole numbers where they are whole.
+def invoice(account: Account, sections_of: SectionsOf, period: Period) -> dict[str, Any]:
+    """Rate a period from an account's rows. See `written`."""
+    costs = Costs(sections_of, movements_of(account, sections_of))
+    return written(account.customer.id, costs, period, taken_back(account, period))
 
-    `total` = what the guardrails make of `subtotal`, minus `credits`. Credits in another currency than the period's
-    (the plan was changed in between) stand in `credit_lines` and are not in `credits`.
+
+def taken_back(account: Account, period: Period) -> dict[Period, list[str]]:
+    """Ids of the outcomes that were taken back in a period, by the period of their own time."""
+    found: dict[Period, list[str]] = {}
+    for row in account.chargeable:
+        if account.gone.get(row.id) == period:
+            found.setdefault(row.period, []).append(row.id)
+    return found
+
+
+def written(customer: str, costs: Costs, period: Period, taken: TakenBack) -> dict[str, Any]:
+    """The invoice. Amounts are texts with the currency's digits; quantities are whole numbers where they are whole.
+
+    `sections` are the parts of the period that were rated by different plans; there is one but for a customer whose
+    plan changed inside the period. `lines` are those of all sections; `subtotal`, `guardrails` and `total` speak of the
+    sections in `currency`, the last one's, and `totals` has every currency. `total` = what the guardrails make of
+    `subtotal`, plus `adjustments` (events that came after their period was closed), minus `credits`.
     """
     with localcontext(EXACT):
-        return _invoice(Costs(account, plan_of), period)
-
-
-def _invoice(costs: Costs, period: Period) -> dict[str, Any]:
-    account = costs.account
-    cost = costs.gross(period)
-    given = credits_of(costs, period)
-    currency = cost.plan.currency
-    credit = sum((entry.amount for entry in given if entry.currency == currency), round_amount(ZERO, currency))
+        gross = costs.gross(period)
+        adjusted, credited = costs.adjustments(period), costs.credits(period)
+    currency = gross[-1].currency
+    same = [cost for cost in gross if cost.currency == currency]
+    payable = _by_currency([(cost.currency, cost.payable) for cost in gross])
+    adjustments = _by_currency([(change.currency, change.amount) for change in adjusted])
+    credits_ = _by_currency([(change.currency, change.amount) for change in credited])
+    totals = {
+        code: payable.get(code, ZERO) + adjustments.get(code, ZERO) - credits_.get(code, ZERO)
+        for code in sorted({*payable, *adjustments, *credits_})
+    }
+    nothing = round_amount(ZERO, currency)
     return {
-        "customer": account.customer.id,
+        "customer": customer,
         "period": str(period),
         "currency": currency,
-        "plan": cost.plan.plan.name,
-        "lines": [_line(line, cost.plan) for line in cost.lines],
-        "subtotal": money(cost.subtotal),
-        "credits": money(credit),
-        "total": money(cost.payable - credit),
-        "guardrails": _guardrails(cost),
-        "credit_lines": [_credit(entry) for entry in given],
+        "plan": gross[-1].section.plan.plan.name,
+        "lines": [_line(line, cost, customer) for cost in gross for line in cost.lines],
+        "subtotal": money(sum((cost.subtotal for cost in same), nothing)),
+        "adjustments": money(adjustments.get(currency, nothing)),
+        "credits": money(credits_.get(currency, nothing)),
+        "total": money(totals[currency]),
+        "totals": {code: money(amount) for code, amount in totals.items()},
+        "guardrails": _guardrails(same),
+        "sections": [_section(cost) for cost in gross],
+        "adjustment_lines": [_change(change, ()) for change in adjusted],
+        "credit_lines": [_change(change, taken.get(change.section.period, ())) for change in credited],
     }
 
 
@@ -54,18 +83,62 @@ def quantity(value: Decimal) -> int | str:
     return int(value) if value == value.to_integral_value() else f"{value.normalize(EXACT):f}"
 
 
-def _line(line: Line, plan: RatedPlan) -> dict[str, Any]:
+def timestamp(us: int) -> str:
+    """RFC 3339 in UTC."""
+    return from_us(us).isoformat().replace("+00:00", "Z")
+
+
+def _by_currency(amounts: Sequence[tuple[str, Decimal]]) -> dict[str, Decimal]:
+    total: dict[str, Decimal] = {}
+    for code, amount in amounts:
+        total[code] = total.get(code, round_amount(ZERO, code)) + amount
+    return total
+
+
+def _section(cost: Cost) -> dict[str, Any]:
+    section = cost.section
+    return {
+        "from": timestamp(section.start_us),
+        "to": timestamp(section.end_us),
+        "plan_id": section.plan_id,
+        "plan": section.plan.plan.name,
+        "currency": cost.currency,
+        "lines": [line.charge.id for line in cost.lines],
+        "subtotal": money(cost.subtotal),
+        "payable": money(cost.payable),
+        "guardrails": _guardrails([cost]),
+    }
+
+
+def _line(line: Line, cost: Cost, customer: str) -> dict[str, Any]:
     flat = line.charge.model == "FLAT"
-    units = line.price.billed if flat else EXACT.add(line.usage.quantity, line.usage.trial_quantity)
+    units = line.price.billed if flat else EXACT.add(line.quantity, line.trial)
+    where = {"period": str(cost.section.period), "charge": line.charge.id}
     return {
         "charge": line.charge.id,
         "metric": "+".join(line.charge.metrics),
         "quantity": quantity(units),
-        "trial": 0 if flat else quantity(line.usage.trial_quantity),
+        "trial": 0 if flat else quantity(line.trial),
         "free": quantity(line.price.free),
         "billed": quantity(line.price.billed),
         "amount": money(line.price.amount),
-        "description": _description(line, plan),
+        "currency": cost.currency,
+        "description": _description(line, cost.section.plan),
+        "tiers": [_tier(step, cost.currency) for step in line.price.steps],
+        "outcomes": 0 if flat else line.outcomes,
+        "sessions": None if flat else f"/v1/customers/{quote(customer, safe='')}/sessions?{urlencode(where)}",
+        "from": timestamp(cost.section.start_us),
+    }
+
+
+def _tier(step: Step, currency: str) -> dict[str, Any]:
+    return {
+        "units": quantity(step.units),
+        "per": step.per,
+        "rate": f"{step.rate:f}",
+        "flat": f"{step.flat:f}",
+        "amount": f"{step.amount:f}",
+        "currency": currency,
     }
 
 
@@ -74,17 +147,17 @@ def _description(line: Line, plan: RatedPlan) -> str:
     charge = line.charge
     names = [plan.meters[name].metric.name or name for name in charge.metrics]
     title = charge.name or " + ".join(names) or charge.id
-    parts = []
+    parts_ = []
     if charge.model != "FLAT":
-        if line.usage.trial_quantity:
-            parts.append(f"{quantity(line.usage.trial_quantity)} in trial")
+        if line.trial:
+            parts_.append(f"{quantity(line.trial)} in trial")
         if line.price.free:
-            parts.append(f"{quantity(line.price.free)} free")
-        beyond = line.usage.quantity - line.price.free - line.price.billed
+            parts_.append(f"{quantity(line.price.free)} free")
+        beyond = line.quantity - line.price.free - line.price.billed
         if beyond > 0:
-            parts.append(f"{quantity(beyond)} beyond these not charged")
-    parts += [_step(step, plan.currency) for step in line.price.steps]
-    return f"{title}: {', '.join(parts) or 'nothing in this period'}"
+            parts_.append(f"{quantity(beyond)} beyond these not charged")
+    parts_ += [_step(step, plan.currency) for step in line.price.steps]
+    return f"{title}: {', '.join(parts_) or 'nothing in this period'}"
 
 
 def _step(step: Step, currency: str) -> str:
@@ -96,25 +169,32 @@ def _step(step: Step, currency: str) -> str:
     return f"{text} + {step.flat:f} {currency}" if step.flat else text
 
 
-def _guardrails(cost: Cost) -> dict[str, Any]:
-    rails = cost.plan.plan.guardrails
-    currency = cost.plan.currency
+def alerts_reached(cost: Cost) -> list[int]:
+    """The percentages of the section's cap that its subtotal has come to."""
+    cap = cost.section.plan.plan.guardrails.max_spend_cap
+    return [percent for percent in ALERT_PERCENT if cap is not None and cost.subtotal * 100 >= cap * percent]
+
+
+def _guardrails(costs: Sequence[Cost]) -> dict[str, Any]:
+    """Of the last section; what they changed is summed over all."""
+    last = costs[-1]
+    rails, currency, nothing = last.section.plan.plan.guardrails, last.currency, round_amount(ZERO, last.currency)
     cap = rails.max_spend_cap
-    reached = [percent for percent in ALERT_PERCENT if cap is not None and cost.subtotal * 100 >= cap * percent]
     return {
         "max_spend_cap": None if cap is None else money(round_amount(cap, currency)),
         "max_spend_behavior": rails.max_spend_behavior,
         "min_spend": money(round_amount(rails.min_spend, currency)),
-        "alerts_percent": reached,
-        "not_charged_by_cap": money(cost.subtotal - cost.capped),
-        "added_to_min_spend": money(cost.payable - cost.capped),
+        "alerts_percent": alerts_reached(last),
+        "not_charged_by_cap": money(sum((cost.subtotal - cost.capped for cost in costs), nothing)),
+        "added_to_min_spend": money(sum((cost.payable - cost.capped for cost in costs), nothing)),
     }
 
 
-def _credit(entry: Credit) -> dict[str, Any]:
+def _change(change: Change, outcomes: Sequence[str]) -> dict[str, Any]:
     return {
-        "period": str(entry.period),
-        "currency": entry.currency,
-        "amount": money(entry.amount),
-        "outcomes": list(entry.outcomes),
+        "period": str(change.section.period),
+        "from": timestamp(change.section.start_us),
+        "currency": change.currency,
+        "amount": money(change.amount),
+        "outcomes": list(outcomes),
     }

@@ -37,6 +37,16 @@ class Period:
             raise ValueError(f"{text!r} is no period: write a month like 2026-11")
         return cls(int(match[1]), int(match[2]))
 
+    @property
+    def next(self) -> Period:
+        """The month after it."""
+        return Period(self.year + 1, 1) if self.month == 12 else Period(self.year, self.month + 1)
+
+    @property
+    def before(self) -> Period:
+        """The month before it."""
+        return Period(self.year - 1, 12) if self.month == 1 else Period(self.year, self.month - 1)
+
     @classmethod
     def of(cls, us: int) -> Self:
         """The period in which an instant lies."""
@@ -51,8 +61,7 @@ class Period:
     @property
     def end_us(self) -> int:
         """The first instant after it."""
-        year, month = (self.year + 1, 1) if self.month == 12 else (self.year, self.month + 1)
-        return to_us(datetime(year, month, 1, tzinfo=UTC))
+        return self.next.start_us
 
     def __str__(self) -> str:
         return f"{self.year:04d}-{self.month:02d}"

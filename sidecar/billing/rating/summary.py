@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal, localcontext
@@ -11,11 +11,13 @@ from typing import Any
 
 from sidecar.billing.rating.account import Account, Row
 from sidecar.billing.rating.classes import CLASSES, Classes, EventClass
-from sidecar.billing.rating.cost import Costs, PlanOf, credits_of
+from sidecar.billing.rating.cost import Costs
 from sidecar.billing.rating.invoice import money
 from sidecar.billing.rating.llm_cost import llm_cost
+from sidecar.billing.rating.movements import movements_of
 from sidecar.billing.rating.periods import Period, from_us
 from sidecar.billing.rating.price import EXACT, ZERO, round_amount
+from sidecar.billing.rating.sections import SectionsOf
 
 _LATER: frozenset[EventClass] = frozenset({"reversed", "revised"})
 
@@ -28,7 +30,9 @@ class _Tally:
         self.days: dict[str, Counter[str]] = {day: Counter() for day in _days(period)}
 
     def add(self, row: Row, kind: EventClass) -> None:
-        for counter in (self.total, self.days[_day(row.at_us)]):
+        # An event that came after its own period was closed stands under the first day of the period that it is in.
+        day = max(_day(row.at_us), next(iter(self.days)))
+        for counter in (self.total, self.days[day]):
             counter[kind] += 1
             counter["sessions"] += kind not in _LATER
 
@@ -37,7 +41,7 @@ class _Tally:
         return {name: counter[name] for name in ("sessions", *CLASSES)}
 
 
-def summary(accounts: Iterable[tuple[Account, PlanOf]], period: Period) -> dict[str, Any]:
+def summary(accounts: Iterable[tuple[Account, SectionsOf]], period: Period) -> dict[str, Any]:
     """Sum up the accounts that have events in the period.
 
     `sessions` counts sessions by their first event, `events` everything. `revenue` is in `currency`, the one with most
@@ -48,19 +52,18 @@ def summary(accounts: Iterable[tuple[Account, PlanOf]], period: Period) -> dict[
         return _summary(list(accounts), period)
 
 
-def _summary(accounts: list[tuple[Account, PlanOf]], period: Period) -> dict[str, Any]:
+def _summary(accounts: list[tuple[Account, SectionsOf]], period: Period) -> dict[str, Any]:
     live, shadow = _Tally(period), _Tally(period)
     totals: dict[str, list[Decimal]] = {}
     spent = ZERO
-    for account, plan_of in accounts:
-        costs = Costs(account, plan_of)
-        for row, kind in Classes(costs).of_period(period):
+    for account, sections_of in accounts:
+        for row, kind in Classes(account, sections_of).of_period(period):
             live.add(row, kind)
             spent += llm_cost(row.data) if kind not in _LATER else ZERO
-        if account.customer.attributed and any(Period.of(row.at_us) == period for row in account.own):
-            currency, total = _total(costs, period)
-            totals.setdefault(currency, []).append(total)
-        for row, kind in _shadow_classes(account, plan_of, period):
+        if account.customer.attributed and any(row.entered == period for row in account.own):
+            for currency, total in totals_of(account, sections_of, period).items():
+                totals.setdefault(currency, []).append(total)
+        for row, kind in Classes(replace(account, shadow=True), sections_of).of_period(period):
             shadow.add(row, kind)
     currency = max(totals, key=lambda code: (len(totals[code]), code), default="USD")
     revenue = {code: sum(amounts, round_amount(ZERO, code)) for code, amounts in totals.items()}
@@ -77,17 +80,16 @@ def _summary(accounts: list[tuple[Account, PlanOf]], period: Period) -> dict[str
     }
 
 
-def _total(costs: Costs, period: Period) -> tuple[str, Decimal]:
-    """The invoice's total, without writing the invoice."""
-    cost = costs.gross(period)
-    currency = cost.plan.currency
-    given = (entry.amount for entry in credits_of(costs, period) if entry.currency == currency)
-    return currency, cost.payable - sum(given, ZERO)
-
-
-def _shadow_classes(account: Account, plan_of: PlanOf, period: Period) -> Iterator[tuple[Row, EventClass]]:
-    apart = replace(account, shadow=True)
-    return Classes(Costs(apart, plan_of)).of_period(period)
+def totals_of(account: Account, sections_of: SectionsOf, period: Period) -> dict[str, Decimal]:
+    """The invoice's totals by currency, without writing the invoice."""
+    costs = Costs(sections_of, movements_of(account, sections_of))
+    amounts = [(cost.currency, cost.payable) for cost in costs.gross(period)]
+    amounts += [(change.currency, change.amount) for change in costs.adjustments(period)]
+    amounts += [(change.currency, -change.amount) for change in costs.credits(period)]
+    total: dict[str, Decimal] = {}
+    for currency, amount in amounts:
+        total[currency] = total.get(currency, ZERO) + amount
+    return total
 
 
 def _day(us: int) -> str:

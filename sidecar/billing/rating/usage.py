@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from sidecar.billing.rating.account import Customer, Row
-from sidecar.billing.rating.periods import DAY_US, Period
+from sidecar.billing.rating.periods import DAY_US
 from sidecar.billing.rating.price import EXACT, ZERO
 from sidecar.policy.conditions import MISSING, Conditions, Unique, gather, lookup, number, parse_path
 from sidecar.policy.plan import Charge, Metric, RatePlan
 
 Facts = Mapping[str, Any]
+Coupling = Literal["session", "conversation", "account"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +34,19 @@ class Usage:
     trial: list[Use] = field(default_factory=list)
 
     @property
-    def quantity(self) -> Decimal:
-        """Units outside the trial; never below zero, whatever was summed."""
-        return max(ZERO, _total(self.uses))
+    def total(self) -> Decimal:
+        """Units outside the trial, below zero if that is what was summed."""
+        return _total(self.uses)
 
     @property
-    def trial_quantity(self) -> Decimal:
+    def trial_total(self) -> Decimal:
         """Units inside the trial: shown, never priced."""
-        return max(ZERO, _total(self.trial))
+        return _total(self.trial)
+
+    @property
+    def outcomes(self) -> int:
+        """How many outcomes brought them."""
+        return len({use.row.id for use in (*self.uses, *self.trial)})
 
 
 class Meter:
@@ -50,6 +56,20 @@ class Meter:
         self.metric = metric
         self._conditions = gather(spec.compiled() for spec in metric.filter_conditions)
         self._path = parse_path(metric.event_field) if metric.event_field else None
+
+    @property
+    def coupling(self) -> Coupling:
+        """Which other rows can decide how many units a row brings: those of its session, its conversation, or any."""
+        if self.metric.aggregation in {"UNIQUE", "MAX"}:
+            return "account"
+        found: Coupling = "session"
+        for unique in self._conditions.unique:
+            if unique.window == "SESSION" or unique.path == ("session_id",):
+                continue
+            if unique.window != "CONVERSATION" and unique.path != ("conversation",):
+                return "account"
+            found = "conversation"
+        return found
 
     @property
     def windowed(self) -> bool:
@@ -112,33 +132,48 @@ class Meter:
 
 
 class RatedPlan:
-    """A plan compiled for rating."""
+    """A plan compiled for rating; `digest` is that of its file."""
 
-    def __init__(self, plan: RatePlan) -> None:
+    def __init__(self, plan: RatePlan, digest: str = "") -> None:
         self.plan = plan
+        self.digest = digest
         self.currency = plan.currency_code
         self.charges = plan.all_charges()
         self.meters = {metric.id: Meter(metric) for metric in plan.metrics}
         self.windowed = any(meter.windowed for meter in self.meters.values())
+        couplings = {meter.coupling for meter in self.meters.values()}
+        self.coupling: Coupling = max(couplings, key=("session", "conversation", "account").index, default="session")
+        self.customer_fields = frozenset(self._customer_fields())
         self._when = {charge.id: gather(spec.compiled() for spec in charge.when) for charge in self.charges}
+
+    def _customer_fields(self) -> Iterator[tuple[str, ...]]:
+        """What the plan's conditions and metrics look at in the customer, so that other changes change no invoice."""
+        specs = [spec for metric in self.plan.metrics for spec in metric.filter_conditions]
+        specs += [spec for charge in self.charges for spec in charge.when]
+        fields = [spec.field for spec in specs] + [metric.event_field or "" for metric in self.plan.metrics]
+        for path in map(str.split, fields, "." * len(fields)):
+            if path[0] == "customer":
+                yield tuple(path[1:])
+        if self.plan.trial_days:
+            yield ("started_at",)
 
     def in_trial(self, customer: Customer, us: int) -> bool:
         """Whether an instant lies in the customer's trial."""
         started = customer.started_us
         return started is not None and started <= us < started + self.plan.trial_days * DAY_US
 
-    def flat_due(self, charge: Charge, customer: Customer, period: Period) -> bool:
-        """A FLAT charge is due once in every period in which the customer is one, by the facts at the period's end."""
-        if not self.customer_in(customer, period):
+    def flat_due(self, charge: Charge, customer: Customer, end_us: int) -> bool:
+        """A FLAT charge is due once in every section in which the customer is one, by the facts at its end."""
+        if not self.customer_in(customer, end_us):
             return False
-        return self._when[charge.id].hold({"customer": customer.as_of(period.end_us - 1)})
+        return self._when[charge.id].hold({"customer": customer.as_of(end_us - 1)})
 
-    def customer_in(self, customer: Customer, period: Period) -> bool:
-        """Whether there is a contract, and it has begun by the end of the period."""
-        return customer.attributed and (customer.started_us is None or customer.started_us < period.end_us)
+    def customer_in(self, customer: Customer, end_us: int) -> bool:
+        """Whether there is a contract, and it has begun by the end of the section."""
+        return customer.attributed and (customer.started_us is None or customer.started_us < end_us)
 
     def usage(self, customer: Customer, earlier: Iterable[Row], rows: Iterable[Row]) -> dict[str, Usage]:
-        """Units by charge. `rows` are the live rows of one period, `earlier` those before it, both in order."""
+        """Units by charge. `rows` are the live rows of one section, `earlier` those before it, both in order."""
         before = [(row, _facts(row, customer)) for row in earlier] if self.windowed else []
         now = [(row, _facts(row, customer)) for row in rows]
         passing = {name: meter.passing(before, now) for name, meter in self.meters.items()}

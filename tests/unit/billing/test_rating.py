@@ -11,9 +11,9 @@ import pytest
 
 from sidecar.billing.rating.account import Account, Customer, CustomerVersion, Row
 from sidecar.billing.rating.classes import Classes, count
-from sidecar.billing.rating.cost import Costs
 from sidecar.billing.rating.invoice import invoice
 from sidecar.billing.rating.periods import Period, to_us
+from sidecar.billing.rating.sections import always
 from sidecar.billing.rating.summary import summary
 from sidecar.billing.rating.usage import RatedPlan
 from sidecar.policy.loading import builtin_plan, load_plan
@@ -61,12 +61,13 @@ FIN = RatedPlan(builtin_plan().plan)
 
 
 def bill(rows, plan: RatedPlan = FIN, period: Period = NOVEMBER, customer: Customer | None = None) -> dict:
-    return invoice(Account(customer or Customer("c"), tuple(rows)), lambda _: plan, period)
+    customer = customer or Customer("c")
+    return invoice(Account(customer, tuple(rows)), always(plan, customer), period)
 
 
 def classes(rows, plan: RatedPlan = FIN, period: Period = NOVEMBER, customer: Customer | None = None) -> dict:
     account = Account(customer or Customer("c"), tuple(rows))
-    return dict(count(Classes(Costs(account, lambda _: plan)).of_period(period)))
+    return dict(count(Classes(account, always(plan, account.customer)).of_period(period)))
 
 
 def known(**facts) -> Customer:
@@ -283,7 +284,8 @@ def test_summary_puts_every_event_into_one_class() -> None:
     mine.append(row(7, shadow=True))
     lost = [row(8, customer="unattributed"), row(9, customer="unattributed", outcome="INCONCLUSIVE")]
     accounts = [
-        (Account(Customer(name), tuple(rows)), lambda _: plan) for name, rows in [("c", mine), ("unattributed", lost)]
+        (Account(Customer(name), tuple(rows)), always(plan, Customer(name)))
+        for name, rows in [("c", mine), ("unattributed", lost)]
     ]
     result = summary(accounts, NOVEMBER)
     shown = {name: result[name] for name in (

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from sidecar.billing.rating.account import Account, Customer, CustomerVersion, Row
 from sidecar.billing.rating.invoice import invoice
 from sidecar.billing.rating.periods import Period, to_us
+from sidecar.billing.rating.sections import always
 from sidecar.billing.rating.usage import RatedPlan
 from sidecar.policy.loading import load_plan
 
@@ -153,10 +154,10 @@ def test_every_invoice_is_what_the_month_changed(told, price, trial_days, seed) 
     before = Fraction(0)
     for index, period in enumerate(MONTHS):
         until_then = tuple(row for row in rows if row.at_us < period.end_us)
-        result = invoice(Account(customer, until_then), lambda _: plan, period)
+        result = invoice(Account(customer, until_then), always(plan, customer), period)
         known = all_months_known_at(price, told, range(trial_days), index)
         assert Fraction(result["total"]) == known - before
-        assert invoice(Account(customer, tuple(rows)), lambda _: plan, period) == result, (
+        assert invoice(Account(customer, tuple(rows)), always(plan, customer), period) == result, (
             "what comes later changes nothing"
         )
         before = known
@@ -168,20 +169,20 @@ def test_every_invoice_is_what_the_month_changed(told, price, trial_days, seed) 
 @given(told=stories(), price=prices(), data=st.data())
 def test_the_order_of_rows_and_a_revision_before_its_predecessor_change_nothing(told, price, data) -> None:
     plan = compiled(price, 0)
-    rows = rows_of(told)
+    rows, customer = rows_of(told), Customer("c")
     shuffled = data.draw(st.permutations(rows))
     for period in MONTHS:
-        assert invoice(Account(Customer("c"), tuple(rows)), lambda _: plan, period) == invoice(
-            Account(Customer("c"), tuple(shuffled)), lambda _: plan, period
+        assert invoice(Account(customer, tuple(rows)), always(plan, customer), period) == invoice(
+            Account(customer, tuple(shuffled)), always(plan, customer), period
         )
 
 
 @settings(max_examples=100, deadline=None)
 @given(told=stories(), price=prices())
 def test_taking_everything_back_leaves_the_minimum(told, price) -> None:
-    plan = compiled(price, 0)
+    plan, customer = compiled(price, 0), Customer("c")
     last = {t.session: t.revision for t in told}
     ends = [Told(session, revision + 1, 91, good=False) for session, revision in last.items()]
     rows = tuple(rows_of([*told, *ends]))
-    totals = [Fraction(invoice(Account(Customer("c"), rows), lambda _: plan, period)["total"]) for period in MONTHS]
+    totals = [Fraction(invoice(Account(customer, rows), always(plan, customer), period)["total"]) for period in MONTHS]
     assert sum(totals) == 3 * price["minimum"]

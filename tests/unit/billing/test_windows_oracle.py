@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sidecar.billing.rating.account import Account, Customer, Row
 from sidecar.billing.rating.invoice import invoice
 from sidecar.billing.rating.periods import Period
+from sidecar.billing.rating.sections import always
 from sidecar.billing.rating.usage import RatedPlan
 from sidecar.policy.loading import load_plan
 
@@ -77,5 +78,5 @@ def test_the_earliest_by_time_then_id_counts(told, window, seed) -> None:
     random.Random(seed).shuffle(rows)
     for period in MONTHS:
         expected = sum(1 for row in candidates if Period.of(row.at_us) == period and first(row))
-        result = invoice(Account(Customer("c"), tuple(rows)), lambda _: plan, period)
+        result = invoice(Account(Customer("c"), tuple(rows)), always(plan, Customer("c")), period)
         assert result["lines"][0]["quantity"] == expected

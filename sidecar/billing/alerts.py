@@ -1,0 +1,213 @@
+"""Alerts about spending: noted once per customer, section and percentage, delivered until they are taken.
+
+The row in `alerts` is made in the transaction that sums up what crosses the line, and its key is unique, so replicas
+note an alert once between them. It is also the outbox: a delivery is claimed by pushing its next attempt into the
+future, and repeated, with the same `webhook-id`, until the receiver answers 2xx.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets as randomness
+from collections.abc import Callable, Mapping
+from decimal import localcontext
+from typing import Any
+
+import httpx
+import structlog
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sidecar.billing.ledger.catalog import Catalog, born_us
+from sidecar.billing.ledger.database import Database
+from sidecar.billing.ledger.entries import account_rows
+from sidecar.billing.ledger.tables import alerts, secrets
+from sidecar.billing.rating.account import Account
+from sidecar.billing.rating.cost import Cost, Costs
+from sidecar.billing.rating.invoice import alerts_reached, money, timestamp
+from sidecar.billing.rating.movements import ENTERED, Movements, State, movements_of
+from sidecar.billing.rating.periods import Period
+from sidecar.billing.rating.price import EXACT, round_amount
+
+log = structlog.get_logger()
+ALERT_TYPE = "billing.spend_alert"
+SECRET_PREFIX = "whsec_"  # noqa: S105 - how Standard Webhooks marks one
+ATTEMPTS_MAX = 40  # the last of them about a week after the first
+_FIRST_RETRY_US, _LONGEST_RETRY_US = 5_000_000, 6 * 3_600_000_000
+_CLAIM_US = 60_000_000  # how long a delivery belongs to the replica that took it
+_TIMEOUT_SECONDS = 15.0
+_AT_ONCE = 20
+
+
+async def note_alerts(
+    connection: AsyncConnection, catalog: Catalog, sums: Mapping[str, Movements], now_us: int
+) -> None:
+    """Note the alerts of customers whose sums have changed. Past periods, brought in or closed, are no news."""
+    closed, born = await catalog.closings(), await born_us(connection) or 0
+    rows: list[dict[str, Any]] = []
+    for customer, summed in sums.items():
+        sections_of = await catalog.sections_of(customer)
+        coupled = await catalog.coupling(customer) == "account"
+        wanted = {Period.of(now_us)} if coupled else {Period.of(place.start_us) for place, _ in summed}
+        sections = [section for period in sorted(wanted) for section in sections_of(period)]
+        news = [
+            section
+            for section in sections
+            if section.plan.plan.guardrails.max_spend_cap is not None
+            and section.customer.attributed
+            and closed.of(section.period) is None
+            and section.end_us > born
+        ]
+        if news:
+            movements = await _scanned(connection, catalog, customer) if coupled else summed
+            with localcontext(EXACT):
+                costs = [Costs(sections_of, movements).at(one, State(one.period, ENTERED)) for one in news]
+            rows += [_row(cost, percent, now_us) for cost in costs for percent in alerts_reached(cost)]
+    await _insert(connection, rows)
+
+
+async def _scanned(connection: AsyncConnection, catalog: Catalog, customer: str) -> Movements:
+    """Of a plan in which any event can decide about any other."""
+    sections_of = await catalog.sections_of(customer)
+    known = (await catalog.customers([customer]))[customer]
+    account = Account(known, await account_rows(connection, customer))
+    return movements_of(account, sections_of)
+
+
+def _row(cost: Cost, percent: int, now_us: int) -> dict[str, Any]:
+    section, rails = cost.section, cost.section.plan.plan.guardrails
+    cap = round_amount(rails.max_spend_cap or EXACT.create_decimal(0), cost.currency)
+    body = {
+        "type": ALERT_TYPE,
+        "timestamp": timestamp(now_us),
+        "data": {
+            "customer": section.customer.id,
+            "period": str(section.period),
+            "from": timestamp(section.start_us),
+            "plan": section.plan.plan.name,
+            "percent": percent,
+            "subtotal": money(cost.subtotal),
+            "max_spend_cap": money(cap),
+            "max_spend_behavior": rails.max_spend_behavior,
+            "currency": cost.currency,
+        },
+    }
+    return {
+        "customer": section.customer.id,
+        "start_us": section.start_us,
+        "percent": percent,
+        "body": json.dumps(body, separators=(",", ":"), sort_keys=True),
+        "created_us": now_us,
+        "attempts": 0,
+        "next_us": now_us,
+    }
+
+
+async def _insert(connection: AsyncConnection, rows: list[dict[str, Any]]) -> None:
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    if rows:
+        once = dialect.insert(alerts).on_conflict_do_nothing(index_elements=["customer", "start_us", "percent"])
+        await connection.execute(once, rows)
+
+
+async def alert_secret(database: Database, given: str | None) -> str:
+    """The signing secret: the one given, else one made once, kept in the database and the same for all replicas."""
+    if given is not None:
+        return given
+    made = SECRET_PREFIX + base64.b64encode(randomness.token_bytes(32)).decode()
+    async with database.writing() as connection:
+        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+        once = dialect.insert(secrets).on_conflict_do_nothing(index_elements=["name"])
+        await connection.execute(once, [{"name": "alerts", "value": made}])
+        found = await connection.execute(select(secrets.c.value).where(secrets.c.name == "alerts"))
+        return str(found.scalar_one())
+
+
+def signature(secret: str, identifier: str, timestamp_s: int, body: bytes) -> str:
+    """`v1,…` over id, timestamp and body, as Standard Webhooks 1.0 defines it."""
+    key = base64.b64decode(secret.removeprefix(SECRET_PREFIX))
+    signed = f"{identifier}.{timestamp_s}.".encode() + body
+    return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+
+
+class Deliveries:
+    """Sends what is due to `url`; `clock` gives Unix microseconds."""
+
+    def __init__(self, database: Database, url: str, secret: str, clock: Callable[[], int]) -> None:
+        self._database = database
+        self._url = url
+        self._secret = secret
+        self._clock = clock
+        self._http = httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, follow_redirects=False)
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._http.aclose()
+
+    async def step(self) -> bool:
+        """Try one alert that is due; whether there was one."""
+        claimed = await self._claim()
+        if claimed is None:
+            return False
+        error = await self._send(claimed)
+        attempts, now = claimed["attempts"] + 1, self._clock()
+        values: dict[str, Any] = {"attempts": attempts, "error": error}
+        if error is None:
+            values |= {"delivered_us": now, "next_us": None}
+        elif attempts >= ATTEMPTS_MAX:
+            values |= {"next_us": None}
+            log.error("alert given up", alert=_identifier(claimed), attempts=attempts, error=error)
+        else:
+            wait = min(_FIRST_RETRY_US * 2 ** min(attempts - 1, 20), _LONGEST_RETRY_US)
+            values |= {"next_us": now + wait}
+            log.warning("alert not delivered, will be tried again", alert=_identifier(claimed), error=error)
+        async with self._database.writing() as connection:
+            await connection.execute(update(alerts).where(alerts.c.seq == claimed["seq"]).values(values))
+        return True
+
+    async def _claim(self) -> Mapping[str, Any] | None:
+        """One that is due, with its next attempt put off so that no other replica takes it meanwhile."""
+        now = self._clock()
+        due = alerts.c.next_us <= now
+        async with self._database.reading() as connection:
+            if (await connection.execute(select(alerts.c.seq).where(due).limit(1))).first() is None:
+                return None
+        async with self._database.writing() as connection:
+            query = select(alerts).where(due).order_by(alerts.c.next_us).limit(1)
+            row = (await connection.execute(query.with_for_update(skip_locked=True))).mappings().first()
+            if row is not None:
+                mine = update(alerts).where(alerts.c.seq == row["seq"])
+                await connection.execute(mine.values(next_us=now + _CLAIM_US))
+            return None if row is None else dict(row)
+
+    async def _send(self, row: Mapping[str, Any]) -> str | None:
+        """None when it was taken, else why not."""
+        body, identifier, when = row["body"].encode(), _identifier(row), self._clock() // 1_000_000
+        headers = {
+            "content-type": "application/json",
+            "webhook-id": identifier,
+            "webhook-timestamp": str(when),
+            "webhook-signature": signature(self._secret, identifier, when, body),
+        }
+        try:
+            answer = await self._http.post(self._url, content=body, headers=headers)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return str(error) or type(error).__name__
+        return None if answer.is_success else f"answered {answer.status_code}"
+
+
+def _identifier(row: Mapping[str, Any]) -> str:
+    """The same at every attempt, by which receivers tell repetitions."""
+    key = f"{row['customer']}\n{row['start_us']}\n{row['percent']}"
+    return "alert_" + hashlib.sha256(key.encode()).hexdigest()[:40]
+
+
+async def undelivered(connection: AsyncConnection) -> tuple[int, int]:
+    """How many alerts wait, and how many were given up."""
+    waiting = select(func.count()).where(alerts.c.next_us.is_not(None))
+    given_up = select(func.count()).where(alerts.c.next_us.is_(None), alerts.c.delivered_us.is_(None))
+    return (await connection.execute(waiting)).scalar_one(), (await connection.execute(given_up)).scalar_one()

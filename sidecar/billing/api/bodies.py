@@ -1,0 +1,55 @@
+"""What the API takes besides events and plans: every field is checked, unknown ones are refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from sidecar.billing.events import Text, Time
+from sidecar.policy.conditions import instant
+
+
+def _start(text: str) -> str:
+    if instant(text) is None:
+        raise ValueError("write a time like 2026-11-01T00:00:00Z")
+    return text
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class CustomerBody(_Body):
+    """What may be said about a customer; a PUT says all of it.
+
+    `effective_from`: when it begins to hold, plan included. Without it, facts hold from now on and another plan from
+    the next period on; what is said first holds from ever.
+    """
+
+    plan: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    started_at: Annotated[str, AfterValidator(_start)] | None = None
+    seat_tier: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    seats: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    attributes: dict[str, str | int | float | bool | None] = Field(default_factory=dict, max_length=100)
+    effective_from: Time | None = None
+
+
+class DecisionBody(_Body):
+    """Who decides, and why."""
+
+    actor: Annotated[Text, Field(description="who decides")]
+    reason: Annotated[str, Field(min_length=1, max_length=1000, description="why")]
+
+
+class AssignmentBody(DecisionBody):
+    """An unattributed outcome's session gets a customer."""
+
+    customer: Text
+
+
+class BacktestBody(_Body):
+    """A plan, as the mapping that a plan file holds or as its text, and a period."""
+
+    plan: dict[str, Any] | str
+    period: str

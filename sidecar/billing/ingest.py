@@ -1,0 +1,111 @@
+"""Taking events from many clients at once: whatever waits goes into one transaction.
+
+A commit costs a disk its write to the platter, whether it holds one event or a thousand. So posts that arrive while a
+transaction is under way wait for it and then share the next one. Each still gets its own verdicts, and is answered only
+when its events are on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from sidecar.billing.events import Posted
+from sidecar.billing.ledger.append import Verdict, append
+from sidecar.billing.ledger.database import CLOSING, Database
+
+TOGETHER_MAX = 2000  # events in one transaction
+WAITING_MAX = 20_000  # events that wait for a transaction; past it, senders are asked to come again
+_ATTEMPTS = 3
+_AGAIN = {"40001", "40P01"}  # PostgreSQL: two replicas took the same events in another order
+
+
+class BusyError(Exception):
+    """Too many events wait for the database already."""
+
+
+@dataclass(slots=True)
+class _Post:
+    events: Sequence[Posted]
+    verdicts: asyncio.Future[list[Verdict]]
+
+
+class Ingest:
+    """Adds events to the ledger; `clock` gives Unix microseconds."""
+
+    def __init__(self, database: Database, clock: Callable[[], int]) -> None:
+        self._database = database
+        self._clock = clock
+        self._waiting: list[_Post] = []
+        self._task: asyncio.Task[None] | None = None
+        self.waiting = 0
+        self.refused = 0
+
+    async def add(self, events: Sequence[Posted]) -> list[Verdict]:
+        """Add events, atomically; a verdict for each, once it is on disk. Raises BusyError."""
+        if self.waiting + len(events) > WAITING_MAX:
+            self.refused += len(events)
+            raise BusyError(f"{self.waiting} events wait for the database")
+        self.waiting += len(events)
+        try:
+            return await self._verdicts(events)
+        finally:
+            self.waiting -= len(events)
+
+    async def _verdicts(self, events: Sequence[Posted]) -> list[Verdict]:
+        post = _Post(events, asyncio.get_running_loop().create_future())
+        self._waiting.append(post)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._work())
+        return await post.verdicts
+
+    async def _work(self) -> None:
+        while self._waiting:
+            posts: list[_Post] = []
+            number = 0
+            while self._waiting and (not posts or number + len(self._waiting[0].events) <= TOGETHER_MAX):
+                posts.append(self._waiting.pop(0))
+                number += len(posts[-1].events)
+            await self._together(posts)
+
+    async def _together(self, posts: list[_Post]) -> None:
+        try:
+            verdicts = await self._transaction([event for post in posts for event in post.events])
+        except SQLAlchemyError as error:
+            if len(posts) == 1:
+                _settle(posts[0], error)
+                return
+            for post in posts:  # one of them may be what the database cannot take: the others shall not suffer
+                await self._together([post])
+        except BaseException as error:
+            for post in posts:
+                _settle(post, error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            for post in posts:
+                _settle(post, verdicts[: len(post.events)])
+                verdicts = verdicts[len(post.events) :]
+
+    async def _transaction(self, events: list[Posted]) -> list[Verdict]:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                async with self._database.writing(lock=CLOSING, shared=True) as connection:
+                    return await append(connection, events, self._clock())
+            except DBAPIError as error:
+                if attempt == _ATTEMPTS or getattr(error.orig, "sqlstate", None) not in _AGAIN:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _settle(post: _Post, result: list[Verdict] | BaseException) -> None:
+    """Tell the client, unless it has gone away."""
+    if post.verdicts.done():
+        return
+    if isinstance(result, BaseException):
+        post.verdicts.set_exception(result)
+    else:
+        post.verdicts.set_result(result)

@@ -1,0 +1,345 @@
+"""The movements of every account, kept up to date: an invoice reads a few sums, however many outcomes it has.
+
+How it works. A trigger notes in `pending` every event that is added, and so does whoever decides. One replica at a
+time takes notes off: it loads everything that has to do with the events noted (their sessions; their conversations,
+where a plan's windows reach that far), computes the movements of that little group with them and without them, and
+adds the difference to the sums. It knows nothing of plans: whatever `rating` makes of the rows is right here too.
+
+A reader adds the difference of what is still pending to the sums that it finds, in one snapshot. So an invoice never
+depends on how far the aggregates are, only its speed does.
+
+`rated` says by which plans and customer facts the sums of a period were made. Where that is no longer what holds, a
+reader rates the rows themselves, and the account is summed up anew. The same goes for plans in which any event can
+decide about any other (`RatedPlan.coupling`): they are always rated from the rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal, localcontext
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import delete, select, tuple_, union
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sidecar.billing.ledger.catalog import Catalog
+from sidecar.billing.ledger.entries import CHUNK, Decision, Record, account_parts, decided, decisions_of, rows_where
+from sidecar.billing.ledger.tables import decisions, movements, outcomes, pending, rated, tallies
+from sidecar.billing.rating.account import Account, Customer, Row
+from sidecar.billing.rating.movements import (
+    Books,
+    Movements,
+    Place,
+    State,
+    Units,
+    added,
+    components,
+    less,
+    widest,
+)
+from sidecar.billing.rating.periods import Period
+from sidecar.billing.rating.price import EXACT
+from sidecar.billing.rating.sections import Section, SectionsOf
+from sidecar.billing.rating.usage import Coupling
+
+MINUTE_US = 60_000_000
+Noted = set[tuple[str, int]]  # an outcome, and 0 or the number of a decision about it
+Sums = dict[tuple[Place, State], Units]
+
+
+@dataclass
+class Group:
+    """Rows that have to do with each other, and which of them, and of the decisions about them, are pending."""
+
+    rows: list[RowMapping] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    noted: Noted = field(default_factory=set)
+
+    @cached_property
+    def now(self) -> tuple[Row, ...]:
+        """With everything."""
+        return decided(self.rows, self.decisions)
+
+    def before(self) -> tuple[Row, ...]:
+        """Without what is pending."""
+        rows = [row for row in self.rows if (row["id"], 0) not in self.noted]
+        taken = [one for one in self.decisions if (one.outcome_id, one.number) not in self.noted]
+        return decided(rows, taken)
+
+
+def moved(
+    rows: Sequence[Row], coupling: Coupling, sections_of: Mapping[str, SectionsOf]
+) -> dict[str, dict[tuple[Place, State], Units]]:
+    """The movements of the customers whose sections are given, by some rows."""
+    found: dict[str, list[Movements]] = {name: [] for name in sections_of}
+    live = [row for row in rows if not row.shadow]
+    with localcontext(EXACT):
+        alone, *tied = components(live, coupling)
+        by_customer: dict[str, list[Row]] = {}
+        for row in alone:
+            by_customer.setdefault(row.customer, []).append(row)
+        for part in (*map(tuple, by_customer.values()), *tied):
+            for name in {row.customer for row in part} & sections_of.keys():
+                found[name].append(Books(Account(Customer(name), part), sections_of[name]).movements())
+        return {name: added(each) for name, each in found.items()}
+
+
+def basis(cut: Iterable[Section]) -> str | None:
+    """By what a period is rated; None when its plans must see all rows at once."""
+    found = []
+    for section in cut:
+        if section.plan.coupling == "account":
+            return None
+        found.append([section.start_us, section.plan.digest, _facts(section)])
+    return json.dumps(found, separators=(",", ":"), sort_keys=True)
+
+
+def _facts(section: Section) -> list[Any]:
+    """What the plan looks at in the customer, version by version."""
+    customer, fields = section.customer, sorted(section.plan.customer_fields)
+    found: list[Any] = []
+    if not fields or not customer.attributed:
+        return found
+    for version in customer.versions:
+        facts = [_lookup(version.facts, path) for path in fields]
+        if not found or found[-1][1] != facts or version.effective_us < found[-1][0]:
+            found.append([version.effective_us, facts])
+    return found
+
+
+def _lookup(facts: Any, path: tuple[str, ...]) -> Any:
+    return facts if not path or not isinstance(facts, Mapping) else _lookup(facts.get(path[0]), path[1:])
+
+
+class Aggregates:
+    """Reads and writes the sums on one connection."""
+
+    def __init__(self, connection: AsyncConnection, catalog: Catalog) -> None:
+        self._connection = connection
+        self._catalog = catalog
+
+    async def read(self, customer: str) -> Movements | None:
+        """A customer's movements as of this snapshot; None when they must be computed from the rows."""
+        sections_of = await self._catalog.sections_of(customer)
+        if not await self.current(customer, sections_of):
+            return None
+        with localcontext(EXACT):
+            return added([await self.applied(customer), await self._waiting(customer, sections_of)])
+
+    async def current(self, customer: str, sections_of: SectionsOf) -> bool:
+        """Whether every period was summed up by what holds now."""
+        if await self._catalog.coupling(customer) == "account":
+            return False
+        return await self._holds(customer, (await self._bases([customer]))[customer], sections_of)
+
+    async def _holds(self, customer: str, bases: Mapping[Period, str], sections_of: SectionsOf) -> bool:
+        """Whether sums were made by what holds now; where there are none, whether there is nothing to sum up either."""
+        if bases:
+            return all(basis(sections_of(period)) == then for period, then in bases.items())
+        note = select(pending.c.number).where(pending.c.outcome_id == outcomes.c.id, pending.c.number == 0)
+        query = select(outcomes.c.id).where(outcomes.c.customer == customer, ~note.exists()).limit(1)
+        return (await self._connection.execute(query)).first() is None
+
+    async def applied(self, customer: str) -> Movements:
+        """A customer's sums without what is pending."""
+        return (await self._sums([customer]))[customer]
+
+    async def _bases(self, names: Iterable[str]) -> dict[str, dict[Period, str]]:
+        found: dict[str, dict[Period, str]] = {name: {} for name in names}
+        for chunk in _chunks(found):
+            for row in await self._connection.execute(select(rated).where(rated.c.customer.in_(chunk))):
+                found[row.customer][Period.parse(row.period)] = row.basis
+        return found
+
+    async def _sums(self, names: Iterable[str]) -> dict[str, Sums]:
+        found: dict[str, Sums] = {name: {} for name in names}
+        for chunk in _chunks(found):
+            for row in await self._connection.execute(select(movements).where(movements.c.customer.in_(chunk))):
+                key = Place(row.start_us, row.charge), State(Period.parse(row.period), row.phase)
+                found[row.customer][key] = Units(Decimal(row.units), Decimal(row.trial), row.outcomes)
+        return found
+
+    async def _waiting(self, customer: str, sections_of: SectionsOf) -> Movements:
+        """What the pending notes will add to a customer's sums."""
+        theirs = select(outcomes.c.session_id).where(
+            outcomes.c.session_id == pending.c.session_id, outcomes.c.customer == customer
+        )
+        assigned = (
+            select(outcomes.c.id)
+            .join(decisions, decisions.c.session_id == outcomes.c.session_id)
+            .where(decisions.c.assigned == customer)
+        )
+        query = union(
+            select(pending).where(pending.c.customer == customer),
+            select(pending).where(pending.c.revision > 0, theirs.exists()),
+            select(pending).where(pending.c.outcome_id.in_(assigned)),
+        )
+        notes = list((await self._connection.execute(query)).mappings())
+        if not notes:
+            return {}
+        coupling = await self._catalog.coupling(customer)
+        group = await self.group(notes, {customer} if coupling == "conversation" else set())
+        return _difference(group, coupling, {customer: sections_of})[customer]
+
+    async def group(self, notes: Iterable[Record], talkers: set[str] | None = None) -> Group:
+        """Everything that has to do with the noted events, whichever customers it concerns.
+
+        `talkers` are those whose conversations belong to it as well; None: everybody whose plans ask for it.
+        The rows are read before the notes: a note that comes in between is about a row that is not among them.
+        """
+        found: dict[str, RowMapping] = {}
+        notes = list(notes)
+        sessions, ids = {note["session_id"] for note in notes}, {note["outcome_id"] for note in notes}
+        wanted: dict[Any, set[str]] = {
+            outcomes.c.session_id: sessions, outcomes.c.id: set(), outcomes.c.reverses: ids,
+            outcomes.c.conversation: set(),
+        }  # fmt: skip
+        asked: dict[Any, set[str]] = {column: set() for column in wanted}
+        while any(wanted.values()):
+            new: dict[str, RowMapping] = {}
+            for column, values in wanted.items():
+                for row in await rows_where(self._connection, column, values):
+                    if row["id"] not in found:
+                        new[row["id"]] = row
+                asked[column] |= values
+            found |= new
+            reverses = {row["reverses"] for row in new.values() if row["reverses"]} - found.keys()
+            wanted = {
+                outcomes.c.session_id: {row["session_id"] for row in new.values()},
+                outcomes.c.id: reverses,
+                outcomes.c.reverses: set(new),
+                outcomes.c.conversation: await self._conversations(new.values(), talkers),
+            }
+            wanted = {column: values - asked[column] for column, values in wanted.items()}
+        taken = await decisions_of(self._connection, {row["session_id"] for row in found.values()})
+        return Group(list(found.values()), taken, await self._notes_about(found))
+
+    async def _conversations(self, rows: Iterable[RowMapping], talkers: set[str] | None) -> set[str]:
+        """Conversations that a window may span, of customers whose plans ask for it."""
+        talking = [row for row in rows if row["conversation"]]
+        if talkers is None:
+            names = {row["customer"] for row in talking}
+            await self._catalog.customers(names)
+            talkers = {name for name in names if await self._catalog.coupling(name) == "conversation"}
+        return {row["conversation"] for row in talking if row["customer"] in talkers}
+
+    async def _notes_about(self, ids: Iterable[str]) -> Noted:
+        wanted = list(ids)
+        found: Noted = set()
+        for start in range(0, len(wanted), CHUNK):
+            query = select(pending).where(pending.c.outcome_id.in_(wanted[start : start + CHUNK]))
+            found |= {(note.outcome_id, note.number) for note in await self._connection.execute(query)}
+        return found
+
+    async def apply(self, notes: Iterable[Record]) -> dict[str, Sums]:
+        """Take notes off and add their difference to the sums. The caller holds the lock.
+
+        Returns the sums of the customers for whom anything was noted; none for those that are rated from the rows.
+        """
+        group = await self.group(notes)
+        now = group.now
+        names = {row.customer for row in now} | {row["customer"] for row in group.rows}
+        await self._catalog.customers(names)
+        kept = {name: await self._catalog.sections_of(name) for name in sorted(names)}
+        couplings = {name: await self._catalog.coupling(name) for name in kept}
+        kept = {name: sections_of for name, sections_of in kept.items() if couplings[name] != "account"}
+        bases = await self._bases(kept)
+        for name, sections_of in kept.items():
+            if not await self._holds(name, bases[name], sections_of):
+                await self.rebuild(name)
+        changes = _difference(group, widest(couplings[name] for name in kept), kept)
+        sums = await self._add(changes)
+        fed = {(row.customer, row.period) for row in now if row.period not in bases.get(row.customer, {})}
+        await self._rate([(name, period, kept[name]) for name, period in fed if name in kept])
+        await self._tally(group)
+        await self._take_off(group.noted)
+        return {name: sums.get(name, {}) for name in names}
+
+    async def rebuild(self, customer: str) -> None:
+        """Sum a customer up anew from the rows that are not pending. The caller holds the lock."""
+        sections_of = await self._catalog.sections_of(customer)
+        group = Group(*await account_parts(self._connection, customer))
+        group.noted = await self._notes_about(row["id"] for row in group.rows)
+        rows = group.before()
+        for table in (movements, rated):
+            await self._connection.execute(delete(table).where(table.c.customer == customer))
+        coupling = await self._catalog.coupling(customer)
+        await self._add(moved(rows, coupling, {customer: sections_of}))
+        periods = {row.period for row in rows if row.customer == customer}
+        await self._rate([(customer, period, sections_of) for period in periods])
+
+    async def _tally(self, group: Group) -> None:
+        """Count sessions by tenant and minute."""
+        counts: Counter[tuple[str, int]] = Counter()
+        for row in group.rows:
+            if row["revision"] == 0 and (row["id"], 0) in group.noted:
+                counts[row["tenant"] or "", row["at_us"] // MINUTE_US * MINUTE_US] += 1
+        rows = [
+            {"tenant": tenant, "minute_us": minute_us, "sessions": number}
+            for (tenant, minute_us), number in counts.items()
+        ]
+        if rows:
+            dialect = postgresql if self._connection.dialect.name == "postgresql" else sqlite
+            statement = dialect.insert(tallies)
+            total = {"sessions": tallies.c.sessions + statement.excluded.sessions}
+            keys = ["tenant", "minute_us"]
+            await self._connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=total), rows)
+
+    async def _add(self, changes: Mapping[str, Sums]) -> dict[str, Sums]:
+        """Add movements to the sums; these as they are then."""
+        sums, rows = await self._sums(changes), []
+        for name, change in changes.items():
+            for (place, state), units in change.items():
+                total = sums[name].get((place, state), Units()) + units
+                sums[name][place, state] = total
+                rows.append(
+                    {
+                        "customer": name, "start_us": place.start_us, "period": str(state.period),
+                        "phase": state.phase, "charge": place.charge, "units": str(total.units),
+                        "trial": str(total.trial), "outcomes": total.outcomes,
+                    }
+                )  # fmt: skip
+        await self._upsert(movements, rows, ("units", "trial", "outcomes"))
+        return sums
+
+    async def _rate(self, fed: Iterable[tuple[str, Period, SectionsOf]]) -> None:
+        """Note by what the sums of periods were made."""
+        rows = [
+            {"customer": name, "period": str(period), "basis": basis(sections_of(period)) or ""}
+            for name, period, sections_of in fed
+        ]
+        await self._upsert(rated, rows, ("basis",))
+
+    async def _upsert(self, table: Any, rows: list[dict[str, Any]], changed: tuple[str, ...]) -> None:
+        dialect = postgresql if self._connection.dialect.name == "postgresql" else sqlite
+        if rows:
+            statement = dialect.insert(table)
+            new = {name: statement.excluded[name] for name in changed}
+            keys = [column.name for column in table.primary_key]
+            await self._connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=new), rows)
+
+    async def _take_off(self, noted: Noted) -> None:
+        wanted, key = sorted(noted), tuple_(pending.c.outcome_id, pending.c.number)
+        for start in range(0, len(wanted), CHUNK):
+            await self._connection.execute(delete(pending).where(key.in_(wanted[start : start + CHUNK])))
+
+
+def _chunks(names: Iterable[str]) -> Iterator[list[str]]:
+    wanted = list(names)
+    for start in range(0, len(wanted), CHUNK):
+        yield wanted[start : start + CHUNK]
+
+
+def _difference(
+    group: Group, coupling: Coupling, sections_of: Mapping[str, SectionsOf]
+) -> dict[str, dict[tuple[Place, State], Units]]:
+    """What the pending notes of a group add to the sums of the customers whose sections are given."""
+    now, before = moved(group.now, coupling, sections_of), moved(group.before(), coupling, sections_of)
+    with localcontext(EXACT):
+        return {name: added([now[name], less(before[name])]) for name in sections_of}

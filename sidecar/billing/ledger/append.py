@@ -1,0 +1,174 @@
+"""Taking events: one row per id, for ever.
+
+The rows go to the driver as they are (`executemany` on SQLite, arrays on PostgreSQL): building a statement of a
+thousand parameters for every batch would take longer than the database does.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any, Literal
+
+import asyncpg
+from sqlalchemy import Table, func, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sidecar.billing.events import OutcomeEvent, Posted
+from sidecar.billing.ledger.tables import closings, outcomes, statements
+from sidecar.billing.rating.periods import Period
+
+Verdict = Literal["accepted", "duplicate", "conflict"]
+Rows = list[tuple[Any, ...]]
+_CLOSED_AND_TAKEN = {
+    table: f"SELECT max(period) FROM closings UNION ALL SELECT id FROM {table.name} "  # noqa: S608 - names of ours
+    "WHERE id IN (SELECT value FROM json_each(?))"
+    for table in (outcomes, statements)
+}
+_TYPES = {"INTEGER": "bigint", "BIGINT": "bigint", "BOOLEAN": "boolean", "TEXT": "text"}
+
+
+async def append(connection: AsyncConnection, posted: Sequence[Posted], received_us: int) -> list[Verdict]:
+    """Add events inside the caller's transaction; a verdict for each, in their order.
+
+    The unique index decides, also between replicas: where the id is taken, the bodies are compared. An id that
+    stands twice among the events is decided by the first of them. An event whose period is closed stands on the
+    first open one.
+    """
+    verdicts: dict[int, Verdict] = {}
+    for table in (outcomes, statements):
+        chosen = [(index, event) for index, event in enumerate(posted) if _table(event) is table]
+        if chosen:
+            verdicts |= await _append_to(connection, table, chosen, received_us)
+    return [verdicts[index] for index in range(len(posted))]
+
+
+async def _append_to(
+    connection: AsyncConnection, table: Table, chosen: Sequence[tuple[int, Posted]], received_us: int
+) -> dict[int, Verdict]:
+    firsts: dict[str, tuple[int, Posted]] = {}
+    for index, event in chosen:
+        firsts.setdefault(event.event.id, (index, event))
+    closed, taken = await _look(connection, table, list(firsts))
+    open_from = None if closed is None else str(Period.parse(closed).next)
+    rows = [
+        values(event, received_us, open_from) for identifier, (_, event) in firsts.items() if identifier not in taken
+    ]
+    added = await _insert_new(connection, table, rows)
+    digests = {identifier: event.digest for identifier, (_, event) in firsts.items()}
+    known = [identifier for identifier in firsts if identifier not in added]
+    if known:
+        stored = await connection.execute(select(table.c.id, table.c.digest).where(table.c.id.in_(known)))
+        digests |= {row.id: row.digest for row in stored}
+    verdicts: dict[int, Verdict] = {}
+    for index, event in chosen:
+        identifier = event.event.id
+        if identifier in added and firsts[identifier][0] == index:
+            verdicts[index] = "accepted"
+        else:
+            verdicts[index] = "duplicate" if digests[identifier] == event.digest else "conflict"
+    return verdicts
+
+
+async def _look(connection: AsyncConnection, table: Table, ids: list[str]) -> tuple[str | None, set[str]]:
+    """The newest closed period and, on SQLite, where nobody else writes meanwhile, the ids that are taken."""
+    if connection.dialect.name != "sqlite":
+        return (await connection.execute(select(func.max(closings.c.period)))).scalar(), set()
+    statement = _CLOSED_AND_TAKEN[table]
+    (closed,), *taken = await _drive(connection, "execute_fetchall", statement, (json.dumps(ids),))
+    return closed, {identifier for (identifier,) in taken}
+
+
+async def _insert_new(connection: AsyncConnection, table: Table, rows: list[tuple[Any, ...]]) -> set[str]:
+    """Add the rows whose ids do not exist; their ids. A trigger notes each outcome in `pending`."""
+    if connection.dialect.name == "sqlite" or not rows:
+        await insert(connection, table, rows)
+        return {row[_ID] for row in rows}
+    statement = arrays_statement(table) + " ON CONFLICT (id) DO NOTHING RETURNING id"
+    return {record[0] for record in await _arrays(connection, statement, rows)}
+
+
+async def insert(connection: AsyncConnection, table: Table, rows: Iterable[tuple[Any, ...]]) -> None:
+    """Add rows that are tuples of all columns but `seq`."""
+    rows = list(rows)
+    if not rows:
+        return
+    if connection.dialect.name != "sqlite":
+        await _arrays(connection, arrays_statement(table), rows)
+        return
+    await _drive(connection, "executemany", insert_statement(table), rows)
+
+
+@cache
+def insert_statement(table: Table) -> str:
+    """The statement of SQLite, with a question mark for each column."""
+    names = _columns(table)
+    return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608
+
+
+@cache
+def arrays_statement(table: Table) -> str:
+    """The statement of PostgreSQL, with one array for each column."""
+    names = _columns(table)
+    arrays = ", ".join(f"${n}::{_TYPES[str(table.c[name].type)]}[]" for n, name in enumerate(names, 1))
+    return f"INSERT INTO {table.name} ({', '.join(names)}) SELECT * FROM unnest({arrays})"  # noqa: S608
+
+
+async def _arrays(connection: AsyncConnection, statement: str, rows: Iterable[tuple[Any, ...]]) -> Any:
+    return await _drive(connection, "fetch", statement, *map(list, zip(*rows, strict=True)))
+
+
+async def _drive(connection: AsyncConnection, method: str, statement: str, *arguments: Any) -> Any:
+    """Ask the driver itself; its errors come as SQLAlchemy's."""
+    raw = await connection.get_raw_connection()
+    try:
+        return await getattr(raw.driver_connection, method)(statement, *arguments)
+    except (sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise DBAPIError(statement, None, error) from error
+
+
+def _columns(table: Table) -> list[str]:
+    return [column.name for column in table.c if column.name != "seq"]
+
+
+_ID = 0  # of both tables
+
+
+def _table(posted: Posted) -> Table:
+    return outcomes if isinstance(posted.event, OutcomeEvent) else statements
+
+
+def values(posted: Posted, received_us: int, open_from: str | None = None) -> tuple[Any, ...]:
+    """A row in the order of the table's columns, without `seq`."""
+    event = posted.event
+    end = (posted.at_us, received_us, posted.digest, posted.body)
+    if not isinstance(event, OutcomeEvent):
+        return (event.id, event.source, event.subject, *end)
+    data, period = event.data, str(Period.of(posted.at_us))
+    return (
+        event.id,
+        event.source,
+        data.tenant,
+        event.subject,
+        data.session_id,
+        storable(data.conversation),
+        data.revision,
+        data.reverses,
+        data.state,
+        data.outcome,
+        data.held,
+        data.billable,
+        data.shadow,
+        posted.at_us,
+        period,
+        *end[1:],
+        open_from if open_from is not None and period < open_from else None,
+    )
+
+
+def storable(text: str | None) -> str | None:
+    """A text as databases take it: without NUL, and lone surrogates as `?`. The body keeps it as it came."""
+    return None if text is None else text.replace("\0", "").encode("utf-8", "replace").decode()

@@ -1,0 +1,130 @@
+"""What operators decide about single outcomes: rows of their own, which nothing ever changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sidecar.billing.ledger.append import insert
+from sidecar.billing.ledger.catalog import read_closings
+from sidecar.billing.ledger.tables import decisions, outcomes, pending
+from sidecar.billing.rating.account import UNATTRIBUTED
+from sidecar.billing.rating.periods import Period
+
+Kind = Literal["release", "drop", "reverse", "assign"]
+# Where an outcome stands -> what may be decided -> where it stands then. What is not here is refused.
+DECISIONS: Mapping[str, Mapping[Kind, str]] = {
+    "standing": {"reverse": "reversed"},
+    "held": {"release": "standing", "drop": "dropped"},
+    "unattributed": {"assign": "standing"},
+    "unattributed and held": {"assign": "held", "drop": "dropped"},
+    "dropped": {},
+    "reversed": {},
+    "replaced by a later revision": {},
+    "declared not billable by its sidecar": {},
+    "a shadow event": {},
+}
+
+
+class UnknownOutcomeError(LookupError):
+    """There is no such outcome."""
+
+
+class RefusedError(ValueError):
+    """Where the outcome stands, this cannot be decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """Somebody's decision, as asked for."""
+
+    outcome_id: str
+    kind: Kind
+    actor: str
+    reason: str
+    customer: str | None = None
+
+
+async def decide(connection: AsyncConnection, ruling: Ruling, now_us: int) -> tuple[dict[str, Any], bool]:
+    """Add a decision; (its row, whether it is new). The same one again changes nothing. The caller holds the lock."""
+    query = select(outcomes).where(outcomes.c.id == ruling.outcome_id)
+    row = (await connection.execute(query)).mappings().first()
+    if row is None:
+        raise UnknownOutcomeError(ruling.outcome_id)
+    about = select(decisions).where(decisions.c.session_id == row["session_id"]).order_by(decisions.c.seq)
+    known = [dict(one) for one in (await connection.execute(about)).mappings()]
+    mine = [one for one in known if one["outcome_id"] == row["id"]]
+    for one in mine:
+        if (one["kind"], one["assigned"]) == (ruling.kind, ruling.customer):
+            return one, False
+    assigned = next((one["assigned"] for one in known if one["kind"] == "assign"), None)
+    stands = await _stands(connection, row, mine, assigned)
+    if ruling.kind not in DECISIONS[stands]:
+        possible = ", ".join(DECISIONS[stands]) or "nothing"
+        raise RefusedError(f"{ruling.outcome_id} is {stands}: it can be decided to {possible}, not to {ruling.kind}")
+    values = {
+        "outcome_id": row["id"],
+        "number": len(mine) + 1,
+        "session_id": row["session_id"],
+        "customer": _payer(row["customer"], assigned),
+        "kind": ruling.kind,
+        "actor": ruling.actor,
+        "reason": ruling.reason,
+        "assigned": ruling.customer,
+        "period": str(await _period(connection, ruling.kind, row, now_us)),
+        "decided_us": now_us,
+    }
+    await connection.execute(decisions.insert().values(values))
+    noted = ruling.customer or values["customer"]
+    note = (row["id"], values["number"], noted, row["session_id"], row["revision"])
+    await insert(connection, pending, [note])
+    return values, True
+
+
+async def _stands(connection: AsyncConnection, row: Any, mine: list[dict[str, Any]], assigned: str | None) -> str:
+    replaced = select(outcomes.c.id).where(
+        or_(
+            (outcomes.c.session_id == row["session_id"]) & (outcomes.c.revision > row["revision"]),
+            outcomes.c.reverses == row["id"],
+        )
+    )
+    if (await connection.execute(replaced.limit(1))).first():
+        return "replaced by a later revision"
+    if row["shadow"]:
+        return "a shadow event"
+    if not row["billable"]:
+        return "declared not billable by its sidecar"
+    state = "held" if row["held"] else "standing"
+    for one in mine:
+        if one["kind"] != "assign":
+            state = DECISIONS[state][one["kind"]]
+    if _payer(row["customer"], assigned) == UNATTRIBUTED and state in {"held", "standing"}:
+        return "unattributed and held" if state == "held" else "unattributed"
+    return state
+
+
+def _payer(customer: str, assigned: str | None) -> str:
+    return assigned if customer == UNATTRIBUTED and assigned is not None else customer
+
+
+async def _period(connection: AsyncConnection, kind: Kind, row: Any, now_us: int) -> Period:
+    """A reversal is a credit of its own time; all else belongs to the outcome's period, or the first open one."""
+    closed = await read_closings(connection)
+    return closed.first_open(Period.of(now_us if kind == "reverse" else row["at_us"]))
+
+
+async def decisions_about(connection: AsyncConnection, session_id: str) -> list[dict[str, Any]]:
+    """What was decided about a session's outcomes, oldest first."""
+    query = select(decisions).where(decisions.c.session_id == session_id).order_by(decisions.c.seq)
+    return [dict(row) for row in (await connection.execute(query)).mappings()]
+
+
+async def count(connection: AsyncConnection, period: Period) -> dict[str, int]:
+    """How many decisions of each kind stand on a period's invoices."""
+    query = select(decisions.c.kind, func.count()).where(decisions.c.period == str(period)).group_by(decisions.c.kind)
+    found = {row.kind: row[1] for row in await connection.execute(query)}
+    return {kind: found.get(kind, 0) for kind in get_args(Kind)}

@@ -1,0 +1,90 @@
+"""What runs beside the API, in every replica: sums, closings, alerts. Any of them may do it, none must.
+
+Each step takes what there is to do from the database, and locks there keep replicas from doing it twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
+
+from sidecar.billing.alerts import Deliveries, note_alerts
+from sidecar.billing.ledger.aggregates import Aggregates
+from sidecar.billing.ledger.catalog import Catalog
+from sidecar.billing.ledger.database import AGGREGATES
+from sidecar.billing.ledger.tables import pending
+from sidecar.billing.service import Billing
+
+log = structlog.get_logger()
+NOTES_MAX = 1000  # taken off in one transaction
+_IDLE_SECONDS = 0.5
+_CLOSING_SECONDS = 30.0
+_FAILED_SECONDS = 5.0
+
+
+class Upkeep:
+    """The work beside the API of `billing`; `deliveries` sends alerts, None sends none."""
+
+    def __init__(self, billing: Billing, deliveries: Deliveries | None = None) -> None:
+        self._billing = billing
+        self._deliveries = deliveries
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Run until `stop`."""
+        self._tasks.append(asyncio.create_task(self._for_ever(self.aggregate, _IDLE_SECONDS)))
+        self._tasks.append(asyncio.create_task(self._for_ever(self._close, _CLOSING_SECONDS)))
+        if self._deliveries is not None:
+            self._tasks.append(asyncio.create_task(self._for_ever(self._deliveries.step, _IDLE_SECONDS)))
+
+    async def stop(self) -> None:
+        """End what runs; every step is a transaction, so nothing is left half done."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    async def aggregate(self) -> bool:
+        """Bring the sums up to date by up to `NOTES_MAX` notes and one stale customer; whether there is more."""
+        billing = self._billing
+        stale = next(iter(billing.stale), None)
+        async with billing.database.reading() as connection:
+            waits = (await connection.execute(select(pending.c.outcome_id).limit(1))).first() is not None
+        if not waits and stale is None:
+            return False
+        async with billing.database.writing(lock=AGGREGATES) as connection:
+            catalog = Catalog(connection)
+            sums = Aggregates(connection, catalog)
+            if stale is not None:
+                if not await sums.current(stale, await catalog.sections_of(stale)):
+                    await sums.rebuild(stale)
+                billing.stale.discard(stale)
+            query = select(pending).limit(NOTES_MAX)
+            notes = list((await connection.execute(query)).mappings())
+            if notes:
+                await note_alerts(connection, catalog, await sums.apply(notes), billing.clock())
+        return len(notes) == NOTES_MAX or bool(billing.stale)
+
+    async def settle(self) -> None:
+        """Bring the sums up to date with everything that is there."""
+        while await self.aggregate():
+            pass
+
+    async def _close(self) -> bool:
+        period = await self._billing.close_due()
+        if period is not None:
+            log.info("period closed", period=str(period))
+        return False
+
+    async def _for_ever(self, step: Callable[[], Awaitable[bool]], idle_seconds: float) -> None:
+        while True:
+            try:
+                if not await step():
+                    await asyncio.sleep(idle_seconds)
+            except (SQLAlchemyError, OSError) as error:
+                log.error("upkeep failed, will be tried again", step=step.__name__, error=str(error))
+                await asyncio.sleep(_FAILED_SECONDS)

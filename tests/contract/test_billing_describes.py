@@ -1,0 +1,153 @@
+"""The OpenAPI description is valid, and what the API answers is what it describes; CSV for spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from billing_api import Clock, event, get, post, put_plan, reversal, serving, simple_plan
+from jsonschema.validators import Draft202012Validator
+from openapi_spec_validator import validate
+from sqlalchemy.engine import URL
+
+from sidecar.billing.api.openapi import document
+from sidecar.billing.api.routes import ENDPOINTS
+
+ANN = {"actor": "ann", "reason": "why not"}
+CAPPED = simple_plan(2, ", guardrails: {max_spend_cap: 10}")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def api(ledger_url: URL, clock: Clock) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(ledger_url, clock=clock) as client:
+        yield client
+
+
+def schema_of(method: str, template: str, status: int, kind: str) -> dict[str, Any]:
+    described = document()["paths"][template][method.lower()]["responses"][str(status)]["content"][kind]["schema"]
+    return {**described, "components": document()["components"]}
+
+
+def closed(schema: Any) -> Any:
+    """The same, but that nothing may be there which is not described."""
+    if isinstance(schema, list):
+        return [closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {name: closed(value) for name, value in schema.items()}
+    if isinstance(made.get("properties"), dict) and "additionalProperties" not in made:
+        made["additionalProperties"] = False
+    return made
+
+
+async def check(api: httpx.AsyncClient, method: str, template: str, path: str, status: int = 200, **more: Any) -> None:
+    answer = await api.request(method, path, **more)
+    assert answer.status_code == status, answer.text
+    kind = answer.headers["content-type"].partition(";")[0]
+    errors = list(Draft202012Validator(closed(schema_of(method, template, status, kind))).iter_errors(answer.json()))
+    assert errors == [], f"{method} {path}: {errors}"
+
+
+def test_the_description_is_valid_openapi() -> None:
+    validate(document())
+    described = {(method.upper(), path) for path, found in document()["paths"].items() for method in found}
+    assert described == {(endpoint.method, endpoint.path) for endpoint in ENDPOINTS}
+    names = [found["operationId"] for path in document()["paths"].values() for found in path.values()]
+    assert len(set(names)) == len(names)
+
+
+async def test_every_answer_is_as_described(api: httpx.AsyncClient) -> None:
+    assert (await get(api, "/openapi.json")) == document()
+    await put_plan(api, "default", CAPPED)
+    await api.put("/v1/customers/customer-17", json={"plan": "default", "attributes": {"region": "eu"}})
+    await post(api, *(event(n) for n in range(7)), event(8, data={"held": True}), event(9, subject="unattributed"))
+    await post(api, reversal(10, of=1, time="2026-12-01T00:00:00Z"), event(11, data={"held": True}))
+    counters = {"tenant": "acme", "generation": "g", "opened": 9, "open": 0, "finalized": {"RESOLVED": 9}, "dropped": 0}
+    await post(api, {**event(12, subject="acme"), "type": "sidecar.statement.v1", "data": counters})
+    await api.upkeep.settle()
+    batch = {"content": "[]", "headers": {"Content-Type": "application/cloudevents-batch+json"}}
+    month = "period=2026-11"
+    asked = {"plan": simple_plan(), "period": "2026-11"}
+    as_yaml = {"content": CAPPED, "headers": {"Content-Type": "text/yaml"}}
+    customer = "/v1/customers/customer-17"
+    for method, template, path, status, more in (
+        ("POST", "/v1/outcomes", "/v1/outcomes", 200, batch),
+        ("POST", "/v1/outcomes", "/v1/outcomes", 415, {"json": {}}),
+        ("GET", "/v1/outcomes", "/v1/outcomes?limit=3", 200, {}),
+        ("GET", "/v1/outcomes", "/v1/outcomes?limit=x", 400, {}),
+        ("POST", "/v1/outcomes/{id}/release", "/v1/outcomes/out_8/release", 201, {"json": ANN}),
+        ("POST", "/v1/outcomes/{id}/release", "/v1/outcomes/out_8/release", 200, {"json": ANN}),
+        ("POST", "/v1/outcomes/{id}/drop", "/v1/outcomes/out_11/drop", 201, {"json": ANN}),
+        ("POST", "/v1/outcomes/{id}/reverse", "/v1/outcomes/out_2/reverse", 201, {"json": ANN}),
+        ("POST", "/v1/outcomes/{id}/reverse", "/v1/outcomes/out_2/reverse", 422, {"json": {}}),
+        ("POST", "/v1/outcomes/{id}/reverse", "/v1/outcomes/out_1/reverse", 409, {"json": ANN}),
+        ("POST", "/v1/outcomes/{id}/assign", "/v1/outcomes/out_9/assign", 201, {"json": {**ANN, "customer": "c"}}),
+        ("GET", "/v1/sessions/{id}", "/v1/sessions/ses_2", 200, {}),
+        ("GET", "/v1/sessions/{id}", "/v1/sessions/ses_none", 404, {}),
+        ("GET", "/v1/plans", "/v1/plans", 200, {}),
+        ("POST", "/v1/plans/backtest", "/v1/plans/backtest", 200, {"json": asked}),
+        ("PUT", "/v1/plans/{id}", "/v1/plans/default", 200, as_yaml),
+        ("GET", "/v1/plans/{id}", "/v1/plans/default", 200, {}),
+        ("GET", "/v1/customers", "/v1/customers?limit=1", 200, {}),
+        ("PUT", "/v1/customers/{id}", customer, 200, {"json": {"seats": 3}}),
+        ("GET", "/v1/customers/{id}", customer, 200, {}),
+        ("GET", "/v1/customers/{id}/history", f"{customer}/history", 200, {}),
+        ("GET", "/v1/customers/{id}/invoice", f"{customer}/invoice?{month}", 200, {}),
+        ("GET", "/v1/customers/{id}/invoice", f"{customer}/invoice?period=2026-12", 200, {}),
+        ("GET", "/v1/customers/{id}/invoice", f"{customer}/invoice?{month}&shadow=true", 200, {}),
+        ("GET", "/v1/customers/{id}/sessions", f"{customer}/sessions?{month}&charge=pricing&limit=2", 200, {}),
+        ("GET", "/v1/summary", f"/v1/summary?{month}", 200, {}),
+        ("GET", "/v1/books", "/v1/books", 200, {}),
+        ("GET", "/v1/alerts", "/v1/alerts?limit=1", 200, {}),
+    ):  # fmt: skip
+        await check(api, method, template, path, status, **more)
+
+
+async def test_customers_are_listed_in_pages(api: httpx.AsyncClient) -> None:
+    await post(api, *(event(n, subject=f"c{n}") for n in range(4)))
+    await api.put("/v1/customers/b", json={})
+    await api.upkeep.settle()
+    first = await get(api, "/v1/customers", limit="3")
+    second = await get(api, "/v1/customers", limit="3", after=first["next"])
+    assert (first["customers"], second) == (["b", "c0", "c1"], {"customers": ["c2", "c3"], "next": None})
+
+
+def rows(answer: httpx.Response) -> list[dict[str, str]]:
+    assert answer.headers["content-type"].startswith("text/csv")
+    return list(csv.DictReader(io.StringIO(answer.text, newline="")))
+
+
+async def test_the_ledger_as_a_table(api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sidecar.billing.api.tables.PAGE_MAX", 10)
+    strange = '=HYPERLINK("http://x")'
+    await post(api, *(event(n) for n in range(30)), event(30, data={"conversation": strange}))
+    await post(api, event(31, subject='comma, "quote"', data={"conversation": "-1"}))
+    found = rows(await api.get("/v1/outcomes?format=csv"))
+    assert [row["id"] for row in found] == [f"out_{n}" for n in reversed(range(32))]
+    assert (found[0]["customer"], found[0]["conversation"]) == ('comma, "quote"', "-1")
+    assert found[1]["conversation"] == "'" + strange, "no spreadsheet takes it for a formula"
+    assert (found[2]["held"], found[2]["time"], found[2]["late"]) == ("false", "2026-11-22T10:00:00Z", "")
+    some = rows(await api.get("/v1/outcomes?customer=customer-17&period=2026-10", headers={"Accept": "text/csv"}))
+    assert some == []
+    await get(api, "/v1/outcomes", 400, format="xml")
+
+
+async def test_an_invoice_as_a_table_adds_up(api: httpx.AsyncClient) -> None:
+    await put_plan(api, "default", simple_plan(2, ", guardrails: {max_spend_cap: 9, max_spend_behavior: CAP}"))
+    await post(api, *(event(n) for n in range(7)), reversal(8, of=1, time="2026-11-24T00:00:00Z"))
+    await post(api, reversal(9, of=2, time="2026-11-24T00:00:00Z"), reversal(10, of=3, time="2026-11-24T00:00:00Z"))
+    answer = await api.get("/v1/customers/customer-17/invoice?period=2026-11&format=csv")
+    found = [(row["kind"], row["amount"]) for row in rows(answer)]
+    assert found == [
+        ("line", "14.00"), ("not charged by the cap", "-5.00"), ("added to the minimum", "0.00"),
+        ("credit", "-1.00"), ("total", "8.00"),
+    ]  # fmt: skip
