@@ -63,6 +63,11 @@ class FaultyFront:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def do_GET(self):
+                with contextlib.suppress(httpx.HTTPError):
+                    answer = httpx.get(front.url + self.path)
+                    self._reply(answer.status_code, answer.content, {})
+
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 fault = front._deal()
