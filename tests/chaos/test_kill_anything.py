@@ -28,7 +28,6 @@ from talk import LINES, STATES
 AT_ONCE = 6  # users who hold one conversation after the other
 # The observer steps back behind everything else that the machine does, so on a busy one getting on takes its time.
 POSTED_SECONDS_MAX = 90.0
-KILLING_SECONDS_MAX = 150.0
 CALL_SECONDS = 30.0  # for a persistent caller to get an answer through
 TIMEOUT_SECONDS = 9.0  # of silence, for a session
 VICTIMS = ("observer", "proxy", "both", "redis", "flushall")
@@ -141,10 +140,10 @@ class Load:
 
 
 class Killer(threading.Thread):
-    """Kills each victim once in an order of the seed's, then at random until the billing API has shown every fault.
+    """Kills each victim once in an order of the seed's, then two more, and waits for every fault of the billing API.
 
     The former at random moments, so that one comes while another is being got over; the latter with something posted
-    in between, so that a busy machine gets on.
+    in between, so that they hit a busy machine at work too.
     """
 
     def __init__(self, sidecar, load, front, seed):
@@ -156,22 +155,23 @@ class Killer(threading.Thread):
 
     def run(self):
         try:
-            end = time.monotonic() + KILLING_SECONDS_MAX
-            order = self.random.sample(VICTIMS, len(VICTIMS))
-            while (order or not self.front.misbehaved()) and time.monotonic() < end:
-                if order:
-                    time.sleep(self.random.uniform(0.3, 1.5))
-                else:
-                    posted = self.front.posts()
-                    wait_for("something to be posted", lambda: self.front.posts() > posted, POSTED_SECONDS_MAX)  # noqa: B023
-                victim = order.pop() if order else self.random.choice(VICTIMS)
-                under_way = wait_for("conversations under way", lambda: len(self.load.under_way))
-                getattr(self, f"_{victim}")()
-                self.killed.append((victim, under_way))
+            for victim in self.random.sample(VICTIMS, len(VICTIMS)):
+                time.sleep(self.random.uniform(0.3, 1.5))
+                self._kill(victim)
+            for victim in self.random.choices(VICTIMS, k=2):
+                before = self.front.posts()
+                wait_for("something to be posted", lambda: self.front.posts() > before, POSTED_SECONDS_MAX)  # noqa: B023
+                self._kill(victim)
+            wait_for("every fault of the billing API", self.front.misbehaved, POSTED_SECONDS_MAX)
         except Exception as error:
             self.failed = error
         finally:
             self.load.enough.set()
+
+    def _kill(self, victim):
+        under_way = wait_for("conversations under way", lambda: len(self.load.under_way))
+        getattr(self, f"_{victim}")()
+        self.killed.append((victim, under_way))
 
     def _redis(self):
         pid = wait_for("redis", self.sidecar.redis_pid)
