@@ -7,7 +7,7 @@ COMPILED := build/compiled
 LOCK   := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
               --no-header --upgrade -q
 
-.PHONY: demo test test-compiled bench lint lock docs clean help
+.PHONY: demo test test-compiled chaos bench lint lock docs clean help
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -22,6 +22,10 @@ test: $(VENV)/.dev $(VENV)/.npm  ## the whole test suite
 test-compiled: $(COMPILED)/.tree ## the proxy's tests again, its hot path compiled as in the image (needs a C compiler)
 	PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
 	    --compiled tests/transparency
+
+SEEDS ?= 1,2,3,4,5,6,7,8,9,10
+chaos: $(VENV)/.dev     ## kill -9 of everything at random under load, once for each of SEEDS (about half a minute each)
+	CHAOS_SEEDS=$(SEEDS) $(BIN)/python -m pytest -v -n 0 tests/chaos/test_kill_anything.py
 
 bench: $(VENV)/.dev     ## the benchmarks, as ratios to peers measured in the same run
 	$(BIN)/python -m bench

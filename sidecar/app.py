@@ -171,6 +171,7 @@ class ObserverApp:
         )
         self.counters: dict[str, int] = {}
         self.metrics = Metrics(self.status, lambda: self.counters)
+        self.metrics.plan(plan.loaded.name, plan.loaded.digest)
         self.applier = Applier(self.journal, self.store, count=self.metrics.count, clock_ms=now_ms)
         self.sweeper = Sweeper(self.store, count=self.metrics.count)
         self.plan_memory = PlanMemory(settings, self.metrics.count)
@@ -204,6 +205,8 @@ class ObserverApp:
         admin = AdminServer(self._admin_parts(hash_key))
         await admin.start(self.runtime / "observer.sock")
         await self.remembered.settle()
+        await self._beat(pipeline)
+        _step_back()
         log.info("observer started", producer=self.ring.producer, plan=self.plan.loaded.name, pid=os.getpid())
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(pipeline.run(self.stopping))
@@ -314,6 +317,7 @@ class ObserverApp:
         refused, broken = self.plan.refused, bool(self.plan.problems)
         if self.plan.refresh(force=force):
             self.plan_memory.keep(self.plan.loaded)
+            self.metrics.plan(self.plan.loaded.name, self.plan.loaded.digest)
             log.info("plan in force", plan=self.plan.loaded.name, digest=self.plan.loaded.digest)
         elif broken and not self.plan.problems:
             log.info("the plan's file is right again", plan=self.plan.loaded.name)
@@ -361,7 +365,10 @@ def billing_url(settings: Settings) -> str | Callable[[], str | None]:
 
 
 def _step_back() -> None:
-    """Lowest priority: the proxy's needs come first.
+    """Lowest priority, from before the first copy is read on: the proxy's needs come first.
+
+    Not earlier: on a busy machine the lowest priority gets a hundredth of a core, and the half second of work that a
+    start is would keep signals' senders waiting for most of a minute.
 
     Where the kernel groups processes by session (sched(7), autogroup), niceness counts inside a group only, and the
     observer runs in a session of its own: the group must step back too.
@@ -373,7 +380,6 @@ def _step_back() -> None:
 
 def observe() -> int:
     """`python -m sidecar.app`: the observer process, started by the proxy."""
-    _step_back()
     settings, _ = load_settings(os.environ)
     logs.configure(settings.log_level, settings.log_format)
     judge = partial(preflight.retention, settings)

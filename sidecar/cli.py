@@ -91,19 +91,33 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     demo = commands.add_parser(
-        "demo", help="scripted agents talk through the sidecar to a fake LLM; ends with an invoice"
+        "demo",
+        help="scripted agents talk through the sidecar to a fake LLM; ends with an invoice",
+        description="Starts a fake LLM and the sidecar with a Redis and a billing API of its own on free ports, lets "
+        "scripted agents talk through it by the official SDKs, kills the observer in the middle, and compares every "
+        "figure of the ledger and the invoices with what the script says. Needs the extra `demo`; leaves nothing "
+        "behind. Exits with 1 when a figure is wrong, or the machine was too slow to tell.",
     )
     demo.add_argument("--json", action="store_true", help="print one JSON document on stdout and nothing else there")
     demo.add_argument("--stay", action="store_true", help="keep everything running until Ctrl-C")
-    demo.add_argument("--conversations", type=int, default=64, metavar="N", help="how many at once (default 64)")
+    demo.add_argument("--conversations", type=int, default=72, metavar="N", help="how many at once (default 72)")
     demo.set_defaults(command=_demo)
 
 
 def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    plan = commands.add_parser("plan", help="rate plans: check, test, evaluate, candidate, backtest, schema")
+    plan = commands.add_parser(
+        "plan",
+        help="rate plans: check, test, evaluate, candidate, backtest, schema",
+        description="What can be done with rate plans (docs/plans.md, examples/plans).",
+    )
     actions = plan.add_subparsers(title="actions", metavar="ACTION", required=True)
-    check = actions.add_parser("check", help="every error of a plan at once, with line numbers")
-    check.add_argument("files", nargs="+", metavar="FILE")
+    check = actions.add_parser(
+        "check",
+        help="every error of a plan at once, with line numbers",
+        description="Checks rate plans as the sidecar and the billing API would when they load them, and names every "
+        "error at once, with its line, on stderr. Exits with 1 when there is any.",
+    )
+    check.add_argument("files", nargs="+", metavar="FILE", help="a rate plan, YAML or JSON")
     check.set_defaults(command=_plan_check)
     test = actions.add_parser("test", help="conversations written as YAML, with the outcome that each must get")
     test.add_argument("paths", nargs="*", metavar="DIR", help="a directory, searched whole, or a file")
@@ -161,19 +175,37 @@ def _add_plan_billing(actions: argparse._SubParsersAction[argparse.ArgumentParse
 
 
 def _add_sessions(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    sessions = commands.add_parser("sessions", help="live sessions: list, explain, verify, redeliver")
+    sessions = commands.add_parser(
+        "sessions",
+        help="live sessions: list, explain, verify, redeliver",
+        description="Asks a running sidecar, at its admin address, about its sessions.",
+    )
     actions = sessions.add_subparsers(title="actions", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="the latest sessions")
+    listing = actions.add_parser(
+        "list", help="the latest sessions", description="The latest sessions, newest first, with their states."
+    )
     listing.add_argument("--state", help="only those in this state, for example AI_HANDLING")
     listing.add_argument(
         "--limit", type=int, default=100, metavar="N", help="at most so many (default 100, up to 1000)"
     )
-    explain = actions.add_parser("explain", help="why a session was, or was not, charged")
+    explain = actions.add_parser(
+        "explain",
+        help="why a session was, or was not, charged",
+        description="Timeline and evidence of one session, and in sentences why it was, or was not, charged.",
+    )
     explain.add_argument("id", metavar="ID", help="a session id (ses_…), or KIND:VALUE, for example conversation:c-42")
-    verify = actions.add_parser("verify", help="whether a session's timeline is still as it was written")
+    verify = actions.add_parser(
+        "verify",
+        help="whether a session's timeline is still as it was written",
+        description="Checks the hash chain of a session's timeline, and with --billing what the ledger was told of it.",
+    )
     verify.add_argument("id", metavar="ID", help="a session id (ses_…), or KIND:VALUE, for example conversation:c-42")
     verify.add_argument("--billing", metavar="URL", help="compare with what the ledger of this billing API was told")
-    redeliver = actions.add_parser("redeliver", help="send dead letters to the billing API again")
+    redeliver = actions.add_parser(
+        "redeliver",
+        help="send dead letters to the billing API again",
+        description="Puts every outcome that the billing API refused back into the outbox, to be sent again.",
+    )
     named = ((listing, "list"), (explain, "explain"), (verify, "verify"), (redeliver, "redeliver"))
     for action, name in named:
         action.add_argument("--json", action="store_true", help="the API's answer as it is")

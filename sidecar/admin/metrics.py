@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Info, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -88,6 +88,11 @@ class Metrics:
             ["source", "result"],
             registry=self._registry,
         )
+        self._plan = Info("sidecar_plan", "The plan in force, by name and digest of its file", registry=self._registry)
+
+    def plan(self, name: str, digest: str) -> None:
+        """This plan is in force from now on: `sidecar_plan_info`."""
+        self._plan.info({"name": name, "digest": digest})
 
     def count(self, event: str, amount: int = 1) -> None:
         """Add to `sidecar_events_total{event="…"}`."""

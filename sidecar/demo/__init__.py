@@ -12,7 +12,7 @@ Owns: the demonstration. Does not own: the agent and the fake LLM, which are exa
 from __future__ import annotations
 
 
-def run_demo(*, json_output: bool, stay: bool, conversations: int = 64) -> int:
+def run_demo(*, json_output: bool, stay: bool, conversations: int = 72) -> int:
     """Run the demo; returns the exit code: 0 when every figure is right, 1 when one is not, 2 for wrong usage.
 
     With `json_output`, stdout gets one JSON document and nothing else. With `stay`, everything goes on running until

@@ -139,6 +139,17 @@ def session_differences(parts: list[Part], spoken: Mapping[str, Sequence[Spoken]
     return differences
 
 
+def missing(parts: list[Part], rows: Sequence[Posted]) -> list[Part]:
+    """The conversations whose sessions have not all been posted, through all their states, as the script has it."""
+    found = by_session(rows)
+    return [
+        part
+        for part in parts
+        if [tuple(str(event.data["state"]) for event in events) for events in found.get(part.conversation, [])]
+        != [expected.states for expected in part.scenario.sessions]
+    ]
+
+
 def _not_once(rows: Sequence[Posted]) -> list[str]:
     ids = Counter(row.id for row in rows)
     revisions = Counter((row.session, row.revision) for row in rows)

@@ -36,6 +36,7 @@ class Figures:
     seconds: float
     differences: Sequence[str] = field(default_factory=tuple)
     note: str = ""  # what may explain differences
+    too_slow: str = ""  # why the machine could not keep to the script: then nothing can be said of the figures
 
     def document(self) -> dict[str, Any]:
         """What `--json` prints: the invoice is that of the first customer of the script, who has most conversations."""
@@ -85,8 +86,12 @@ def print_tables(figures: Figures, console: Console) -> None:
 
 
 def print_verdict(figures: Figures, console: Console) -> None:
-    """Every difference by name, or that there is none."""
-    if figures.differences:
+    """Every difference by name, that there is none, or why that cannot be told."""
+    if figures.too_slow:
+        console.print("[bold yellow]This machine was too slow for the script, so its figures are not compared:[/]")
+        console.print(f"  {figures.too_slow}.", highlight=False)
+        console.print("That is no fault of the books. Run it again when the machine is quieter.", highlight=False)
+    elif figures.differences:
         console.print(f"[bold red]{len(figures.differences)} figures are wrong:[/]")
         for difference in figures.differences:
             console.print(f"  {difference}", markup=False, highlight=False, soft_wrap=True)

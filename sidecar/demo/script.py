@@ -1,26 +1,34 @@
 """The script: what every conversation does, and what must become of it under the demo's plan. Data and pure functions.
 
 The outcomes follow from the table of session states with the plan's times: five seconds in which a resolution may
-still turn (`settle_minutes`), seven seconds of silence until a customer counts as gone (`timeout_minutes`), new
-sessions on return. A thank-you within the settling time belongs to the session that it thanks for. One that comes after
-the outcome was posted is a new message, thus a return: a session of its own, in which nothing is resolved and which
-costs nothing.
+still turn (`settle_minutes`), and new sessions on return. A thank-you within the settling time belongs to the session
+that it thanks for. One that comes after the outcome was posted is a new message, thus a return: a session of its own,
+in which nothing is resolved and which costs nothing.
+
+No outcome may depend on how fast the machine is, so there are two acts, and a session keeps the terms that it began
+with. In the first act silence ends nothing: what is still to be said, or told by the CRM, may take its time. In the
+last act a few seconds of silence mean that the customer has left (`timeout_minutes`), and only sessions begin in it
+that consist of one model call, after which nothing is to come in time. The plan's settling time runs in both acts; what
+must be said within it, while a resolution is pending, is `pressing`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 CONVERSATIONS_MAX = 1000
+FIRST_ACT_TIMEOUT_MINUTES = 60
 CUSTOMERS = ("northwind", "northwind", "globex", "northwind", "initech")
 
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """The user says something, and the agent answers."""
+    """The user says something, and the agent answers. `pressing`: before the last resolution has settled."""
 
     text: str
+    pressing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +47,12 @@ class Await:
     session: int = 1
 
 
-Step = Say | Tell | Await
+@dataclass(frozen=True, slots=True)
+class LastAct:
+    """Go on in the last act: when every session of the first is open, and silence ends those that begin from now on."""
+
+
+Step = Say | Tell | Await | LastAct
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +75,32 @@ class Scenario:
     sessions: tuple[Expected, ...]
     goodbye: bool = False
 
+    @property
+    def begun_in_first_act(self) -> int:
+        """How many of its sessions."""
+        begun, fresh = 0, True
+        for step in self.steps:
+            match step:
+                case LastAct():
+                    break
+                case Await():
+                    fresh = True
+                case Say():
+                    begun, fresh = begun + fresh, False
+        return begun
+
 
 ORDER = Say("Where is my order 1042?")  # looks it up, then answers: two model calls, one tool call
+ORDERS = Say("Where are my orders 1042 and 1043?")  # two model calls, two tool calls
 PASSWORD = Say("How do I reset my password?")  # one model call
 REFUND = Say("How long does a refund take?")
 INVOICE = Say("Where do I find my invoice?")
 SOLVED = Say("Great, that is solved.")  # calls resolve_conversation
 SOLVED_TOO = Say("That one is all set as well.")
 HUMAN = Say("I would rather talk to a human.")  # calls transfer_to_human
-THANKS = Say("Thank you so much!")
+HUMAN_AFTER_ALL = Say("I would rather talk to a human, after all.", pressing=True)
+THANKS = Say("Thank you so much!", pressing=True)
+LATE_THANKS = Say("Thank you so much for your help!")
 
 SCENARIOS = (
     Scenario(
@@ -88,19 +118,19 @@ SCENARIOS = (
     Scenario(
         "resolved by a late signal",
         "the CRM says so after silence had made it inconclusive",
-        (REFUND, Await(), Tell("RESOLVED")),
+        (LastAct(), REFUND, Await(), Tell("RESOLVED")),
         (Expected(("INCONCLUSIVE", "RESOLVED"), turns=1, llm_calls=1, tool_calls=0),),
     ),
     Scenario(
         "escalated",
-        "the model calls transfer_to_human",
-        (ORDER, HUMAN),
-        (Expected(("NOT_BILLABLE",), turns=2, llm_calls=3, tool_calls=2),),
+        "the user asks about two orders, then the model calls transfer_to_human",
+        (ORDERS, HUMAN),
+        (Expected(("NOT_BILLABLE",), turns=2, llm_calls=3, tool_calls=3),),
     ),
     Scenario(
         "resolved, then escalated",
         "both, before the resolution has settled",
-        (ORDER, SOLVED, HUMAN),
+        (ORDER, SOLVED, HUMAN_AFTER_ALL),
         (Expected(("NOT_BILLABLE",), turns=3, llm_calls=4, tool_calls=3),),
     ),
     Scenario(
@@ -118,9 +148,9 @@ SCENARIOS = (
     ),
     Scenario(
         "abandoned",
-        "the user asks about two orders and never writes again",
-        (Say("Where are my orders 1042 and 1043?"),),
-        (Expected(("INCONCLUSIVE",), turns=1, llm_calls=2, tool_calls=2),),
+        "the user asks once and never writes again",
+        (LastAct(), PASSWORD),
+        (Expected(("INCONCLUSIVE",), turns=1, llm_calls=1, tool_calls=0),),
     ),
     Scenario(
         "returned",
@@ -146,7 +176,7 @@ SCENARIOS = (
     Scenario(
         "thanked late",
         "the thank-you comes after the outcome was posted",
-        (ORDER, SOLVED, Await(), THANKS),
+        (ORDER, SOLVED, Await(), LastAct(), LATE_THANKS),
         (
             Expected(("RESOLVED",), turns=2, llm_calls=4, tool_calls=2),
             Expected(("INCONCLUSIVE",), turns=1, llm_calls=1, tool_calls=0),
@@ -188,11 +218,23 @@ def cast(count: int) -> list[Part]:
     return parts
 
 
+def first_act_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan, parsed, with a timeout that ends no session while the first act is played."""
+    rate_plan = plan["rate_plan"]
+    config = rate_plan["session_config"] | {"timeout_minutes": FIRST_ACT_TIMEOUT_MINUTES}
+    return {"rate_plan": rate_plan | {"session_config": config}}
+
+
 def sessions(parts: list[Part]) -> Iterator[tuple[Part, int, Expected]]:
     """Every session of the cast with its number within its conversation, from 1."""
     for part in parts:
         for number, expected in enumerate(part.scenario.sessions, 1):
             yield part, number, expected
+
+
+def begun_in_first_act(parts: list[Part]) -> dict[str, int]:
+    """How many sessions of each conversation begin in the first act; those with none are left out."""
+    return {part.conversation: begun for part in parts if (begun := part.scenario.begun_in_first_act)}
 
 
 def events_expected(parts: list[Part]) -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +20,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from sidecar.demo import books, latency, report, script
+from sidecar.demo.books import Posted, Spoken
 from sidecar.demo.examples import MissingPartError, examples_dir, load_agent
-from sidecar.demo.ledger import Ledger
+from sidecar.demo.ledger import STANDSTILL_SECONDS, Ledger
 from sidecar.demo.script import Part
 from sidecar.demo.system import System, SystemFailedError, running, until
 from sidecar.demo.talk import Ensemble, Talk
@@ -28,6 +30,8 @@ from sidecar.demo.talk import Ensemble, Talk
 OK, DIFFERS, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 KILL_AFTER_SHARE = 0.4  # of the first model calls: the observer dies while most conversations are under way
 MONTH_END_SECONDS = 120.0  # a run that began this close to midnight of the month's last day would fill two invoices
+FIRST_ACT_SECONDS = 300.0  # on a machine that is busy with other things
+STANDSTILL = f"Then nothing new came into the ledger for {STANDSTILL_SECONDS:.0f} seconds."
 QUIET_SECONDS = 1.0  # after the last outcome: one that should not be there would come now
 
 
@@ -82,6 +86,7 @@ class Played:
     talks: list[Talk]
     killed: int
     added: latency.Added
+    complete: bool  # every conversation came to stand in the ledger as the script has it
 
 
 class Demo:
@@ -94,7 +99,9 @@ class Demo:
         self._json_output = json_output
         self._stay = stay
         self._plan = folder / "plans" / "demo.yaml"
-        plan = yaml.safe_load(self._plan.read_text(encoding="utf-8"))
+        self._last_act = self._plan.read_bytes()
+        plan = yaml.safe_load(self._last_act)
+        self._first_act = yaml.safe_dump(script.first_act_plan(plan)).encode()
         self._tariff = books.Tariff.of(plan)
         self._session_config = plan["rate_plan"]["session_config"]
         self._errors = Console(stderr=True)
@@ -106,7 +113,7 @@ class Demo:
         started = time.monotonic()
         try:
             await self._leave_month_end()
-            async with running(self._folder, self._plan, self._say) as system:
+            async with running(self._folder, self._plan, self._first_act, self._say) as system:
                 figures = await self._figures(system)
                 figures = replace(figures, seconds=time.monotonic() - started)
                 self._show(figures, system)
@@ -115,7 +122,7 @@ class Demo:
         except (SystemFailedError, TimeoutError, httpx.HTTPError, OSError) as error:
             self._errors.print(f"sidecar demo: {error}", markup=False, highlight=False, soft_wrap=True)
             return DIFFERS
-        return DIFFERS if figures.differences else OK
+        return DIFFERS if figures.differences or figures.too_slow else OK
 
     def _say(self, text: str) -> None:
         self._errors.print(f"[dim]{text} …[/]", highlight=False)
@@ -135,6 +142,8 @@ class Demo:
                 played = await self._play(system, ledger, ensemble, Bars(progress))
             system.check()
             return await self._compare(system, ledger, period, played)
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None  # the first failure ended all the others
         finally:
             await ensemble.close()
             await ledger.close()
@@ -149,15 +158,16 @@ class Demo:
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(ledger.watch(posted))
             killing = group.create_task(self._kill_in_the_middle(system))
+            group.create_task(self._begin_last_act(system, ensemble, killing))
             talking = [group.create_task(self._converse(ensemble, part, calls, done)) for part in self._parts]
             talks = [await talk for talk in talking]
             killed = await killing
             # The last customers are leaving in silence now, and the machine is quiet enough to measure.
             added = await latency.measure_apart(system.addresses.upstream, system.addresses.proxy)
-            await ledger.wait(lambda rows: len(rows) >= script.events_expected(self._parts))
+            complete = await ledger.wait(lambda rows: not books.missing(self._parts, rows))
             await asyncio.sleep(QUIET_SECONDS)
             watching.cancel()
-        return Played(talks, killed, added)
+        return Played(talks, killed, added, complete)
 
     async def _converse(
         self, ensemble: Ensemble, part: Part, calls: Callable[[int], None], done: Callable[[int], None]
@@ -176,16 +186,32 @@ class Demo:
 
     async def _kill_in_the_middle(self, system: System) -> int:
         """Kill the observer once enough was said, and wait for the next one; the pid that died."""
-        first_sessions = sum(part.scenario.sessions[0].llm_calls for part in self._parts)
+        first_act = [part for part in self._parts if part.scenario.begun_in_first_act]
+        first_sessions = sum(part.scenario.sessions[0].llm_calls for part in first_act)
 
         async def in_the_middle() -> bool | None:
             return True if self._calls >= KILL_AFTER_SHARE * first_sessions else None
 
-        await until(in_the_middle, "the conversations to get going", system.check)
+        await until(in_the_middle, "the conversations to get going", system.check, FIRST_ACT_SECONDS)
         killed = await system.kill_observer()
         self._say(f"killed the observer (process {killed}) with SIGKILL")
         await system.observer_after(killed)
         return killed
+
+    async def _begin_last_act(self, system: System, ensemble: Ensemble, killing: asyncio.Task[int]) -> None:
+        """Once every session of the first act is open, and keeps its terms: silence ends those that begin now."""
+        await killing
+        wanted = script.begun_in_first_act(self._parts)
+
+        async def all_begun() -> bool | None:
+            begun = await system.sessions_begun()
+            return True if all(begun.get(name, 0) >= count for name, count in wanted.items()) else None
+
+        # If one never begins the play goes on, and the comparison names it.
+        with contextlib.suppress(TimeoutError):
+            await until(all_begun, "the sessions of the first act to begin", system.check, FIRST_ACT_SECONDS)
+        await system.follow_plan(self._last_act)
+        ensemble.last_act.set()
 
     async def _compare(self, system: System, ledger: Ledger, period: str, played: Played) -> report.Figures:
         """Every figure against the script, the agents' own view and the arithmetic of the plan."""
@@ -198,6 +224,7 @@ class Demo:
             invoices[customer] = await ledger.invoice(customer, period)
             differences += books.invoice_differences(customer, invoices[customer], resolutions, self._tariff)
         differences += books.summary_differences(self._parts, await ledger.summary(period), self._tariff)
+        too_slow = self._too_slow(played, spoken, rows) if differences else ""
         requests = await system.requests()
         sent = sum(seen.llm_calls for sessions in spoken.values() for seen in sessions) + latency.REQUESTS
         if requests != sent:
@@ -211,17 +238,24 @@ class Demo:
             added=played.added,
             killed=played.killed,
             seconds=0.0,
-            note=self._too_slow(played),
-            differences=differences,
+            note="" if played.complete else STANDSTILL,
+            differences=() if too_slow else differences,
+            too_slow=too_slow,
         )
 
-    def _too_slow(self, played: Played) -> str:
-        """The script has users answer within the settling time: what to know when the machine did not let them."""
-        slowest_s = max(talk.slowest_s for talk in played.talks)
+    def _too_slow(self, played: Played, spoken: Mapping[str, Sequence[Spoken]], rows: Sequence[Posted]) -> str:
+        """Why the script could not be kept, when only conversations differ that could not say in time what pressed."""
         settle_s = float(self._session_config["settle_minutes"]) * 60
-        if slowest_s < settle_s:
+        late = {talk.part.conversation: talk.pressed_s for talk in played.talks if talk.pressed_s >= settle_s}
+        punctual = [talk for talk in played.talks if talk.part.conversation not in late]
+        rows = [row for row in rows if row.data["conversation"] not in late]
+        differing = books.session_differences([talk.part for talk in punctual], spoken, rows)
+        if not late or any(talk.differences for talk in punctual) or differing:
             return ""
-        return f"An answer took {slowest_s:.1f} s, the plan settles in {settle_s:.1f} s: try fewer conversations."
+        return (
+            f"{len(late)} users wanted to write within the {settle_s:.1f} s in which a resolution settles, and it took"
+            f" up to {max(late.values()):.1f} s"
+        )
 
     def _show(self, figures: report.Figures, system: System) -> None:
         if self._json_output:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import hashlib
 import json
 import os
 import shutil
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +50,9 @@ class Addresses:
 class System:
     """A running system; made by `running`."""
 
-    def __init__(self, addresses: Addresses, sidecar: asyncio.subprocess.Process, log: Path) -> None:
+    def __init__(self, addresses: Addresses, sidecar: asyncio.subprocess.Process, log: Path, plan: Path) -> None:
         self.addresses = addresses
+        self._plan = plan
         self._sidecar = sidecar
         self._log = log
         self._http = httpx.AsyncClient(trust_env=False, timeout=10.0)
@@ -63,17 +66,19 @@ class System:
         """The last lines of the sidecar's log."""
         return log_end(self._log)
 
-    async def observer_pid(self) -> int | None:
-        """The process id of the observer that runs now, None while there is none."""
+    async def observer_at_work(self) -> int | None:
+        """The process id of the observer, None while there is none or it is still about to start."""
         with contextlib.suppress(httpx.HTTPError, KeyError, TypeError, ValueError):
             answer = await self._http.get(f"{self.addresses.admin}/readyz?verbose")
-            pid = int(answer.json()["parts"]["observer"]["pid"])
-            return pid if pid > 1 and parent_pid(pid) == self._sidecar.pid else None
+            parts = answer.json()["parts"]
+            pid = int(parts["observer"]["pid"])
+            works = parts["observer"]["state"] == parts["redis"]["state"] == "ok"
+            return pid if works and pid > 1 and parent_pid(pid) == self._sidecar.pid else None
         return None
 
     async def kill_observer(self) -> int:
-        """Send SIGKILL to the observer, which must be a child of the sidecar started here; returns its pid."""
-        pid = await until(self.observer_pid, "an observer to kill", self.check)
+        """Send SIGKILL to the observer at work, a child of the sidecar started here; returns its pid."""
+        pid = await until(self.observer_at_work, "an observer to kill", self.check)
         os.kill(pid, signal.SIGKILL)
         return pid
 
@@ -81,15 +86,42 @@ class System:
         """The pid of the observer that took over from `dead`."""
 
         async def fresh() -> int | None:
-            pid = await self.observer_pid()
+            pid = await self.observer_at_work()
             return pid if pid != dead else None
 
         return await until(fresh, "the observer to be started again", self.check)
 
+    async def sessions_begun(self) -> dict[str, int]:
+        """How many sessions of each conversation the sidecar knows; empty while it does not answer."""
+        with contextlib.suppress(httpx.TransportError):
+            answer = await self._http.get(f"{self.addresses.admin}/v1/sessions", params={"limit": "1000"})
+            if answer.is_success:
+                return Counter(session["conversation"] for session in answer.json()["sessions"])
+        return {}
+
+    async def follow_plan(self, source: bytes) -> None:
+        """Replace the sidecar's plan, and wait until the new one is in force."""
+        replace_file(self._plan, source)
+        wanted = f'digest="sha256:{hashlib.sha256(source).hexdigest()}"'
+
+        async def in_force() -> bool | None:
+            with contextlib.suppress(httpx.TransportError):
+                answer = await self._http.get(f"{self.addresses.admin}/metrics")
+                return True if answer.is_success and wanted in answer.text else None
+            return None
+
+        await until(in_force, "the sidecar to take up the plan of the last act", self.check)
+
     async def requests(self) -> int:
         """How many requests the proxy has counted."""
-        answer = await self._http.get(f"{self.addresses.admin}/metrics")
-        answer.raise_for_status()
+
+        async def metrics() -> httpx.Response | None:
+            with contextlib.suppress(httpx.TransportError):
+                answer = await self._http.get(f"{self.addresses.admin}/metrics")
+                return answer if answer.is_success else None
+            return None
+
+        answer = await until(metrics, "the sidecar's metrics", self.check)
         for line in answer.text.splitlines():
             if line.startswith("sidecar_requests_total "):
                 return int(float(line.split()[1]))
@@ -101,8 +133,11 @@ class System:
 
 
 @contextlib.asynccontextmanager
-async def running(examples: Path, plan: Path, say: Callable[[str], None]) -> AsyncIterator[System]:
-    """Start the fake LLM and the sidecar; when left, both are ended and their directories removed."""
+async def running(examples: Path, plan: Path, first: bytes, say: Callable[[str], None]) -> AsyncIterator[System]:
+    """Start the fake LLM and the sidecar; when left, both are ended and their directories removed.
+
+    The billing API rates by `plan`, the sidecar follows a copy of its own, at first with the content `first`.
+    """
     async with contextlib.AsyncExitStack() as stack:
         data = _directory(stack, None)
         queue = _directory(stack, _TMPFS if os.access(_TMPFS, os.W_OK | os.X_OK) else None)
@@ -111,13 +146,15 @@ async def running(examples: Path, plan: Path, say: Callable[[str], None]) -> Asy
         upstream = await _address_line(fake, data / "fake-llm.log")
         say("starting the sidecar, with a Redis and a billing API of its own")
         log = data / "sidecar.log"
-        environ = environment(data, queue, plan, upstream)
+        followed = data / "plan.yaml"
+        replace_file(followed, first)
+        environ = environment(data, queue, plan, upstream) | {"SIDECAR_PLAN": str(followed)}
         sidecar = await _start(stack, log, ["-m", "sidecar", "run"], environ)
         addresses = await _addresses(sidecar, data, queue, upstream, log)
-        system = System(addresses, sidecar, log)
+        system = System(addresses, sidecar, log, followed)
         stack.push_async_callback(system.close)
         try:
-            await until(system.observer_pid, "the observer to start", system.check)
+            await until(system.observer_at_work, "the observer to start", system.check)
             yield system
         except TimeoutError as error:
             raise SystemFailedError(f"{error}\n{log_end(log)}") from error
@@ -253,6 +290,13 @@ def listening_files(queue: Path) -> list[Path]:
 def as_url(address: str) -> str:
     """`127.0.0.1:8080` → `http://127.0.0.1:8080`; a URL stays as it is."""
     return address.rstrip("/") if "://" in address else f"http://{address}"
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Whole or not at all, for whoever reads it meanwhile."""
+    fresh = path.with_suffix(".new")
+    fresh.write_bytes(content)
+    fresh.replace(path)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -14,10 +14,11 @@ import httpx
 
 from sidecar.demo.books import Spoken
 from sidecar.demo.ledger import Ledger
-from sidecar.demo.script import Await, Part, Say, Step, Tell
+from sidecar.demo.script import Await, LastAct, Part, Say, Step, Tell
 
-SIGNAL_SECONDS = 30.0
+SIGNAL_SECONDS = 120.0
 SIGNAL_RETRY_SECONDS = 0.2
+SPEAKING_AT_ONCE = 16  # of the conversations under way; pressing ones do not wait for their turn
 
 
 @dataclass(slots=True)
@@ -27,7 +28,8 @@ class Talk:
     part: Part
     sessions: list[list[Any]] = field(default_factory=lambda: [[]])
     differences: list[str] = field(default_factory=list)
-    slowest_s: float = 0.0  # the longest that the agent took to answer
+    asked_s: float = 0.0  # when the user last said something, by a clock of this process
+    pressed_s: float = 0.0  # at most so long after what was said before, something pressing was said
 
     def spoken(self) -> list[Spoken]:
         """The SDK's view of each session."""
@@ -43,11 +45,17 @@ class Talk:
 
 
 class Ensemble:
-    """What the conversations share: one client for each SDK, the admin API, the ledger's watch."""
+    """What the conversations share: one client for each SDK, the admin API, the ledger's watch.
+
+    All conversations are under way at once; of their agents so many wait for an answer at a time that none of them
+    has to wait long between two model calls. `last_act` is for the stage to set.
+    """
 
     def __init__(self, agent: ModuleType, proxy: str, admin: str, ledger: Ledger) -> None:
         self._agent = agent
         self._ledger = ledger
+        self._turns = asyncio.Semaphore(SPEAKING_AT_ONCE)
+        self.last_act = asyncio.Event()
         self._admin = httpx.AsyncClient(base_url=admin, trust_env=False, timeout=10.0)
         # trust_env: a proxy that the environment names is for the outside, not for loopback.
         openai, anthropic = agent.openai, agent.anthropic
@@ -84,11 +92,17 @@ class Ensemble:
     async def _step(self, talk: Talk, agent: Any, step: Step, number: int, progress: Callable[[int], None]) -> None:
         match step:
             case Say():
-                before, asked = len(agent.replies), time.monotonic()
-                await agent.answer(step.text)
-                talk.slowest_s = max(talk.slowest_s, time.monotonic() - asked)
+                before = len(agent.replies)
+                async with contextlib.nullcontext() if step.pressing else self._turns:
+                    asked = time.monotonic()
+                    await agent.answer(step.text)
+                if step.pressing:
+                    talk.pressed_s = max(talk.pressed_s, time.monotonic() - talk.asked_s)
+                talk.asked_s = asked
                 talk.sessions[-1] += agent.replies[before:]
                 progress(len(agent.replies) - before)
+            case LastAct():
+                await self.last_act.wait()
             case Tell():
                 talk.differences += await self._tell(talk.part, step, f"{talk.part.conversation}-{number}")
             case Await():

@@ -7,16 +7,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 
-FAULTS = ("none", "none", "500", "429", "silence", "stored_then_dropped")
+FAULTS = ("500", "429", "stored_then_dropped", "silence")
+CHOICES = ("none", "none", *FAULTS)
 
 
 class FaultyFront:
-    """Forwards to `url`; until `calm()` it answers 500, 429, nothing, or stores and then drops the connection."""
+    """Forwards to `url`; until `calm()` it answers 500, 429, nothing, or stores and then drops the connection.
+
+    Each of these once at first, the silence last since it costs its caller a timeout; then at random.
+    """
 
     def __init__(self, url, seed):
         self.url = url
-        self.seen = dict.fromkeys(FAULTS, 0)
+        self.seen = dict.fromkeys(CHOICES, 0)
         self._random = random.Random(seed)
+        self._first = ["silence", *self._random.sample(["none", *FAULTS[:-1]], len(FAULTS))]
+        self._dealing = threading.Lock()
         self._calm = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
@@ -31,6 +37,23 @@ class FaultyFront:
         """From now on everything is forwarded."""
         self._calm.set()
 
+    def misbehaved(self):
+        """Whether every fault has happened."""
+        return all(self.seen[fault] for fault in FAULTS)
+
+    def posts(self):
+        """How many requests have come."""
+        return sum(self.seen.values())
+
+    def _deal(self):
+        with self._dealing:
+            if self._calm.is_set():
+                fault = "none"
+            else:
+                fault = self._first.pop() if self._first else self._random.choice(CHOICES)
+            self.seen[fault] += 1
+            return fault
+
     def close(self):
         self._calm.set()
         self._server.shutdown()
@@ -40,10 +63,14 @@ class FaultyFront:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def do_GET(self):
+                with contextlib.suppress(httpx.HTTPError):
+                    answer = httpx.get(front.url + self.path)
+                    self._reply(answer.status_code, answer.content, {})
+
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                fault = "none" if front._calm.is_set() else front._random.choice(FAULTS)
-                front.seen[fault] += 1
+                fault = front._deal()
                 if fault == "silence":
                     front._calm.wait(20)
                     self.close_connection = True

@@ -86,6 +86,17 @@ def test_a_wrong_figure_is_named_with_its_conversation(field, value):
     assert rows[0].data["conversation"] in difference
 
 
+def test_conversations_that_are_not_all_posted_are_missing_whatever_the_number_of_rows():
+    rows, _ = right_rows()
+    assert books.missing(PARTS, rows) == []
+    late = PARTS[2]  # INCONCLUSIVE, then RESOLVED
+    assert books.missing(PARTS, [row for row in rows if row.data["conversation"] != late.conversation]) == [late]
+    [last] = [row for row in rows if row.data["conversation"] == late.conversation and row.revision == 1]
+    extra = changed(next(row for row in rows if row.data["conversation"] == PARTS[0].conversation), revision=1)
+    # As many rows as there must be, one of them too much and one not there.
+    assert books.missing(PARTS, [extra, *(row for row in rows if row is not last)]) == [PARTS[0], late]
+
+
 def test_a_wrong_state_is_named():
     rows, spoken = right_rows(cast(1))
     rows[0] = changed(rows[0], state="INCONCLUSIVE", outcome="INCONCLUSIVE")

@@ -1,5 +1,6 @@
 """The small pure parts of the demo: addresses, quantiles, the document, the month's end."""
 
+import asyncio
 import io
 import json
 import os
@@ -69,6 +70,32 @@ def test_the_verdict_names_every_difference():
     assert "total is [3]" in text
     assert "too slow" in shown(report.print_verdict, figures(differences=["a"], note="too slow"))
     assert "Every figure is right" in shown(report.print_verdict, figures())
+
+
+def test_a_machine_that_was_too_slow_is_said_so_instead_of_wrong_figures():
+    text = shown(report.print_verdict, figures(too_slow="2 users wanted to write"))
+    assert "too slow for the script" in text
+    assert "2 users wanted to write." in text
+    assert "wrong" not in text
+    assert "right" not in text
+
+
+async def test_the_ledger_is_waited_for_as_long_as_something_new_comes():
+    books = ledger.Ledger("http://127.0.0.1:1")
+    row = ledger.posted({"id": "o", "time": "t", "customer": "c", "event": {"data": {}}})
+
+    async def fill():
+        for _ in range(5):
+            await asyncio.sleep(0.05)
+            async with books._changed:
+                books.rows = [*books.rows, row]
+                books._changed.notify_all()
+
+    filling = asyncio.create_task(fill())
+    assert await books.wait(lambda rows: len(rows) >= 5, standstill_s=20.0)
+    await filling
+    assert not await books.wait(lambda rows: len(rows) >= 6, standstill_s=0.01)
+    await books.close()
 
 
 def test_the_addresses_say_how_to_put_ones_own_agent_there():
