@@ -21,7 +21,7 @@ LIMITS = {
     "models": 16,
     "number_days": 400,  # a conversation that comes back within these never gets an old session's id
     "recent": 100_000,
-    "siblings": 64,  # sessions of one conversation that a signal can reach
+    "siblings": 1024,  # sessions of one conversation that a signal can reach
     "signal_days": 35,  # a signal's (source, id) is remembered
     "timeline_first": 20,
     "timeline_last": 100,

@@ -60,9 +60,10 @@ local function targets(work, signal)
   if not session then
     return {}
   end
-  local all = siblings(work, session.root)
+  local takes_back = signal.effect.event == 'escalate' or signal.effect.event == 'unresolve'
+  local all = siblings(work, session.root, takes_back and LIMITS.siblings)
   local chosen = {}
-  if signal.effect.event == 'escalate' or signal.effect.event == 'unresolve' then
+  if takes_back then
     for _, other in ipairs(all) do
       if is_open(other) or QUESTIONS.window(other, signal.at_ms) == 'open' then
         table.insert(chosen, other)
@@ -206,12 +207,14 @@ local function count_exchange(work, session, o, fresh, room)
   session.input_tokens = session.input_tokens + o.input_tokens
   session.output_tokens = session.output_tokens + o.output_tokens
   for _, model in ipairs(o.models) do
-    local listed = #session.models >= LIMITS.models
+    local listed = false
     for _, other in ipairs(session.models) do
       listed = listed or other == model
     end
-    if not listed then
+    if not listed and #session.models < LIMITS.models then
       table.insert(session.models, model)
+    elseif not listed then
+      count(work, 'models_over')
     end
   end
   name_customer(work, session, o.customer)
@@ -271,6 +274,9 @@ local function observe(work, o)
   end
   if not o.complete then
     count(work, 'incomplete')
+  end
+  for name, by in pairs(o.over or {}) do
+    count(work, name, by)
   end
   local opened, trailing
   session, opened, trailing = settle_session(work, o, session, fresh)
