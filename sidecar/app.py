@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from pathlib import Path
@@ -33,13 +34,15 @@ from sidecar.observer.observe import Observing
 from sidecar.observer.pipeline import Pipeline, now_ms
 from sidecar.observer.reader import ExchangeReader
 from sidecar.policy.current import CurrentPlan
+from sidecar.proxy_config import proxy_config
 from sidecar.remembered import PlanMemory, Remembered
 from sidecar.sessions.applier import Applier
 from sidecar.sessions.candidate import Candidate
 from sidecar.sessions.store import Store
 from sidecar.sessions.sweeper import Sweeper
-from sidecar.settings import TLS_FILES, Settings, SettingsError, load_settings
+from sidecar.settings import Settings, SettingsError, load_settings
 from sidecar.settings_types import EMBEDDED
+from sidecar.steadyclock import SteadyClock
 from sidecar.tasks import told_to_stop
 from sidecar.wire.ring import RingReader
 from sidecar.wire.status import Slot
@@ -73,74 +76,6 @@ def run(environ: Mapping[str, str]) -> NoReturn:
     os.execv(sys.executable, [sys.executable, "-m", "sidecar.proxy", config])  # noqa: S606 - ourselves
 
 
-def proxy_config(settings: Settings) -> dict[str, Any]:
-    """What the proxy process is told: plain values, no secrets (it stands in the process list)."""
-    runtime = preflight.runtime_dir(settings)
-    config: dict[str, Any] = {
-        "routes": [
-            {"listen": str(route.listen), "upstream": str(route.upstream), "preserve_host": settings.preserve_host}
-            for route in settings.all_routes
-        ],
-        "admin_listen": str(settings.admin_listen),
-        "runtime_dir": str(runtime),
-        "observer_socket": str(runtime / "observer.sock"),
-        "queue_path": str(runtime / "queue"),
-        "queue_bytes": settings.queue_bytes,
-        "capture_body_bytes": settings.capture_body_bytes,
-        "drain_seconds": settings.drain_seconds,
-        "children": _children(settings, runtime),
-        "log_format": logs.resolve_format(settings.log_format),
-        "log_level": settings.log_level,
-        "mode": settings.mode,
-    }
-    return config | _proxy_limits(settings) | _proxy_files(settings)
-
-
-def _proxy_limits(settings: Settings) -> dict[str, Any]:
-    return {
-        "head_bytes_max": settings.max_head_bytes,
-        "fields_max": settings.max_headers,
-        "connections_max": settings.max_connections,
-        "header_seconds": settings.header_timeout_seconds,
-        "idle_seconds": settings.idle_timeout_seconds,
-        "connect_seconds": settings.connect_timeout_seconds,
-        "upstream_connections_max": settings.upstream_connections,
-        "upstream_idle_seconds": settings.upstream_idle_seconds,
-        "upstream_dns_seconds": settings.upstream_dns_seconds,
-        "socket_mode": int(settings.socket_mode, 8),
-    }
-
-
-def _proxy_files(settings: Settings) -> dict[str, str]:
-    return {name: str(path) for name in TLS_FILES if (path := getattr(settings, name)) is not None}
-
-
-def _children(settings: Settings, runtime: Path) -> list[dict[str, Any]]:
-    """In the order in which they start; they stop in reverse, so the observer can hand over to the other two."""
-    children: list[dict[str, Any]] = []
-    if settings.redis_url == EMBEDDED:
-        children.append(
-            {
-                "name": "redis",
-                "argv": [
-                    *(sys.executable, "-m", "sidecar.embedded.redis"),
-                    *(str(settings.data_dir.resolve()), str(runtime / "redis.sock")),
-                ],
-                "env": {},
-            },
-        )
-    if settings.billing_url == EMBEDDED:
-        children.append(
-            {
-                "name": "billing",
-                "argv": [sys.executable, "-m", "sidecar", "billing"],
-                "env": {"SIDECAR_DATA_DIR": str(settings.data_dir.resolve())},
-            },
-        )
-    children.append({"name": "observer", "argv": [sys.executable, "-m", "sidecar.app"], "env": {}})
-    return children
-
-
 class ObserverApp:
     """Process 2: the parts, wired."""
 
@@ -149,6 +84,7 @@ class ObserverApp:
         self.runtime = preflight.runtime_dir(settings)
         self.stopping = asyncio.Event()
         self._starting_again = False
+        self.clock = SteadyClock()
         # A former observer may still be handing over; a killed one has let go already.
         self.ring = RingReader(str(self.runtime / "queue"), timeout_s=FORMER_OBSERVER_SECONDS)
         self.status = self.ring.status
@@ -174,6 +110,14 @@ class ObserverApp:
         self.metrics.plan(plan.loaded.name, plan.loaded.digest)
         self.applier = Applier(self.journal, self.store, count=self.metrics.count, clock_ms=now_ms)
         self.sweeper = Sweeper(self.store, count=self.metrics.count)
+        self.metrics.gauge(
+            "mark_lag_seconds", "How long deadlines wait for the slowest replica", self.sweeper.lag_seconds
+        )
+        self.metrics.gauge(
+            "mark_held_here",
+            "1 when this replica is the slowest",
+            lambda: float(self.sweeper.holder == self.journal.id),
+        )
         self.plan_memory = PlanMemory(settings, self.metrics.count)
         self.remembered = Remembered(
             self.journal,
@@ -277,7 +221,7 @@ class ObserverApp:
         self.status.set(Slot.PLAN_STATE, DOWN if self.plan.problems else OK)
         self.status.set(Slot.BILLING_STATE, self.courier.state)
         # Order matters: an exchange moves from the queue to the journal, never back.
-        mark_ms = pipeline.mark_ms(now)
+        mark_ms = pipeline.mark_ms(self.clock.believe(now, time.monotonic()))
         pending_ms = self.applier.pending_ms()
         if pending_ms is not None:
             mark_ms = min(mark_ms, pending_ms)

@@ -36,15 +36,12 @@ from sidecar.tasks import told_to_stop
 
 BATCH = 256
 IDLE_CHECK_SECONDS = 2.0  # how often an idle applier asks whether Redis still has everything
-FULL_SECONDS = 0.5
-EARLY_SECONDS = 0.05
+FULL_SECONDS, EARLY_SECONDS = 0.5, 0.05
 PATIENCE_MS = 3_000  # two heartbeats and some
 BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX = 0.05, 5.0
-SAVE_SECONDS = 1.0
-PRUNE_SECONDS = 30.0
+SAVE_SECONDS, PRUNE_SECONDS = 1.0, 30.0
 RESULTS_MAX = 4096  # answers kept for senders that still wait for them
 _CURSOR = "applier"
-
 OK, DOWN = 1, 2
 log = structlog.get_logger(__name__)
 
@@ -87,7 +84,9 @@ class Applier:
         self._verified = False
         self._acknowledged: dict[str, int] = {}  # producer → last sequence that Redis is known to have had
         self._holes: set[tuple[str, int]] = set()  # (producer, sequence) whose predecessors are lost
-        self._unreadable: dict[tuple[str, int], int] = {}  # (producer, sequence) → the one before it
+        self._unreadable: dict[
+            str, tuple[int, int]
+        ] = {}  # producer → its last unreadable row, and what Redis has before
         self._replay: Replay | None = None  # while journals are applied again after a loss
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
@@ -229,7 +228,7 @@ class Applier:
                 log.error("a journal row cannot be read; it is passed over", row=row.row, reason=str(error)[:200])
                 self._count("journal_row_unreadable", 1)
                 # The producer's next row names this one; Redis knows only the one before.
-                self._unreadable[row.producer, row.sequence] = previous
+                self._unreadable[row.producer] = row.sequence, previous
                 continue
             facts.append((fact, previous))
             kept.append(row)
@@ -238,7 +237,8 @@ class Applier:
     def _previous(self, row: Row) -> int:
         if (row.producer, row.sequence) in self._holes:
             return 0
-        return self._unreadable.get((row.producer, row.previous), row.previous)
+        unreadable, before = self._unreadable.get(row.producer, (0, 0))
+        return before if unreadable and row.previous == unreadable else row.previous
 
     async def _settle(self, rows: Sequence[Row], answers: dict[int, Applied]) -> None:
         """Move the cursor past what is final; then act on the first answer that is not."""

@@ -8,6 +8,7 @@ Needs Redis 7 or Valkey (script flags). The client may be redis-py or valkey-py,
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -68,11 +69,16 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """`fired` sessions; `more` are due; `full`: the outbox had no room."""
+    """`fired` sessions; `more` are due; `full`: the outbox had no room.
+
+    `least_ms` is the least mark, up to which deadlines may fire (0: none may), and `holder` the producer whose it is.
+    """
 
     fired: int
     more: bool
     full: bool
+    least_ms: int
+    holder: str
     events: tuple[Posted, ...]
 
 
@@ -137,13 +143,28 @@ class Store(Producers):
     async def sweep(self, limit: int = 100) -> Swept:
         """Fire up to `limit` deadlines that every live producer has come past."""
         answer = await self._run("sweep", [limit, self.outbox_max])
-        return Swept(int(answer[0]), bool(answer[1]), bool(answer[2]), _posted(answer[4:]))
+        least_ms, holder = int(answer[3]), _text(answer[4])
+        return Swept(int(answer[0]), bool(answer[1]), bool(answer[2]), least_ms, holder, _posted(answer[5:]))
+
+    async def refresh(self, offset: int, limit: int = 100) -> int:
+        """Lengthen the life of due sessions that wait for a producer, `limit` from `offset` on; how many there were."""
+        return int((await self._run("refresh", [offset, limit]))[0])
 
     async def statement(self, now_ms: int) -> bool:
         """Put this hour's statement into the outbox unless some replica did; True when this call did."""
         hour_ms = now_ms - now_ms % HOUR_MS
         answer = await self._run("statement", [rfc3339(hour_ms)[:13], hour_ms, self.tenant, self.outbox_max])
         return bool(answer)
+
+    async def too_many_wait(self, signal: Signal) -> bool:
+        """Whether as many signals as may wait for a session that is not known, and this is a new one."""
+        name = signal.session_id or (signal.alias.digest if signal.alias else "")
+        told = f"{len(signal.source.encode())}:{signal.source}{signal.id}".encode()
+        pipeline = self.redis.pipeline(transaction=False)
+        pipeline.llen(self.key("waiting", name))
+        pipeline.exists(self.key("signal", hashlib.sha1(told, usedforsecurity=False).hexdigest()))
+        waiting, known = await pipeline.execute()
+        return int(waiting) >= LIMITS["waiting"] and not known
 
     # -- views ---------------------------------------------------------------------------------------------------
 
@@ -205,6 +226,10 @@ class Store(Producers):
     async def bury(self, entry: str, reason: str) -> bool:
         """Move an outbox entry to the dead letters; False when these have no room (it stays in the outbox)."""
         return int(await self._run("letters", ["bury", entry, GROUP, reason[:500], DEAD_LETTERS_MAX])) >= 0
+
+    async def forget_couriers(self, idle_ms: int) -> int:
+        """Delete the group's consumers that were idle for longer and hold nothing; returns how many."""
+        return int(await self._run("letters", ["tidy", GROUP, idle_ms]))
 
     async def dead_letters(self, limit: int = 100) -> Letters:
         """Refused events, oldest first: {"id", "kind", "reason", "body"}."""

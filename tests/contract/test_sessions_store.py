@@ -379,6 +379,35 @@ async def test_a_signal_for_a_session_that_is_forgotten_is_late_and_does_not_dec
     assert (now.status, now.session_id) == ("applied", back.session_id)
 
 
+async def test_an_escalation_reaches_every_session_of_a_long_conversation_within_its_window(talk):
+    for n in range(70):
+        effect = dataclasses.replace(RESOLVE, call=f"k{n}")
+        await talk.say(n * MINUTE, says=(f"m{n}",), effects=(effect,))
+    await talk.tell(71 * MINUTE, signal_effect("escalate"))
+    states = await talk.states()
+    assert (states.count(("RESOLVED", 0)), states.count(("NOT_BILLABLE", 1))) == (70, 70)
+
+
+async def test_what_the_bounds_cut_is_counted(talk, monkeypatch):
+    monkeypatch.setattr("sidecar.sessions.facts.KEYS_MAX", 2)
+    monkeypatch.setattr("sidecar.sessions.facts.MESSAGES_MAX", 3)
+    made = tuple(identity.key(TENANT, "response", f"r{n}") for n in range(5))
+    models = tuple(f"model-{n}" for n in range(20))
+    await talk.say(0, says=tuple(f"m{n}" for n in range(7)), made=made, models=models)
+    await talk.say(1000, says=("m6",), models=models[:2])
+    counters = await talk.store.counters()
+    assert (counters["keys_over"], counters["resent_messages_over"], counters["models_over"]) == (3, 4, 4)
+
+
+async def test_one_more_signal_than_may_wait_is_known_before_it_is_taken(talk):
+    for n in range(64):
+        assert (await talk.tell(n, signal_effect("escalate"), ident=f"s{n}")).status == "waiting"
+    one_more, _ = talk.signal(64, signal_effect("escalate"), ident="s64")
+    again, _ = talk.signal(65, signal_effect("escalate"), ident="s1")
+    other, _ = talk.signal(66, signal_effect("escalate"), "c-2", ident="s66")
+    assert [await talk.store.too_many_wait(s) for s in (one_more, again, other)] == [True, False, False]
+
+
 async def test_only_a_conversations_own_ids_outlive_its_session(talk, redis):
     reply = identity.key(TENANT, "response", "resp_1")
     await talk.say(0, says=("m1",), made=(reply,), effects=(RESOLVE,))
@@ -469,6 +498,44 @@ async def test_every_key_expires_but_those_that_are_bounded_otherwise(talk, redi
     final = await talk.store.by_alias("conversation", "b")
     assert 95 * HOUR < await redis.pttl(talk.store.key("session", final.id)) <= 96 * HOUR
     assert 95 * HOUR < await redis.pttl(talk.store.key("calls", final.id)) <= 96 * HOUR
+
+
+async def test_what_producers_dropped_is_kept_as_one_total_when_they_are_gone(talk, redis):
+    store = talk.store
+    for n in range(100):
+        await store.heartbeat(f"pod-{n}", T0, 1, dropped=2)
+        await (store.leave(f"pod-{n}") if n % 2 else store.prune({f"pod-{n}": "1"}))
+    assert await redis.hgetall(store.key("dropped")) == {b"*": b"200"}
+    # The queue of one goes on counting under a sidecar that is started again.
+    again = Store(redis, TENANT)
+    await again.heartbeat("pod-1", T0, 2, dropped=5)
+    assert await redis.hgetall(store.key("dropped")) == {b"*": b"200", b"pod-1": b"3"}
+    await again.leave("pod-1")
+    third = Store(redis, TENANT)
+    await third.heartbeat("pod-1", T0, 3, dropped=5)
+    assert sum(map(int, await redis.hvals(store.key("dropped")))) == 203
+
+
+async def test_couriers_that_are_gone_are_forgotten_but_not_what_they_hold(talk, redis):
+    outbox = talk.store.key("outbox")
+    assert await talk.store.forget_couriers(0) == 0
+    await talk.say(0, says=("m",), effects=(RESOLVE,))
+    assert await talk.store.forget_couriers(0) == 0
+    await redis.xgroup_create(outbox, "courier", id="0")
+    await redis.xreadgroup("courier", "holds", {outbox: ">"}, count=1)
+    for n in range(20):
+        await redis.xgroup_createconsumer(outbox, "courier", f"pod-{n}")
+    assert await talk.store.forget_couriers(3_600_000) == 0
+    assert await talk.store.forget_couriers(-1) == 20
+    assert [c["name"] for c in await redis.xinfo_consumers(outbox, "courier")] == [b"holds"]
+
+
+async def test_a_number_that_nobody_asks_for_again_lives_as_long_as_its_session(talk, redis):
+    await talk.say(0, None, says=("m",))
+    await talk.say(0, "named", says=("m",))
+    days = sorted([await redis.pttl(name) / DAY for name in await redis.keys("*:number:*")])
+    assert 30 < days[0] < 31
+    assert 399 < days[1] <= 400
 
 
 async def test_the_hash_key_is_made_once(talk):

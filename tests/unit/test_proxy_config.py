@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from sidecar.app import proxy_config
 from sidecar.proxy.config import Config
+from sidecar.proxy_config import proxy_config
 from sidecar.settings import SettingsError, load_settings
 
 LIMITS = {

@@ -350,7 +350,7 @@ local function take_counts(work, into, from, kind)
   into.output_tokens = into.output_tokens + from.output_tokens
   into.omitted = into.omitted + from.omitted
   into.trace_joins = (into.trace_joins or 0) + (from.trace_joins or 0)
-  add_models(into, from.models)
+  add_models(work, into, from.models)
 end
 
 local function take_state(work, into, from)

@@ -12,6 +12,7 @@
 --   seen:<root>      set     digests of user messages seen       number:<base>  string running number of a base
 --   waiting:<name>   list    signals that came before            signal:<sha1>  string who brought this signal
 --   applied:<producer> string sequence applied                   recent         zset   session ids by their start
+--   folded:<producer> string how many of its dropped copies are in dropped's total (field *)
 -- without TTL: outbox (stream), dead (stream), deadlines, marks, replays (zsets), beats, dropped, counters (hashes), hash-key,
 -- generation (strings): each is one key per tenant, or bounded by a count.
 
@@ -117,15 +118,15 @@ local function session_of_alias(work, digest)
   return id and find(work, id)
 end
 
--- Sessions of a conversation, newest first.
-local function siblings(work, root)
+-- Sessions of a conversation, newest first; `most` of them.
+local function siblings(work, root, most)
   local all = {}
   for _, session in ipairs(work.opened) do
     if session.root == root then
       table.insert(all, 1, session)
     end
   end
-  for _, id in ipairs(redis.call('ZREVRANGE', key('sessions', root), 0, LIMITS.siblings - 1)) do
+  for _, id in ipairs(redis.call('ZREVRANGE', key('sessions', root), 0, (most or 1) - 1)) do
     local session = find(work, id)
     if session then
       table.insert(all, session)
@@ -324,14 +325,22 @@ end
 local function write_sibling(session)
   local name = key('sessions', session.root)
   redis.call('ZADD', name, int(session.started * 64 + math.min(session.number, 63)), session.id)
-  redis.call('ZREMRANGEBYRANK', name, 0, -LIMITS.siblings - 1)
+  local cut = redis.call('ZREMRANGEBYRANK', name, 0, -LIMITS.siblings - 1)
+  if cut > 0 then
+    redis.call('HINCRBY', key('counters'), 'siblings_over', cut)
+  end
 end
 
 local function write_opened(session)
   write_sibling(session)
-  redis.call('SET', key('number', session.base), int(session.number), 'PX', int(LIMITS.number_days * DAY))
+  -- A base without a conversation's id is one observation's: no other session ever asks for its number.
+  local life = session.conversation and LIMITS.number_days * DAY or ttl_of(session)
+  redis.call('SET', key('number', session.base), int(session.number), 'PX', int(life))
   redis.call('ZADD', key('recent'), int(session.started), session.id)
-  redis.call('ZREMRANGEBYRANK', key('recent'), 0, -LIMITS.recent - 1)
+  local unlisted = redis.call('ZREMRANGEBYRANK', key('recent'), 0, -LIMITS.recent - 1)
+  if unlisted > 0 then
+    redis.call('HINCRBY', key('counters'), 'recent_over', unlisted)
+  end
   redis.call('PEXPIRE', key('recent'), int(LIMITS.number_days * DAY))
 end
 
