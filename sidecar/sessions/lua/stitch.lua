@@ -389,7 +389,7 @@ local function take_names(work, into, from)
     end
   end
   work.texts[into.id] = texts
-  for _, sibling in ipairs(siblings(work, from.root)) do
+  for _, sibling in ipairs(siblings(work, from.root, LIMITS.siblings)) do
     if sibling.id ~= from.id and into.root ~= from.root then
       sibling.root = into.root
       table.insert(work.moved, sibling)

@@ -118,7 +118,7 @@ local function session_of_alias(work, digest)
   return id and find(work, id)
 end
 
--- Sessions of a conversation, newest first; `most` of them.
+-- Sessions of a conversation, newest first: `most` of them, or, for who wants the newest, a few, since keys may be gone.
 local function siblings(work, root, most)
   local all = {}
   for _, session in ipairs(work.opened) do
@@ -126,7 +126,7 @@ local function siblings(work, root, most)
       table.insert(all, 1, session)
     end
   end
-  for _, id in ipairs(redis.call('ZREVRANGE', key('sessions', root), 0, (most or 1) - 1)) do
+  for _, id in ipairs(redis.call('ZREVRANGE', key('sessions', root), 0, (most or 8) - 1)) do
     local session = find(work, id)
     if session then
       table.insert(all, session)
