@@ -173,6 +173,14 @@ class ObserverApp:
         self.metrics = Metrics(self.status, lambda: self.counters)
         self.applier = Applier(self.journal, self.store, count=self.metrics.count, clock_ms=now_ms)
         self.sweeper = Sweeper(self.store, count=self.metrics.count)
+        self.metrics.gauge(
+            "mark_lag_seconds", "How long deadlines wait for the slowest replica", self.sweeper.lag_seconds
+        )
+        self.metrics.gauge(
+            "mark_held_here",
+            "1 when this replica is the slowest",
+            lambda: float(self.sweeper.holder == self.journal.id),
+        )
         self.plan_memory = PlanMemory(settings, self.metrics.count)
         self.remembered = Remembered(
             self.journal,

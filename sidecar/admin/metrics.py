@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -96,6 +96,10 @@ class Metrics:
     def count_webhook(self, source: str, result: str, amount: int = 1) -> None:
         """Add to `sidecar_webhooks_total{source="…", result="…"}`; sources are those that have a secret."""
         self._webhooks.labels(source, result).inc(amount)
+
+    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Show `read()` as the gauge `sidecar_{name}`."""
+        Gauge(f"sidecar_{name}", text, registry=self._registry).set_function(read)
 
     def render(self) -> bytes:
         """The Prometheus text format."""

@@ -68,11 +68,16 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """`fired` sessions; `more` are due; `full`: the outbox had no room."""
+    """`fired` sessions; `more` are due; `full`: the outbox had no room.
+
+    `least_ms` is the least mark, up to which deadlines may fire (0: none may), and `holder` the producer whose it is.
+    """
 
     fired: int
     more: bool
     full: bool
+    least_ms: int
+    holder: str
     events: tuple[Posted, ...]
 
 
@@ -137,7 +142,12 @@ class Store(Producers):
     async def sweep(self, limit: int = 100) -> Swept:
         """Fire up to `limit` deadlines that every live producer has come past."""
         answer = await self._run("sweep", [limit, self.outbox_max])
-        return Swept(int(answer[0]), bool(answer[1]), bool(answer[2]), _posted(answer[4:]))
+        least_ms, holder = int(answer[3]), _text(answer[4])
+        return Swept(int(answer[0]), bool(answer[1]), bool(answer[2]), least_ms, holder, _posted(answer[5:]))
+
+    async def refresh(self, offset: int, limit: int = 100) -> int:
+        """Lengthen the life of due sessions that wait for a producer, `limit` from `offset` on; how many there were."""
+        return int((await self._run("refresh", [offset, limit]))[0])
 
     async def statement(self, now_ms: int) -> bool:
         """Put this hour's statement into the outbox unless some replica did; True when this call did."""

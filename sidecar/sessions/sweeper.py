@@ -26,6 +26,8 @@ SWEEP_SECONDS = 0.5  # between two sweeps, by whichever replica
 SWEEP_SECONDS_MAX = 15.0  # of one replica
 WATCH_SECONDS = 5.0
 WATCH_SECONDS_MAX = 120.0
+REFRESH_LAG_MS = 24 * HOUR_MS  # a session's keys outlive its deadline by 30 days
+REFRESH_AT_ONCE = 100
 WATCHERS = 10  # so many replicas look every WATCH_SECONDS; of more, each looks less often
 PATIENCE_SECONDS = 15 * 60.0
 BACKOFF_SECONDS_MAX = 10.0
@@ -73,6 +75,10 @@ class Sweeper:
         self._replicas = 1
         self._watched_at = float("-inf")
         self._stated_hour = 0
+        self._refreshed = 0
+        self._lag_told = False
+        self.least_ms = 0  # event time up to which deadlines may fire; 0 when no producer lives, or none has said
+        self.holder = ""  # whose mark that is
 
     async def run(self) -> None:
         """Until cancelled; errors of Redis are waited out."""
@@ -92,6 +98,10 @@ class Sweeper:
                 continue
             await asyncio.sleep(0 if more else self.pause_seconds() * random.uniform(0.5, 1.5))  # noqa: S311  jitter
 
+    def lag_seconds(self) -> float:
+        """How far the least mark is behind the clock: deadlines wait for so long. 0 when no producer lives."""
+        return max(self._clock_ms() - self.least_ms, 0) / 1000 if self.holder else 0.0
+
     def pause_seconds(self) -> float:
         """Between two sweeps of this replica, on average."""
         return min(SWEEP_SECONDS * self._replicas, SWEEP_SECONDS_MAX)
@@ -107,6 +117,7 @@ class Sweeper:
             self._count("sessions_timed_out", swept.fired)
         if swept.full:
             self._count("sweep_outbox_full", 1)
+        self.least_ms, self.holder = swept.least_ms, swept.holder
         now = self._monotonic()
         if now - self._watched_at >= self.watch_seconds():
             self._watched_at = now
@@ -121,7 +132,24 @@ class Sweeper:
         if pruned:
             log.warning("producers presumed dead; nobody waits for them any more", producers=sorted(still))
             self._count("producers_pruned", pruned)
+        await self._look_at_lag()
         now_ms = self._clock_ms()
         if now_ms // HOUR_MS != self._stated_hour and await self._store.outbox_length() < self._store.outbox_max:
             await self._store.statement(now_ms)
             self._stated_hour = now_ms // HOUR_MS
+
+    async def _look_at_lag(self) -> None:
+        """Say whose mark deadlines wait for, once per stay; after a day keep alive what waits."""
+        lag_seconds = self.lag_seconds()
+        if lag_seconds < PATIENCE_SECONDS:
+            self._lag_told = False
+            return
+        if not self._lag_told:
+            self._lag_told = True
+            log.warning(
+                "deadlines wait for a producer that does not come on", producer=self.holder, seconds=lag_seconds
+            )
+            self._count("mark_lagging", 1)
+        if lag_seconds * 1000 >= REFRESH_LAG_MS:
+            seen = await self._store.refresh(self._refreshed, REFRESH_AT_ONCE)
+            self._refreshed = self._refreshed + seen if seen == REFRESH_AT_ONCE else 0

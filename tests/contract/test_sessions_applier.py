@@ -528,6 +528,32 @@ async def _outcome_bodies(redis, store):
     return [read_outcome(fields[b"body"]) for _, fields in entries if fields[b"kind"] == b"outcome"]
 
 
+async def test_a_replica_that_does_not_come_on_is_named_and_what_waits_for_it_is_kept_alive_or_counted(journal, redis):
+    day = 24 * HOUR
+    async with Replica(journal, redis) as replica:
+        journal.append([exchange(1, 0, "kept", says=("m",)), exchange(2, 0, "lost", says=("m",))])
+        await replica.drained()
+    store, now = replica.store, [T0 + 20 * day]
+    kept, lost = [(await store.by_alias("conversation", name)).id for name in ("kept", "lost")]
+    await store.heartbeat(journal.id, T0 + 20 * day, 1)
+    await store.heartbeat("broken-disk", T0 + 1, 1)
+    sweeper = Sweeper(store, count=replica.count, clock_ms=lambda: now[0])
+    for name in (store.key("session", kept), store.key("aliases", kept)):
+        await redis.pexpire(name, 1 * day)
+    await sweeper.step()
+    assert (sweeper.holder, sweeper.lag_seconds()) == ("broken-disk", (20 * day - 1) / 1000)
+    assert replica.counts["mark_lagging"] == 1
+    assert replica.counts.get("sessions_timed_out", 0) == 0
+    for name in (store.key("session", kept), store.key("aliases", kept)):
+        assert await redis.pttl(name) > 30 * day
+    await redis.delete(store.key("session", lost))
+    await store.leave("broken-disk")
+    await sweeper.step()
+    counters = await store.counters()
+    assert (counters["sessions_lost"], counters["open"], counters["opened"]) == (1, 0, 2)
+    assert counters["finalized:INCONCLUSIVE"] == 1
+
+
 async def test_housekeeping_of_five_thousand_replicas(redis):
     store = Store(redis, TENANT)
     marks, beats = store.key("marks"), store.key("beats")
