@@ -216,6 +216,10 @@ class Store(Producers):
         """Move an outbox entry to the dead letters; False when these have no room (it stays in the outbox)."""
         return int(await self._run("letters", ["bury", entry, GROUP, reason[:500], DEAD_LETTERS_MAX])) >= 0
 
+    async def forget_couriers(self, idle_ms: int) -> int:
+        """Delete the group's consumers that were idle for longer and hold nothing; returns how many."""
+        return int(await self._run("letters", ["tidy", GROUP, idle_ms]))
+
     async def dead_letters(self, limit: int = 100) -> Letters:
         """Refused events, oldest first: {"id", "kind", "reason", "body"}."""
         letters: Letters = []

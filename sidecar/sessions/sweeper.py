@@ -26,6 +26,7 @@ SWEEP_SECONDS = 0.5  # between two sweeps, by whichever replica
 SWEEP_SECONDS_MAX = 15.0  # of one replica
 WATCH_SECONDS = 5.0
 WATCH_SECONDS_MAX = 120.0
+COURIER_IDLE_MS = HOUR_MS  # a live courier asks for entries all the time
 REFRESH_LAG_MS = 24 * HOUR_MS  # a session's keys outlive its deadline by 30 days
 REFRESH_AT_ONCE = 100
 WATCHERS = 10  # so many replicas look every WATCH_SECONDS; of more, each looks less often
@@ -136,6 +137,7 @@ class Sweeper:
         now_ms = self._clock_ms()
         if now_ms // HOUR_MS != self._stated_hour and await self._store.outbox_length() < self._store.outbox_max:
             await self._store.statement(now_ms)
+            await self._store.forget_couriers(COURIER_IDLE_MS)
             self._stated_hour = now_ms // HOUR_MS
 
     async def _look_at_lag(self) -> None:

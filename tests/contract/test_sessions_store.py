@@ -471,6 +471,44 @@ async def test_every_key_expires_but_those_that_are_bounded_otherwise(talk, redi
     assert 95 * HOUR < await redis.pttl(talk.store.key("calls", final.id)) <= 96 * HOUR
 
 
+async def test_what_producers_dropped_is_kept_as_one_total_when_they_are_gone(talk, redis):
+    store = talk.store
+    for n in range(100):
+        await store.heartbeat(f"pod-{n}", T0, 1, dropped=2)
+        await (store.leave(f"pod-{n}") if n % 2 else store.prune({f"pod-{n}": "1"}))
+    assert await redis.hgetall(store.key("dropped")) == {b"*": b"200"}
+    # The queue of one goes on counting under a sidecar that is started again.
+    again = Store(redis, TENANT)
+    await again.heartbeat("pod-1", T0, 2, dropped=5)
+    assert await redis.hgetall(store.key("dropped")) == {b"*": b"200", b"pod-1": b"3"}
+    await again.leave("pod-1")
+    third = Store(redis, TENANT)
+    await third.heartbeat("pod-1", T0, 3, dropped=5)
+    assert sum(map(int, await redis.hvals(store.key("dropped")))) == 203
+
+
+async def test_couriers_that_are_gone_are_forgotten_but_not_what_they_hold(talk, redis):
+    outbox = talk.store.key("outbox")
+    assert await talk.store.forget_couriers(0) == 0
+    await talk.say(0, says=("m",), effects=(RESOLVE,))
+    assert await talk.store.forget_couriers(0) == 0
+    await redis.xgroup_create(outbox, "courier", id="0")
+    await redis.xreadgroup("courier", "holds", {outbox: ">"}, count=1)
+    for n in range(20):
+        await redis.xgroup_createconsumer(outbox, "courier", f"pod-{n}")
+    assert await talk.store.forget_couriers(3_600_000) == 0
+    assert await talk.store.forget_couriers(-1) == 20
+    assert [c["name"] for c in await redis.xinfo_consumers(outbox, "courier")] == [b"holds"]
+
+
+async def test_a_number_that_nobody_asks_for_again_lives_as_long_as_its_session(talk, redis):
+    await talk.say(0, None, says=("m",))
+    await talk.say(0, "named", says=("m",))
+    days = sorted([await redis.pttl(name) / DAY for name in await redis.keys("*:number:*")])
+    assert 30 < days[0] < 31
+    assert 399 < days[1] <= 400
+
+
 async def test_the_hash_key_is_made_once(talk):
     assert await talk.store.hash_key("aa") == "aa"
     assert await talk.store.hash_key("bb") == "aa"

@@ -18,7 +18,9 @@ local verb = ARGV[1]
 if verb == 'beat' then
   redis.call('SET', key('generation'), ARGV[2], 'NX')
   if tonumber(ARGV[6]) >= 0 then
-    redis.call('HSET', key('dropped'), ARGV[3], ARGV[6])
+    -- A queue outlives its sidecar and counts on: what it had dropped when its sidecar left is in the total already.
+    local folded = tonumber(redis.call('GET', key('folded', ARGV[3])) or '0')
+    redis.call('HSET', key('dropped'), ARGV[3], int(math.max(tonumber(ARGV[6]) - folded, 0)))
   end
   local generation = redis.call('GET', key('generation'))
   local current = ARGV[7] == '' or ARGV[7] == generation
@@ -44,6 +46,13 @@ end
 
 local removed = 0
 local function remove(producer)
+  local dropped = tonumber(redis.call('HGET', key('dropped'), producer) or '0')
+  if dropped > 0 then
+    redis.call('HINCRBY', key('dropped'), '*', int(dropped))
+    redis.call('INCRBY', key('folded', producer), int(dropped))
+    redis.call('PEXPIRE', key('folded', producer), int(LIMITS.number_days * DAY))
+  end
+  redis.call('HDEL', key('dropped'), producer)
   removed = removed + redis.call('ZREM', key('marks'), producer)
   redis.call('HDEL', key('beats'), producer)
   redis.call('ZREM', key('replays'), producer)

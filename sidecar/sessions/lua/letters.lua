@@ -4,7 +4,8 @@
 -- KEYS[1]  the tenant's prefix
 -- ARGV[1]  bury:   ARGV[2] outbox entry, ARGV[3] consumer group, ARGV[4] reason, ARGV[5] most dead letters
 --          revive: ARGV[2] most entries in the outbox, ARGV[3] most letters to move at once
--- returns  number moved; bury gives -1 when there is no room for another dead letter (the entry stays in the outbox)
+--          tidy:   ARGV[2] consumer group, ARGV[3] ms: consumers that were idle for longer and hold no entry are deleted
+-- returns  number moved or deleted; bury gives -1 when there is no room for another dead letter (the entry stays in the outbox)
 
 if ARGV[1] == 'bury' then
   local entry = redis.call('XRANGE', key('outbox'), ARGV[2], ARGV[2])[1]
@@ -22,6 +23,28 @@ if ARGV[1] == 'bury' then
   redis.call('XDEL', key('outbox'), ARGV[2])
   redis.call('HINCRBY', key('counters'), 'dead_letters', 1)
   return 1
+end
+
+if ARGV[1] == 'tidy' then
+  local deleted = 0
+  if redis.call('EXISTS', key('outbox')) == 0 then
+    return 0
+  end
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', key('outbox'))) do
+    if group[2] == ARGV[2] then
+      for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', key('outbox'), ARGV[2])) do
+        local about = {}
+        for i = 1, #consumer, 2 do
+          about[consumer[i]] = consumer[i + 1]
+        end
+        if about.pending == 0 and about.idle > tonumber(ARGV[3]) then
+          redis.call('XGROUP', 'DELCONSUMER', key('outbox'), ARGV[2], about.name)
+          deleted = deleted + 1
+        end
+      end
+    end
+  end
+  return deleted
 end
 
 local moved = 0

@@ -12,6 +12,7 @@
 --   seen:<root>      set     digests of user messages seen       number:<base>  string running number of a base
 --   waiting:<name>   list    signals that came before            signal:<sha1>  string who brought this signal
 --   applied:<producer> string sequence applied                   recent         zset   session ids by their start
+--   folded:<producer> string how many of its dropped copies are in dropped's total (field *)
 -- without TTL: outbox (stream), dead (stream), deadlines, marks, replays (zsets), beats, dropped, counters (hashes), hash-key,
 -- generation (strings): each is one key per tenant, or bounded by a count.
 
@@ -329,7 +330,9 @@ end
 
 local function write_opened(session)
   write_sibling(session)
-  redis.call('SET', key('number', session.base), int(session.number), 'PX', int(LIMITS.number_days * DAY))
+  -- A base without a conversation's id is one observation's: no other session ever asks for its number.
+  local life = session.conversation and LIMITS.number_days * DAY or ttl_of(session)
+  redis.call('SET', key('number', session.base), int(session.number), 'PX', int(life))
   redis.call('ZADD', key('recent'), int(session.started), session.id)
   redis.call('ZREMRANGEBYRANK', key('recent'), 0, -LIMITS.recent - 1)
   redis.call('PEXPIRE', key('recent'), int(LIMITS.number_days * DAY))
