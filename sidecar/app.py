@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,7 @@ from sidecar.sessions.store import Store
 from sidecar.sessions.sweeper import Sweeper
 from sidecar.settings import TLS_FILES, Settings, SettingsError, load_settings
 from sidecar.settings_types import EMBEDDED
+from sidecar.steadyclock import SteadyClock
 from sidecar.tasks import told_to_stop
 from sidecar.wire.ring import RingReader
 from sidecar.wire.status import Slot
@@ -149,6 +151,7 @@ class ObserverApp:
         self.runtime = preflight.runtime_dir(settings)
         self.stopping = asyncio.Event()
         self._starting_again = False
+        self.clock = SteadyClock()
         # A former observer may still be handing over; a killed one has let go already.
         self.ring = RingReader(str(self.runtime / "queue"), timeout_s=FORMER_OBSERVER_SECONDS)
         self.status = self.ring.status
@@ -282,7 +285,7 @@ class ObserverApp:
         self.status.set(Slot.PLAN_STATE, DOWN if self.plan.problems else OK)
         self.status.set(Slot.BILLING_STATE, self.courier.state)
         # Order matters: an exchange moves from the queue to the journal, never back.
-        mark_ms = pipeline.mark_ms(now)
+        mark_ms = pipeline.mark_ms(self.clock.believe(now, time.monotonic()))
         pending_ms = self.applier.pending_ms()
         if pending_ms is not None:
             mark_ms = min(mark_ms, pending_ms)
