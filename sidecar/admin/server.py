@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from sidecar.admin.metrics import CONTENT_TYPE, Metrics
 from sidecar.admin.problems import problem
 from sidecar.admin.webhooks import WebhookIntake
+from sidecar.intake.signal import Signal
 from sidecar.intake.signals import BODY_BYTES_MAX, InvalidSignalError, build_signal, parse_signal
 from sidecar.intake.webhooks import Endpoint
 from sidecar.observer.journal import Journal, JournalFull
@@ -28,6 +29,7 @@ from sidecar.policy.current import CurrentPlan
 from sidecar.sessions.applier import Applier
 from sidecar.sessions.candidate import Candidate
 from sidecar.sessions.explain import explain
+from sidecar.sessions.scripts import LIMITS
 from sidecar.sessions.states import State
 from sidecar.sessions.store import Store
 
@@ -133,6 +135,14 @@ class AdminServer:
             hash_key=parts.hash_key,
             raw=raw,
         )
+        if await self._too_many_wait(numbered(0)):
+            parts.metrics.count("signal_over")
+            return problem(
+                429,
+                f"{LIMITS['waiting']} signals wait already for this session, which no traffic has shown yet; send it "
+                "again when it has begun",
+                {"Retry-After": "60"},
+            )
         try:
             sequence, duplicate = await asyncio.to_thread(
                 parts.journal.append_signal,
@@ -156,6 +166,14 @@ class AdminServer:
                 answer |= applied
         parts.metrics.count("signal_duplicate" if answer["duplicate"] else "signal_accepted")
         return web.json_response(answer, status=202)
+
+    async def _too_many_wait(self, signal: Signal) -> bool:
+        """Asked before the signal is taken; while Redis is away it is taken all the same."""
+        try:
+            async with asyncio.timeout(APPLIED_WAIT_SECONDS):
+                return await self._parts.store.too_many_wait(signal)
+        except (RedisError, OSError, TimeoutError):
+            return False
 
     async def _applied(self, sequence: int) -> dict[str, Any] | None:
         """What became of the signal, when Redis says so soon; the 202 does not depend on it."""

@@ -87,7 +87,9 @@ class Applier:
         self._verified = False
         self._acknowledged: dict[str, int] = {}  # producer → last sequence that Redis is known to have had
         self._holes: set[tuple[str, int]] = set()  # (producer, sequence) whose predecessors are lost
-        self._unreadable: dict[tuple[str, int], int] = {}  # (producer, sequence) → the one before it
+        self._unreadable: dict[
+            str, tuple[int, int]
+        ] = {}  # producer → its last unreadable row, and what Redis has before
         self._replay: Replay | None = None  # while journals are applied again after a loss
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
@@ -229,7 +231,7 @@ class Applier:
                 log.error("a journal row cannot be read; it is passed over", row=row.row, reason=str(error)[:200])
                 self._count("journal_row_unreadable", 1)
                 # The producer's next row names this one; Redis knows only the one before.
-                self._unreadable[row.producer, row.sequence] = previous
+                self._unreadable[row.producer] = row.sequence, previous
                 continue
             facts.append((fact, previous))
             kept.append(row)
@@ -238,7 +240,8 @@ class Applier:
     def _previous(self, row: Row) -> int:
         if (row.producer, row.sequence) in self._holes:
             return 0
-        return self._unreadable.get((row.producer, row.previous), row.previous)
+        unreadable, before = self._unreadable.get(row.producer, (0, 0))
+        return before if unreadable and row.previous == unreadable else row.previous
 
     async def _settle(self, rows: Sequence[Row], answers: dict[int, Applied]) -> None:
         """Move the cursor past what is final; then act on the first answer that is not."""

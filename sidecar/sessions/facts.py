@@ -4,7 +4,8 @@ An observation: producer, tenant, started_ms, at_ms, keys and made [{kind, diges
 terms {plan, digest, timeout_ms, …}, touch, complete, aborted, shadow, user_messages, tool_calls, models, llm_calls,
 input_tokens, output_tokens, effects, digests; conversation, customer, api, thread {asked, again, follows, recalls,
 reaches, makes} when known; session, root and merged (ids), when a former application is repeated; former {plan's
-digest: effects} where a plan that was in force before says something else than `effects`.
+digest: effects} where a plan that was in force before says something else than `effects`; over {counter:
+how many} when the bounds left something out.
 A signal: producer, source, id, at_ms, effect; session_id or alias (a digest); claimed_at when given.
 Attributes travel as JSON texts inside the JSON: Lua knows one kind of number and would not give them back unchanged.
 """
@@ -77,8 +78,20 @@ def observation_json(o: Observation, went: str = "") -> bytes:
             digest: [_effect(effect) for effect in effects[:EFFECTS_MAX]] for digest, effects in o.former.items()
         }
         or None,
+        "over": _over(o) or None,
     }
     return orjson.dumps(_without_none(fact))
+
+
+def _over(o: Observation) -> dict[str, int]:
+    """What the bounds leave out, by the name under which it is counted."""
+    counts = {
+        "keys_over": max(len(o.keys) - KEYS_MAX, 0) + max(len(o.made) - KEYS_MAX, 0),
+        "resent_messages_over": max(len(o.user_messages) - MESSAGES_MAX, 0),
+        "calls_over": max(len(o.tool_calls) - CALLS_MAX, 0),
+        "effects_over": max(len(o.effects) - EFFECTS_MAX, 0),
+    }
+    return {name: count for name, count in counts.items() if count}
 
 
 def signal_json(s: Signal) -> bytes:

@@ -24,7 +24,7 @@ LIMITS = {
     "number_days": 400,  # a conversation that comes back within these never gets an old session's id
     "recent": 100_000,
     "repeat_minutes": 15,  # a request that was not answered may be sent again
-    "siblings": 64,  # sessions of one conversation that a signal can reach
+    "siblings": 1024,  # sessions of one conversation that a signal can reach
     "signal_days": 35,  # a signal's (source, id) is remembered
     "text_sessions": 32,  # sessions that one text can lead to
     "texts": 256,  # per session

@@ -8,6 +8,7 @@ Needs Redis 7 or Valkey (script flags). The client may be redis-py or valkey-py,
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -154,6 +155,16 @@ class Store(Producers):
         hour_ms = now_ms - now_ms % HOUR_MS
         answer = await self._run("statement", [rfc3339(hour_ms)[:13], hour_ms, self.tenant, self.outbox_max])
         return bool(answer)
+
+    async def too_many_wait(self, signal: Signal) -> bool:
+        """Whether as many signals as may wait for a session that is not known, and this is a new one."""
+        name = signal.session_id or (signal.alias.digest if signal.alias else "")
+        told = f"{len(signal.source.encode())}:{signal.source}{signal.id}".encode()
+        pipeline = self.redis.pipeline(transaction=False)
+        pipeline.llen(self.key("waiting", name))
+        pipeline.exists(self.key("signal", hashlib.sha1(told, usedforsecurity=False).hexdigest()))
+        waiting, known = await pipeline.execute()
+        return int(waiting) >= LIMITS["waiting"] and not known
 
     # -- views ---------------------------------------------------------------------------------------------------
 

@@ -379,6 +379,35 @@ async def test_a_signal_for_a_session_that_is_forgotten_is_late_and_does_not_dec
     assert (now.status, now.session_id) == ("applied", back.session_id)
 
 
+async def test_an_escalation_reaches_every_session_of_a_long_conversation_within_its_window(talk):
+    for n in range(70):
+        effect = dataclasses.replace(RESOLVE, call=f"k{n}")
+        await talk.say(n * MINUTE, says=(f"m{n}",), effects=(effect,))
+    await talk.tell(71 * MINUTE, signal_effect("escalate"))
+    states = await talk.states()
+    assert (states.count(("RESOLVED", 0)), states.count(("NOT_BILLABLE", 1))) == (70, 70)
+
+
+async def test_what_the_bounds_cut_is_counted(talk, monkeypatch):
+    monkeypatch.setattr("sidecar.sessions.facts.KEYS_MAX", 2)
+    monkeypatch.setattr("sidecar.sessions.facts.MESSAGES_MAX", 3)
+    made = tuple(identity.key(TENANT, "response", f"r{n}") for n in range(5))
+    models = tuple(f"model-{n}" for n in range(20))
+    await talk.say(0, says=tuple(f"m{n}" for n in range(7)), made=made, models=models)
+    await talk.say(1000, says=("m6",), models=models[:2])
+    counters = await talk.store.counters()
+    assert (counters["keys_over"], counters["resent_messages_over"], counters["models_over"]) == (3, 4, 4)
+
+
+async def test_one_more_signal_than_may_wait_is_known_before_it_is_taken(talk):
+    for n in range(64):
+        assert (await talk.tell(n, signal_effect("escalate"), ident=f"s{n}")).status == "waiting"
+    one_more, _ = talk.signal(64, signal_effect("escalate"), ident="s64")
+    again, _ = talk.signal(65, signal_effect("escalate"), ident="s1")
+    other, _ = talk.signal(66, signal_effect("escalate"), "c-2", ident="s66")
+    assert [await talk.store.too_many_wait(s) for s in (one_more, again, other)] == [True, False, False]
+
+
 async def test_only_a_conversations_own_ids_outlive_its_session(talk, redis):
     reply = identity.key(TENANT, "response", "resp_1")
     await talk.say(0, says=("m1",), made=(reply,), effects=(RESOLVE,))

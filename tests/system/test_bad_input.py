@@ -133,3 +133,21 @@ def test_a_bad_signal_is_a_problem_that_says_what_to_change(sidecar, body, statu
     assert answer.status_code == status
     assert answer.headers["content-type"].startswith("application/problem+json")
     assert answer.json()["detail"]
+
+
+def test_more_signals_than_may_wait_for_a_session_are_refused_before_they_are_taken(sidecar):
+    running = sidecar().start()
+    running.wait_up()
+
+    def escalate(number, conversation="never-begun"):
+        alias = {"kind": "conversation", "value": conversation}
+        return running.signal(id=f"s-{number}", source="crm", alias=alias, escalated_to_human=True)
+
+    assert {escalate(number).status_code for number in range(64)} == {202}
+    refused = escalate(64)
+    assert refused.status_code == 429
+    assert refused.headers["content-type"].startswith("application/problem+json")
+    assert refused.headers["retry-after"] == "60"
+    assert "64 signals wait already" in refused.json()["detail"]
+    assert escalate(0).json()["duplicate"]
+    assert escalate(64, "another").status_code == 202

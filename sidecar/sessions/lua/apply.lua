@@ -64,9 +64,10 @@ local function targets(work, signal)
   if not session then
     return {}
   end
-  local all = siblings(work, session.root)
+  local takes_back = signal.effect.event == 'escalate' or signal.effect.event == 'unresolve'
+  local all = siblings(work, session.root, takes_back and LIMITS.siblings)
   local chosen = {}
-  if signal.effect.event == 'escalate' or signal.effect.event == 'unresolve' then
+  if takes_back then
     for _, other in ipairs(all) do
       if is_open(other) or QUESTIONS.window(other, signal.at_ms) == 'open' then
         table.insert(chosen, other)
@@ -224,7 +225,7 @@ local function count_exchange(work, session, o, fresh, room, how)
   session.llm_calls = session.llm_calls + o.llm_calls
   session.input_tokens = session.input_tokens + o.input_tokens
   session.output_tokens = session.output_tokens + o.output_tokens
-  add_models(session, o.models)
+  add_models(work, session, o.models)
   name_customer(work, session, o.customer)
   session.conversation = session.conversation or o.conversation
   if not o.complete then
@@ -323,6 +324,9 @@ local function observe(work, o)
   end
   if not o.complete then
     count(work, 'incomplete')
+  end
+  for name, by in pairs(o.over or {}) do
+    count(work, name, by)
   end
   local opened, trailing
   session, opened, trailing = settle_session(work, o, session, fresh, how, root)

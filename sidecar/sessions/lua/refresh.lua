@@ -16,8 +16,8 @@ for _, id in ipairs(due) do
   if session and is_open(session) then
     local ttl = ttl_of(session)
     local names = {
-      key('session', id), key('timeline', id), key('calls', id), key('aliases', id), key('seen', session.root),
-      key('sessions', session.root),
+      key('session', id), key('timeline', id), key('calls', id), key('aliases', id), key('texts', id),
+      key('seen', session.root), key('sessions', session.root),
     }
     for _, digest in ipairs(redis.call('LRANGE', key('aliases', id), 0, -1)) do
       table.insert(names, key('alias', digest))

@@ -58,14 +58,16 @@ local function turns_of(session)
   return math.max(sides.user, math.min(sides.model, sides.user + 1))
 end
 
-local function add_models(session, models)
+local function add_models(work, session, models)
   for _, model in ipairs(models) do
-    local listed = #session.models >= LIMITS.models
+    local listed = false
     for _, other in ipairs(session.models) do
       listed = listed or other == model
     end
-    if not listed then
+    if not listed and #session.models < LIMITS.models then
       table.insert(session.models, model)
+    elseif not listed then
+      count(work, 'models_over')
     end
   end
 end

@@ -350,7 +350,7 @@ local function take_counts(work, into, from, kind)
   into.output_tokens = into.output_tokens + from.output_tokens
   into.omitted = into.omitted + from.omitted
   into.trace_joins = (into.trace_joins or 0) + (from.trace_joins or 0)
-  add_models(into, from.models)
+  add_models(work, into, from.models)
 end
 
 local function take_state(work, into, from)
@@ -389,7 +389,7 @@ local function take_names(work, into, from)
     end
   end
   work.texts[into.id] = texts
-  for _, sibling in ipairs(siblings(work, from.root)) do
+  for _, sibling in ipairs(siblings(work, from.root, LIMITS.siblings)) do
     if sibling.id ~= from.id and into.root ~= from.root then
       sibling.root = into.root
       table.insert(work.moved, sibling)

@@ -118,15 +118,15 @@ local function session_of_alias(work, digest)
   return id and find(work, id)
 end
 
--- Sessions of a conversation, newest first.
-local function siblings(work, root)
+-- Sessions of a conversation, newest first: `most` of them, or, for who wants the newest, a few, since keys may be gone.
+local function siblings(work, root, most)
   local all = {}
   for _, session in ipairs(work.opened) do
     if session.root == root then
       table.insert(all, 1, session)
     end
   end
-  for _, id in ipairs(redis.call('ZREVRANGE', key('sessions', root), 0, LIMITS.siblings - 1)) do
+  for _, id in ipairs(redis.call('ZREVRANGE', key('sessions', root), 0, (most or 8) - 1)) do
     local session = find(work, id)
     if session then
       table.insert(all, session)
@@ -325,7 +325,10 @@ end
 local function write_sibling(session)
   local name = key('sessions', session.root)
   redis.call('ZADD', name, int(session.started * 64 + math.min(session.number, 63)), session.id)
-  redis.call('ZREMRANGEBYRANK', name, 0, -LIMITS.siblings - 1)
+  local cut = redis.call('ZREMRANGEBYRANK', name, 0, -LIMITS.siblings - 1)
+  if cut > 0 then
+    redis.call('HINCRBY', key('counters'), 'siblings_over', cut)
+  end
 end
 
 local function write_opened(session)
@@ -334,7 +337,10 @@ local function write_opened(session)
   local life = session.conversation and LIMITS.number_days * DAY or ttl_of(session)
   redis.call('SET', key('number', session.base), int(session.number), 'PX', int(life))
   redis.call('ZADD', key('recent'), int(session.started), session.id)
-  redis.call('ZREMRANGEBYRANK', key('recent'), 0, -LIMITS.recent - 1)
+  local unlisted = redis.call('ZREMRANGEBYRANK', key('recent'), 0, -LIMITS.recent - 1)
+  if unlisted > 0 then
+    redis.call('HINCRBY', key('counters'), 'recent_over', unlisted)
+  end
   redis.call('PEXPIRE', key('recent'), int(LIMITS.number_days * DAY))
 end
 
