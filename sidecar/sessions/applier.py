@@ -190,12 +190,7 @@ class Applier:
 
     async def _take_turn(self, rows: Sequence[Row]) -> Sequence[Row]:
         """In new data, only what no other replica has anything before; else all."""
-        if self._replay is None:
-            return rows
-        rows = await self._replay.turn(rows)
-        if self._replay.over:
-            self._replay = None
-        return rows
+        return rows if self._replay is None or self._replay.over else await self._replay.turn(rows)
 
     async def _idle(self) -> None:
         await self._save()

@@ -79,7 +79,7 @@ async def lost_and_rebuilt(replicas, first, now, redis):
         await replica.until(lambda replica=replica: replica.counts.get("redis_data_lost") == 1)
     for replica in replicas:
         await replica.drained()
-    await first.until(lambda: all(replica.applier._replay is None for replica in replicas))
+    await first.until(lambda: all(replica.applier._replay.over for replica in replicas))
     heart.cancel()
     await asyncio.gather(heart, return_exceptions=True)
     return await bodies(redis)
