@@ -17,6 +17,7 @@ from sidecar import logs
 from sidecar.addresses import Address
 from sidecar.billing.alerts import Deliveries, alert_secret
 from sidecar.billing.api.server import application
+from sidecar.billing.exports.service import Exports
 from sidecar.billing.ledger.database import Database
 from sidecar.billing.rating.sections import DEFAULT_PLAN
 from sidecar.billing.service import Billing
@@ -55,6 +56,9 @@ async def _serve(settings: BillingSettings) -> int:
         billing = Billing(database, grace_us=settings.grace_us)
         await billing.put_plan(DEFAULT_PLAN, settings.plan)
         deliveries = await _deliveries(settings, billing)
+        if settings.exports:
+            billing.exports = Exports(database, settings.exports, billing.clock)
+            await billing.exports.begin()
     except (SQLAlchemyError, OSError, ImportError) as error:
         shown = settings.database.render_as_string(hide_password=True)
         log.error("database cannot be used", database=shown, error=str(error))
@@ -80,6 +84,8 @@ async def _serve(settings: BillingSettings) -> int:
     await upkeep.stop()
     if deliveries is not None:
         await deliveries.close()
+    if billing.exports is not None:
+        await billing.exports.close()
     await database.close()
     _remove_note(note)
     return 0
