@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
-from billing_api import DAY_US, Clock, event, get, post, reversal, simple_plan
-from export_targets import FAKES, HOUR_US, OrbStrict
+from aiohttp import web
+from billing_api import DAY_US, Clock, event, get, post, put_plan, reversal, simple_plan
+from export_targets import FAKES, HOUR_US, SECRET, OrbStrict
 from exporting import METER, exporting, units
 from sqlalchemy.engine import URL
 
+from sidecar.billing.exports.config import load_exports
+from sidecar.billing.exports.outbox import CLAIM_US, claim
+from sidecar.billing.exports.service import Exports
+from sidecar.billing.exports.tables import export_meters
 from sidecar.billing.exports.targets import TARGETS
+from sidecar.billing.ledger.database import sqlite_url
 
 KINDS = sorted(TARGETS)
 LATER = "2026-11-22T12:00:00Z"
+
+
+@pytest.fixture
+def file_url(tmp_path: Path) -> URL:
+    """SQLite alone, for what depends on the vendor and not on the database."""
+    return sqlite_url(tmp_path / "billing.sqlite3")
 
 
 def test_every_target_has_a_fake() -> None:
@@ -54,9 +67,9 @@ async def test_what_a_metric_counts_goes_to_its_meter_and_nothing_else(ledger_ur
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fault", ["429", "409", "500", "dropped", "lost", "stored_500"])
 async def test_a_fault_is_followed_by_the_same_bytes_until_it_is_taken_once(
-    ledger_url: URL, kind: str, fault: str
+    file_url: URL, kind: str, fault: str
 ) -> None:
-    async with exporting(ledger_url, [kind]) as it:
+    async with exporting(file_url, [kind]) as it:
         fake = it.fakes[kind]
         await post(it.api, *(event(number) for number in range(3)))
         fake.faults = [fault] * 3
@@ -77,10 +90,8 @@ async def test_a_fault_is_followed_by_the_same_bytes_until_it_is_taken_once(
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if TARGETS[kind].traits.memory_us])
-async def test_past_the_memory_of_ids_an_unanswered_entry_is_parked_and_never_guessed(
-    ledger_url: URL, kind: str
-) -> None:
-    async with exporting(ledger_url, [kind]) as it:
+async def test_past_the_memory_of_ids_an_unanswered_entry_is_parked_and_never_guessed(file_url: URL, kind: str) -> None:
+    async with exporting(file_url, [kind]) as it:
         fake = it.fakes[kind]
         memory = TARGETS[kind].traits.memory_us or 0
         await post(it.api, event(1))
@@ -103,8 +114,8 @@ async def test_past_the_memory_of_ids_an_unanswered_entry_is_parked_and_never_gu
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if TARGETS[kind].traits.memory_us])
-async def test_an_ambiguous_entry_that_the_target_lacks_is_sent_on_request(ledger_url: URL, kind: str) -> None:
-    async with exporting(ledger_url, [kind]) as it:
+async def test_an_ambiguous_entry_that_the_target_lacks_is_sent_on_request(file_url: URL, kind: str) -> None:
+    async with exporting(file_url, [kind]) as it:
         fake = it.fakes[kind]
         await post(it.api, event(1))
         fake.faults = ["dropped"]
@@ -120,8 +131,8 @@ async def test_an_ambiguous_entry_that_the_target_lacks_is_sent_on_request(ledge
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_an_outage_that_certainly_stored_nothing_may_last_past_the_memory(ledger_url: URL, kind: str) -> None:
-    async with exporting(ledger_url, [kind]) as it:
+async def test_an_outage_that_certainly_stored_nothing_may_last_past_the_memory(file_url: URL, kind: str) -> None:
+    async with exporting(file_url, [kind]) as it:
         fake = it.fakes[kind]
         await post(it.api, event(1))
         fake.faults = ["429"] * 20
@@ -132,13 +143,13 @@ async def test_an_outage_that_certainly_stored_nothing_may_last_past_the_memory(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_one_event_that_is_refused_does_not_hold_up_its_batch(ledger_url: URL, kind: str) -> None:
+async def test_one_event_that_is_refused_does_not_hold_up_its_batch(file_url: URL, kind: str) -> None:
     fakes = {kind: FAKES[kind](Clock())}
-    await _one_refused(ledger_url, kind, fakes)
+    await _one_refused(file_url, kind, fakes)
 
 
-async def test_orb_may_refuse_a_batch_with_a_4xx(ledger_url: URL) -> None:
-    await _one_refused(ledger_url, "orb", {"orb": OrbStrict(Clock())})
+async def test_orb_may_refuse_a_batch_with_a_4xx(file_url: URL) -> None:
+    await _one_refused(file_url, "orb", {"orb": OrbStrict(Clock())})
 
 
 async def _one_refused(ledger_url: URL, kind: str, fakes: dict[str, Any]) -> None:
@@ -196,8 +207,8 @@ async def test_stripe_cancels_for_a_day_and_credits_afterwards(ledger_url: URL, 
 
 
 @pytest.mark.parametrize("kind", ["stripe_v1", "stripe_v2"])
-async def test_a_cancellation_that_was_never_answered_is_parked_after_the_day(ledger_url: URL, kind: str) -> None:
-    async with exporting(ledger_url, [kind]) as it:
+async def test_a_cancellation_that_was_never_answered_is_parked_after_the_day(file_url: URL, kind: str) -> None:
+    async with exporting(file_url, [kind]) as it:
         fake = it.fakes[kind]
         await post(it.api, event(1))
         await it.run()
@@ -212,9 +223,11 @@ async def test_a_cancellation_that_was_never_answered_is_parked_after_the_day(le
 
 @pytest.mark.parametrize("kind", ["stripe_v1", "stripe_v2", "metronome"])
 async def test_what_is_too_old_is_parked_and_becomes_an_event_of_the_day_it_is_redelivered(
-    ledger_url: URL, kind: str
+    file_url: URL, kind: str
 ) -> None:
-    async with exporting(ledger_url, [kind]) as it:
+    async with exporting(file_url, [kind]) as it:
+        await put_plan(it.api, "then", simple_plan())  # a plan of its own holds for October too
+        await it.api.put("/v1/customers/customer-17", json={"plan": "then"})
         await post(it.api, event(1, time="2026-10-10T00:00:00Z"))
         await it.run()
         assert (await it.meter(kind, "2026-10"))["causes"] == {"too_old": 1}
@@ -225,8 +238,8 @@ async def test_what_is_too_old_is_parked_and_becomes_an_event_of_the_day_it_is_r
 
 
 @pytest.mark.parametrize("kind", ["polar", "stripe_v1", "orb"])
-async def test_a_time_in_the_future_is_waited_for_or_parked(ledger_url: URL, kind: str) -> None:
-    async with exporting(ledger_url, [kind]) as it:
+async def test_a_time_in_the_future_is_waited_for_or_parked(file_url: URL, kind: str) -> None:
+    async with exporting(file_url, [kind]) as it:
         await post(it.api, event(1, time="2026-11-22T10:30:00Z"), event(2, time="2026-11-25T10:00:00Z"))
         await it.run()
         assert it.fakes[kind].requests == []
@@ -253,20 +266,17 @@ async def test_a_wrong_key_blames_no_event(ledger_url: URL) -> None:
     async with exporting(ledger_url, ["openmeter"]) as it:
         fake = it.fakes["openmeter"]
         await post(it.api, event(1))
-        for status in ("401", "403", "404"):
-            fake.faults = [None]
-            original = fake.answer
-            fake.answer = lambda *_, status=status: __import__("aiohttp").web.Response(status=int(status))
+        answer = fake.answer
+        for status in (401, 403, 404):
+            fake.answer = lambda *_, status=status: web.Response(status=status)
             await it.run(600)
-            fake.answer = original
+            fake.answer = answer
             assert (await it.meter("openmeter"))["waiting"] == 1
         await it.run(600)
         assert fake.total(METER) == 1
 
 
 async def test_a_sender_that_dies_leaves_its_entries_to_the_others(ledger_url: URL) -> None:
-    from sidecar.billing.exports.outbox import CLAIM_US, claim  # noqa: PLC0415
-
     async with exporting(ledger_url, ["lago"], replicas=2) as it:
         await post(it.api, *(event(number) for number in range(5)))
         await it.note()
@@ -301,15 +311,12 @@ async def test_meters_get_what_their_metrics_and_plans_count(ledger_url: URL) ->
     )
     more = "  meters: [{code: hours, metrics: [t]}, {code: both, metrics: [m, t], plans: [default]}, "
     more += "{code: none, metrics: [m], plans: [other]}]\n"
-    async with exporting(ledger_url, [], plan=plan) as it:
+    async with exporting(ledger_url, ["orb"], plan=plan) as it:
         fake = FAKES["openmeter"](it.clock)
         async with fake.listening() as url:
-            from sidecar.billing.exports.config import load_exports  # noqa: PLC0415
-            from sidecar.billing.exports.service import Exports  # noqa: PLC0415
-
             source = f"exports:\n- name: om\n  kind: openmeter\n  url: {url}\n  secret: {{env: K}}\n{more}"
-            destinations = load_exports(source.encode(), "f", {"K": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"})
-            exports = Exports(it.api.billing.database, destinations, it.clock)
+            destinations = load_exports(source.encode(), "f", {"K": SECRET})
+            exports, others = Exports(it.api.billing.database, destinations, it.clock), it.replicas[:]
             await exports.begin()
             it.api.billing.exports, it.replicas[:] = exports, [exports]
             await post(it.api, event(1, data={"attributes": {"hours": 2.5}}), event(2))
@@ -320,6 +327,7 @@ async def test_meters_get_what_their_metrics_and_plans_count(ledger_url: URL) ->
             shown = (await get(it.api, "/v1/exports"))["exports"]
             assert [one["meter"] for one in shown] == ["hours", "both", "none"]
             await exports.close()
+        assert others[0].senders[0].results == {}
 
 
 async def test_what_was_there_before_a_meter_does_not_go_to_it(ledger_url: URL) -> None:
@@ -327,8 +335,6 @@ async def test_what_was_there_before_a_meter_does_not_go_to_it(ledger_url: URL) 
         exports, it.api.billing.exports = it.api.billing.exports, None
         await post(it.api, event(1))
         it.clock.now_us += 1
-        from sidecar.billing.exports.tables import export_meters  # noqa: PLC0415
-
         async with it.api.billing.database.writing() as connection:
             await connection.execute(export_meters.update().values(since_us=it.clock.now_us))
         it.api.billing.exports = exports

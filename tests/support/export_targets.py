@@ -19,7 +19,7 @@ from standardwebhooks import Webhook, webhooks
 HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-# refused: answered before anything is stored. lost: stored, then the connection is dropped. stored_500: stored, then 500.
+# dropped: the connection, before anything is stored. lost: after it was stored. stored_500: stored, then answered 500.
 FAULTS = ("429", "409", "500", "dropped", "lost", "stored_500")
 
 
@@ -153,7 +153,9 @@ class StripeV1(Fake):
             return web.json_response(body, status=status)
         assert path == f"{self.prefix}/meter_events"
         status, body = self.event(form)
-        return web.json_response(body, status=status, headers={"stripe-should-retry": "false"} if status == 400 else None)
+        return web.json_response(
+            body, status=status, headers={"stripe-should-retry": "false"} if status == 400 else None
+        )
 
     def event(self, form: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         assert set(form) == {"event_name", "identifier", "value", "customer", "timestamp", "at_us"}
@@ -213,7 +215,12 @@ class Lago(Fake):
                 faults[str(index)] = {"transaction_id": ["value_already_exist"]}
         if faults:  # one is enough: nothing of the batch is kept
             details = faults if batch else faults["0"]
-            body = {"status": 422, "error": "Unprocessable Entity", "code": "validation_errors", "error_details": details}
+            body = {
+                "status": 422,
+                "error": "Unprocessable Entity",
+                "code": "validation_errors",
+                "error_details": details,
+            }
             return web.json_response(body, status=422)
         for one in events:
             subject, amount = one["external_subscription_id"], one["properties"]["quantity"]
