@@ -282,6 +282,7 @@ async def test_a_sender_that_dies_leaves_its_entries_to_the_others(ledger_url: U
         await it.note()
         first, second = it.replicas
         taken = await claim(it.api.billing.database, first.destinations[0], it.clock.now_us)
+        assert taken is not None
         assert len(taken) == 5
         assert not await second.senders[0].step(), "they are claimed"
         it.clock.now_us += CLAIM_US

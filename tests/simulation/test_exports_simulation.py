@@ -1,7 +1,7 @@
 """Whatever goes wrong, a target's total ends as what the ledger counts, or differs by exactly what is parked and shown.
 
-Seeded histories: events, holds, decisions, while two replicas send and the target answers, fails, loses its answer, or is
-away for longer than it remembers ids.
+Seeded histories: events, holds, decisions, while two replicas send and the target answers, fails, loses its answer, or
+is away for longer than it remembers ids.
 """
 
 from __future__ import annotations

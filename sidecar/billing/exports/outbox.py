@@ -58,18 +58,20 @@ def _due(destination: Destination, now_us: int) -> Any:
     )
 
 
-async def claim(database: Database, destination: Destination, now_us: int) -> list[Claimed]:
-    """Up to a batch of entries; none when nothing is due."""
+async def claim(database: Database, destination: Destination, now_us: int) -> list[Claimed] | None:
+    """Up to a batch of entries, those left out that may not be sent; None when nothing is due."""
     due = _due(destination, now_us)
     async with database.reading() as connection:
         if (await connection.execute(select(_E.c.seq).where(due).limit(1))).first() is None:
-            return []
+            return None
     async with database.writing() as connection:
         query = select(_E).where(due).order_by(_E.c.next_us, _E.c.seq).limit(destination.traits.batch_max)
         rows = [dict(row) for row in (await connection.execute(query.with_for_update(skip_locked=True))).mappings()]
         alone = next((row for row in rows if row["alone"]), None)
         if alone is not None:
             rows = [alone]
+        if not rows:  # another replica has them
+            return None
         return await _take(connection, destination, rows, now_us)
 
 

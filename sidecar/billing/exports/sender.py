@@ -37,10 +37,10 @@ class Sender:
         await self._http.aclose()
 
     async def step(self) -> bool:
-        """Try one batch that is due; whether there was one."""
+        """Try one batch that is due; whether there was anything to do."""
         claimed = await claim(self._database, self.destination, self._clock())
         if not claimed:
-            return False
+            return claimed is not None
         verdicts, wait_us = await self._send(claimed)
         self.results.update(verdict.result for verdict in verdicts)
         for one, verdict in zip(claimed, verdicts, strict=True):

@@ -107,11 +107,12 @@ class Traits:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One kind of target. `field` is the name of the number in an event unless a meter says another."""
+    """One kind of target. `field` names the number in an event unless a meter says another."""
 
     kind: str
     title: str
     url: str | None
+    paths: tuple[str, ...]
     field: str
     traits: Traits
     write: Callable[[Item], str]

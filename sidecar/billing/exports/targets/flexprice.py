@@ -37,6 +37,7 @@ FLEXPRICE = Target(
     kind="flexprice",
     title="Flexprice",
     url="https://us.api.flexprice.io",
+    paths=("/v1/events", "/v1/events/bulk"),
     field="quantity",
     traits=Traits(batch_max=100),
     write=write,

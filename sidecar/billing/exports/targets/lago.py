@@ -72,6 +72,7 @@ LAGO = Target(
     kind="lago",
     title="Lago",
     url="https://api.getlago.com",
+    paths=("/api/v1/events", "/api/v1/events/batch"),
     field="quantity",
     traits=Traits(batch_max=100),
     write=write,

@@ -34,6 +34,7 @@ METRONOME = Target(
     kind="metronome",
     title="Metronome",
     url="https://api.metronome.com",
+    paths=("/v1/ingest",),
     field="quantity",
     traits=Traits(batch_max=100, memory_us=34 * DAY_US, past_us=34 * DAY_US),
     write=write,

@@ -44,6 +44,7 @@ OPENMETER = Target(
     kind="openmeter",
     title="OpenMeter",
     url="https://openmeter.cloud",
+    paths=("/api/v1/events",),
     field="quantity",
     traits=Traits(batch_max=100, memory_us=DAY_US),
     write=write,

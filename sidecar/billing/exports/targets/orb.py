@@ -70,6 +70,7 @@ ORB = Target(
     kind="orb",
     title="Orb",
     url="https://api.withorb.com/v1",
+    paths=("/ingest",),
     field="quantity",
     traits=Traits(batch_max=500, future_us=5 * MINUTE_US),
     write=write,

@@ -68,6 +68,7 @@ POLAR = Target(
     kind="polar",
     title="Polar",
     url="https://api.polar.sh",
+    paths=("/v1/events/ingest",),
     field="quantity",
     traits=Traits(batch_max=100, future_us=0),
     write=write,

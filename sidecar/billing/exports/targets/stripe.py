@@ -99,10 +99,12 @@ _DUPLICATES = "400 `duplicate_meter_event`"
 _NEGATIVE = "a cancellation for 24 hours after the event was sent, then an event with a negative value"
 
 STRIPE_V1 = Target(
-    "stripe_v1", "Stripe meter events v1", "https://api.stripe.com", "value", _TRAITS, write_v1, request_v1, judge,
+    "stripe_v1", "Stripe meter events v1", "https://api.stripe.com",
+    ("/v1/billing/meter_events", "/v1/billing/meter_event_adjustments"), "value", _TRAITS, write_v1, request_v1, judge,
     _DUPLICATES, _NEGATIVE,
 )  # fmt: skip
 STRIPE_V2 = Target(
-    "stripe_v2", "Stripe meter events v2", "https://api.stripe.com", "value", _TRAITS, write_v2, request_v2, judge,
+    "stripe_v2", "Stripe meter events v2", "https://api.stripe.com",
+    ("/v2/billing/meter_events", "/v2/billing/meter_event_adjustments"), "value", _TRAITS, write_v2, request_v2, judge,
     _DUPLICATES, _NEGATIVE,
 )  # fmt: skip

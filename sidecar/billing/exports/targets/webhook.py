@@ -44,6 +44,7 @@ WEBHOOK = Target(
     kind="webhook",
     title="Signed webhook",
     url=None,
+    paths=(),
     field="quantity",
     traits=Traits(memory_us=3 * DAY_US),
     write=write,

@@ -21,6 +21,22 @@ def upgrade() -> None:
         sa.Column("meter", sa.Text, primary_key=True),
         sa.Column("since_us", sa.BigInteger, nullable=False),
     )
+    _create_outbox()
+    op.create_table(
+        "export_decisions",
+        sa.Column("seq", _SEQ, primary_key=True),
+        sa.Column("event_seq", sa.BigInteger, nullable=False),
+        sa.Column("action", sa.Text, nullable=False),
+        sa.Column("actor", sa.Text, nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("cause", sa.Text),
+        sa.Column("decided_us", sa.BigInteger, nullable=False),
+    )
+    op.create_index("export_decisions_by_event", "export_decisions", ["event_seq"])
+    _forbid_changes()
+
+
+def _create_outbox() -> None:
     op.create_table(
         "export_events",
         sa.Column("seq", _SEQ, primary_key=True),
@@ -59,17 +75,10 @@ def upgrade() -> None:
         "export_events_open", "export_events", ["target", "meter", "created_us"],
         sqlite_where=is_open, postgresql_where=is_open,
     )  # fmt: skip
-    op.create_table(
-        "export_decisions",
-        sa.Column("seq", _SEQ, primary_key=True),
-        sa.Column("event_seq", sa.BigInteger, nullable=False),
-        sa.Column("action", sa.Text, nullable=False),
-        sa.Column("actor", sa.Text, nullable=False),
-        sa.Column("reason", sa.Text, nullable=False),
-        sa.Column("cause", sa.Text),
-        sa.Column("decided_us", sa.BigInteger, nullable=False),
-    )
-    op.create_index("export_decisions_by_event", "export_decisions", ["event_seq"])
+
+
+def _forbid_changes() -> None:
+    """As for the ledger: the database itself refuses."""
     if op.get_bind().dialect.name == "postgresql":
         op.execute(
             "CREATE TRIGGER export_decisions_append_only BEFORE UPDATE OR DELETE ON export_decisions "
