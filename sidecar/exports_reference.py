@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +14,9 @@ from sidecar.billing.exports.targets import TARGETS
 def document(page: str) -> str:
     """The page with its tables as they are now."""
     for name, lines in (("targets", _targets()), ("behaviour", _behaviour()), ("causes", _causes())):
-        table = "\n".join(lines)
-        marks = rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)"
-        page = re.sub(marks, lambda found, table=table: f"{found[1]}{table}\n{found[2]}", page, flags=re.DOTALL)
+        before, begin, rest = page.partition(f"<!-- {name}:begin -->\n")
+        _, end, after = rest.partition(f"<!-- {name}:end -->")
+        page = before + begin + "\n".join(lines) + "\n" + end + after
     return page
 
 
