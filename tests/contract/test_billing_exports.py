@@ -11,8 +11,10 @@ from aiohttp import web
 from billing_api import DAY_US, Clock, event, get, post, put_plan, reversal, simple_plan
 from export_targets import FAKES, HOUR_US, SECRET, OrbStrict
 from exporting import METER, exporting, units
+from pydantic import TypeAdapter
 from sqlalchemy.engine import URL
 
+from sidecar.billing.api.export_shapes import ExportEntries, ExportsShown, Redelivered
 from sidecar.billing.exports.config import load_exports
 from sidecar.billing.exports.outbox import CLAIM_US, claim
 from sidecar.billing.exports.service import Exports
@@ -343,6 +345,27 @@ async def test_what_was_there_before_a_meter_does_not_go_to_it(ledger_url: URL) 
         await it.run()
         assert it.fakes["polar"].total(METER) == 1
         assert units(await it.meter("polar"))["ledger"] == 1
+
+
+async def test_answers_are_as_they_are_described(ledger_url: URL) -> None:
+    async with exporting(ledger_url, ["polar"]) as it:
+        await post(it.api, event(1), event(2, time="2026-11-28T00:00:00Z"))
+        await it.run()
+        shown = await get(it.api, "/v1/exports", period="2026-11")
+        page = await get(it.api, "/v1/exports/polar", limit="1")
+        assert page["next"]
+        rest = await get(it.api, "/v1/exports/polar", after=page["next"])
+        assert (len(page["entries"]), len(rest["entries"]), rest["next"]) == (1, 1, None)
+        decided = await it.redeliver("polar")
+        for answer, shape in (
+            (shown, ExportsShown), (page, ExportEntries), (rest, ExportEntries), (decided, Redelivered)
+        ):  # fmt: skip
+            checked = TypeAdapter(shape).validate_python(answer, strict=True)
+            assert checked == answer, "nothing that is not described"
+        document = await get(it.api, "/openapi.json")
+        assert {path for path in document["paths"] if "exports" in path} == {
+            "/v1/exports", "/v1/exports/{target}", "/v1/exports/{target}/redeliver"
+        }  # fmt: skip
 
 
 async def test_requests_that_make_no_sense_are_refused(ledger_url: URL) -> None:

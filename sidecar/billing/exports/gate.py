@@ -53,9 +53,9 @@ class Wait:
 
 def gate(row: Mapping[str, Any], traits: Traits, now_us: int) -> Park | Wait | None:
     """None: it may be sent now."""
-    unsure, memory = row["unsure_us"], traits.memory_us
-    if unsure is not None and row["act"] == "cancel":
-        memory = traits.cancel_us if memory is None or traits.cancel_us is None else min(memory, traits.cancel_us)
+    unsure = row["unsure_us"]
+    bounds = [traits.memory_us, traits.cancel_us if row["act"] == "cancel" else None]
+    memory = min((bound for bound in bounds if bound is not None), default=None)
     if unsure is not None and memory is not None and now_us - unsure >= memory - _MARGIN_US:
         return Park("ambiguous", CAUSES["ambiguous"])
     if traits.past_us is not None and row["at_us"] < now_us - traits.past_us + _MARGIN_US:
