@@ -55,6 +55,7 @@ A value longer than 256 bytes, or with control characters, is not used, and coun
 | `SIDECAR_BILLING_GRACE_HOURS` | `72` | how long after its end a period stays open; then it is closed for ever |
 | `SIDECAR_BILLING_ALERT_URL` | – | where alerts about spending are posted, as Standard Webhooks |
 | `SIDECAR_BILLING_ALERT_SECRET`, `…_FILE` | made once, kept in the database | `whsec_…`, what alerts are signed with |
+| `SIDECAR_BILLING_EXPORTS` | – | path of a file: what other billing systems receive ([exports.md](exports.md)) |
 """
 
 

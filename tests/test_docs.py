@@ -8,8 +8,9 @@ from typing import get_args
 
 import pytest
 
-from sidecar import cli, settings, settings_reference, traffic_reference, webhook_reference
+from sidecar import cli, exports_reference, settings, settings_reference, traffic_reference, webhook_reference
 from sidecar.billing.api.server import application
+from sidecar.billing.exports.config import load_exports
 from sidecar.plantest.conversation import Conversation, Expected, Step
 from sidecar.policy.conditions import Operator
 from sidecar.policy.fields import FACTS
@@ -68,6 +69,19 @@ def test_what_is_understood_of_traffic_is_current():
 def test_the_tables_of_webhooks_are_current():
     page = (ROOT / "docs" / "webhooks.md").read_text()
     assert page == webhook_reference.document(page)
+
+
+def test_the_tables_of_exports_are_current_and_the_file_that_they_show_loads(tmp_path):
+    page = (ROOT / "docs" / "exports.md").read_text()
+    assert page == exports_reference.document(page)
+    secret = tmp_path / "hook"
+    secret.write_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    [shown] = re.findall(r"```yaml\n(exports:\n.*?)```", page, re.DOTALL)
+    shown = shown.replace("/run/secrets/usage-hook", str(secret))
+    assert [one.name for one in load_exports(shown.encode(), "exports.md", {"STRIPE_KEY": "k"})] == [
+        "stripe",
+        "warehouse",
+    ]
 
 
 def test_the_rules_that_the_docs_show_are_rules():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
 import json
 import secrets as randomness
 from collections.abc import Callable, Mapping
@@ -32,10 +31,10 @@ from sidecar.billing.rating.invoice import alerts_reached, money, timestamp
 from sidecar.billing.rating.movements import ENTERED, Movements, State, movements_of
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.price import EXACT, round_amount
+from sidecar.billing.signing import SECRET_PREFIX, signature
 
 log = structlog.get_logger()
 ALERT_TYPE = "billing.spend_alert"
-SECRET_PREFIX = "whsec_"  # noqa: S105 - how Standard Webhooks marks one
 ATTEMPTS_MAX = 40  # the last of them about a week after the first
 _FIRST_RETRY_US, _LONGEST_RETRY_US = 5_000_000, 6 * 3_600_000_000
 _CLAIM_US = 60_000_000  # how long a delivery belongs to the replica that took it
@@ -125,13 +124,6 @@ async def alert_secret(database: Database, given: str | None) -> str:
         await connection.execute(once, [{"name": "alerts", "value": made}])
         found = await connection.execute(select(secrets.c.value).where(secrets.c.name == "alerts"))
         return str(found.scalar_one())
-
-
-def signature(secret: str, identifier: str, timestamp_s: int, body: bytes) -> str:
-    """`v1,…` over id, timestamp and body, as Standard Webhooks 1.0 defines it."""
-    key = base64.b64decode(secret.removeprefix(SECRET_PREFIX))
-    signed = f"{identifier}.{timestamp_s}.".encode() + body
-    return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
 
 
 class Deliveries:

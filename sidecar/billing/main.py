@@ -17,6 +17,8 @@ from sidecar import logs
 from sidecar.addresses import Address
 from sidecar.billing.alerts import Deliveries, alert_secret
 from sidecar.billing.api.server import application
+from sidecar.billing.exports.service import Exports
+from sidecar.billing.ledger.catalog import compiled
 from sidecar.billing.ledger.database import Database
 from sidecar.billing.rating.sections import DEFAULT_PLAN
 from sidecar.billing.service import Billing
@@ -55,6 +57,10 @@ async def _serve(settings: BillingSettings) -> int:
         billing = Billing(database, grace_us=settings.grace_us)
         await billing.put_plan(DEFAULT_PLAN, settings.plan)
         deliveries = await _deliveries(settings, billing)
+        if settings.exports:
+            billing.exports = Exports(database, settings.exports, billing.clock)
+            await billing.exports.begin()
+            await _warn_of_unknown_metrics(billing, billing.exports)
     except (SQLAlchemyError, OSError, ImportError) as error:
         shown = settings.database.render_as_string(hide_password=True)
         log.error("database cannot be used", database=shown, error=str(error))
@@ -80,6 +86,8 @@ async def _serve(settings: BillingSettings) -> int:
     await upkeep.stop()
     if deliveries is not None:
         await deliveries.close()
+    if billing.exports is not None:
+        await billing.exports.close()
     await database.close()
     _remove_note(note)
     return 0
@@ -96,6 +104,15 @@ async def _deliveries(settings: BillingSettings, billing: Billing) -> Deliveries
         path.write_text(secret + "\n", encoding="utf-8")
         log.info("alerts are signed with a secret made by this ledger", file=str(path))
     return Deliveries(billing.database, settings.alert_url, secret, billing.clock)
+
+
+async def _warn_of_unknown_metrics(billing: Billing, exports: Exports) -> None:
+    """A meter whose metric no plan has receives nothing: a slip of the pen, or a plan that is still to come."""
+    known = {name for plan in await billing.plans() for name in compiled(plan.source, plan.name, plan.digest).meters}
+    for one in exports.destinations:
+        for meter in one.meters.values():
+            for name in sorted(meter.metrics - known):
+                log.warning("no plan has this metric", exports=one.name, meter=meter.code, metric=name)
 
 
 async def _listen(runner: web.AppRunner, address: Address) -> str:

@@ -8,8 +8,10 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.alerts import undelivered
+from sidecar.billing.exports.service import Exports
 from sidecar.billing.ledger.catalog import read_closings
 from sidecar.billing.ledger.reconcile import reconcile, tenants
 from sidecar.billing.ledger.tables import pending
@@ -42,6 +44,15 @@ class Metrics:
         self._alarm = self._gauge("statement_alarm", "1 when events are missing for good", "tenant")
         untold = "Tenants whose statements are not shown here because there are too many"
         self._untold = self._gauge("tenants_not_shown", untold)
+
+        entries = "Entries for a meter of another billing system that are not acknowledged, by state"
+        self._exports = self._gauge("export_entries", entries, "target", "meter", "state")
+        age = "How long the oldest entry that is not parked has waited"
+        self._export_age = self._gauge("export_oldest_waiting_seconds", age, "target", "meter")
+        answers = "Answers of other billing systems to entries, by what they meant"
+        labels = ["target", "result"]
+        self._export_answers = Counter("sidecar_billing_export_answers", answers, labels, registry=self._registry)
+        self._export_told: dict[tuple[str, str], int] = {}
 
     def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
         return Gauge(f"sidecar_billing_{name}", meaning, labels, registry=self._registry)
@@ -76,7 +87,21 @@ class Metrics:
                     self._difference.labels(name).set(found["difference"])
                     self._alarm.labels(name).set(found["alarm"])
             self._untold.set(max(0, len(names) - TENANTS_MAX))
+            if self._billing.exports is not None:
+                await self._read_exports(connection, self._billing.exports)
         return generate_latest(self._registry)
+
+    async def _read_exports(self, connection: AsyncConnection, exports: Exports) -> None:
+        for (target, meter), tally in (await exports.open_tallies(connection)).items():
+            for state in ("waiting", "parked"):
+                self._exports.labels(target, meter, state).set(tally.entries[state])
+            waited = 0 if tally.oldest_us is None else max(0, self._billing.clock() - tally.oldest_us)
+            self._export_age.labels(target, meter).set(waited / 1_000_000)
+        for sender in exports.senders:
+            for result, number in sender.results.items():
+                key = sender.destination.name, result
+                self._export_answers.labels(*key).inc(number - self._export_told.get(key, 0))
+                self._export_told[key] = number
 
 
 def _bounded(names: Iterable[str]) -> list[str]:

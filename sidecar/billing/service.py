@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.events import EventError, Posted, id_of, read_event
+from sidecar.billing.exports.service import Exports
 from sidecar.billing.ingest import Ingest
 from sidecar.billing.ledger import behind, catalog, deciding, entries, reconcile, tables
 from sidecar.billing.ledger.aggregates import Aggregates
@@ -61,6 +62,7 @@ class Billing:
     def __init__(self, database: Database, clock: Callable[[], int] = now_us, grace_us: int = GRACE_US) -> None:
         self.database = database
         self.stale: set[str] = set()
+        self.exports: Exports | None = None
         self.grace_us = grace_us
         self.clock = clock
         self.ingest = Ingest(database, clock)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import difflib
 import re
 from collections.abc import Iterator, Mapping
@@ -13,7 +11,9 @@ from pathlib import Path
 from sqlalchemy.engine import URL
 
 from sidecar.addresses import Address, parse_address
+from sidecar.billing.exports.config import Destination, ExportsError, load_exports
 from sidecar.billing.ledger.database import database_url, sqlite_url
+from sidecar.billing.signing import is_secret
 from sidecar.policy.conditions import number
 from sidecar.policy.loading import LoadedPlan, PlanError, builtin_plan, load_plan
 
@@ -24,10 +24,10 @@ _FORMATS = ("auto", "json", "text")
 _PREFIX = "SIDECAR_BILLING_"
 _OURS = (
     "LISTEN", "DATABASE_URL", "TOKEN", "TOKEN_FILE", "PLAN", "GRACE_HOURS", "ALERT_URL", "ALERT_SECRET",
-    "ALERT_SECRET_FILE",
+    "ALERT_SECRET_FILE", "EXPORTS",
 )  # fmt: skip
 # Of `sidecar run`, and of parts that a deployment may configure for both.
-_OTHERS = ("URL", "EXPORTS")
+_OTHERS = ("URL",)
 _GRACE_HOURS_MAX = 24 * 90
 # What Kubernetes puts into every container for a Service named sidecar-billing.
 _SERVICE_VARIABLE = re.compile(r"SERVICE_HOST$|SERVICE_PORT(_|$)|^PORT$|PORT_\d+_")
@@ -58,6 +58,7 @@ class BillingSettings:
     grace_us: int
     alert_url: str | None = None
     alert_secret: str | None = None
+    exports: tuple[Destination, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -89,6 +90,7 @@ def load_billing_settings(environ: Mapping[str, str]) -> BillingSettings:
         grace_us=_grace_us(environ.get("SIDECAR_BILLING_GRACE_HOURS") or "72", problems),
         alert_url=_alert_url(environ.get("SIDECAR_BILLING_ALERT_URL") or None, problems),
         alert_secret=_alert_secret(_secret(environ, "SIDECAR_BILLING_ALERT_SECRET", problems), problems),
+        exports=_exports(environ, problems),
         warnings=tuple(_unknown(environ)),
     )
     if problems:
@@ -156,11 +158,7 @@ def _alert_secret(secret: str | None, problems: list[str]) -> str | None:
     """Standard Webhooks: `whsec_` and base64 of 24 to 64 bytes."""
     if secret is None:
         return None
-    try:
-        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
-    except binascii.Error:
-        key = b""
-    if not 24 <= len(key) <= 64:
+    if not is_secret(secret):
         problems.append("SIDECAR_BILLING_ALERT_SECRET must be whsec_ and the base64 of 24 to 64 random bytes")
     return secret
 
@@ -175,6 +173,19 @@ def _plan(path: str | None, problems: list[str]) -> LoadedPlan:
     except PlanError as error:
         problems.extend(f"SIDECAR_BILLING_PLAN: {problem}" for problem in error.problems)
     return builtin_plan()
+
+
+def _exports(environ: Mapping[str, str], problems: list[str]) -> tuple[Destination, ...]:
+    path = environ.get("SIDECAR_BILLING_EXPORTS")
+    if not path:
+        return ()
+    try:
+        return tuple(load_exports(Path(path).read_bytes(), path, environ))
+    except OSError as error:
+        problems.append(f"SIDECAR_BILLING_EXPORTS={path} cannot be read: {error.strerror}")
+    except ExportsError as error:
+        problems.extend(f"SIDECAR_BILLING_EXPORTS: {problem}" for problem in error.problems)
+    return ()
 
 
 def _choice(environ: Mapping[str, str], name: str, allowed: tuple[str, ...], default: str, problems: list[str]) -> str:

@@ -40,6 +40,8 @@ class Upkeep:
         self._tasks.append(asyncio.create_task(self._for_ever(self._close, _CLOSING_SECONDS)))
         if self._deliveries is not None:
             self._tasks.append(asyncio.create_task(self._for_ever(self._deliveries.step, _IDLE_SECONDS)))
+        for sender in self._billing.exports.senders if self._billing.exports else ():
+            self._tasks.append(asyncio.create_task(self._for_ever(sender.step, _IDLE_SECONDS)))
 
     async def stop(self) -> None:
         """End what runs; every step is a transaction, so nothing is left half done."""
@@ -59,12 +61,14 @@ class Upkeep:
         async with billing.database.writing(lock=AGGREGATES) as connection:
             catalog = Catalog(connection)
             sums = Aggregates(connection, catalog)
+            query = select(pending).limit(NOTES_MAX)
+            notes = list((await connection.execute(query)).mappings())
+            if billing.exports is not None:
+                await billing.exports.note(connection, catalog, notes, () if stale is None else (stale,))
             if stale is not None:
                 if not await sums.current(stale, await catalog.sections_of(stale)):
                     await sums.rebuild(stale)
                 billing.stale.discard(stale)
-            query = select(pending).limit(NOTES_MAX)
-            notes = list((await connection.execute(query)).mappings())
             if notes:
                 await note_alerts(connection, catalog, await sums.apply(notes), billing.clock())
         return len(notes) == NOTES_MAX or bool(billing.stale)

@@ -10,12 +10,14 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+from export_targets import FAKES, SECRET
 
 ARGV = [sys.executable, "-c", "import sys; from sidecar.billing.main import run; sys.exit(run())"]
 FIN = Path(__file__).parents[2] / "examples" / "plans" / "fin.yaml"
@@ -170,3 +172,33 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "billing.sqlite3").write_bytes(b"this is something else entirely" * 100)
     assert "database cannot be used" in failing(tmp_path)
+
+
+async def test_what_it_takes_is_exported(tmp_path: Path) -> None:
+    fake = FAKES["lago"](lambda: time.time_ns() // 1000)
+    async with fake.listening() as url:
+        (tmp_path / "exports.yaml").write_text(
+            f"exports:\n- name: lago\n  kind: lago\n  url: {url}\n  secret: {{env: LAGO_KEY}}\n"
+            "  meters: [{code: resolved, metrics: [ai_resolution]}]\n"
+        )
+        more = {"SIDECAR_BILLING_EXPORTS": str(tmp_path / "exports.yaml"), "LAGO_KEY": SECRET}
+        async with (
+            running(tmp_path, SIDECAR_BILLING_PLAN=str(FIN), **more) as (_, base, _),
+            httpx.AsyncClient(base_url=base, trust_env=False) as http,
+        ):
+            for number in range(3):
+                assert (await post(http, number)).status_code == 200
+            async with asyncio.timeout(60):
+                while (shown := (await http.get("/v1/exports")).json()["exports"][0])["acknowledged"] < 3:
+                    await asyncio.sleep(0.05)
+            assert (shown["written"], shown["parked"], fake.total("resolved")) == (3, 0, 3)
+
+
+def test_a_file_of_exports_that_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "exports.yaml"
+    path.write_text("exports:\n- name: x\n  kind: lagoo\n  secret: {env: LAGO_KEY}\n")
+    told = failing(tmp_path, SIDECAR_BILLING_EXPORTS=str(path), LAGO_KEY=SECRET)
+    assert f"{path}:3: exports[0].kind: write one of" in told
+    assert "meters is missing" in told
+    assert SECRET not in told
+    assert "cannot be read" in failing(tmp_path, SIDECAR_BILLING_EXPORTS="/absent.yaml")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from sidecar.billing.events import Text, Time
+from sidecar.billing.events import EventId, Text, Time
 from sidecar.policy.conditions import instant
 
 
@@ -53,3 +53,13 @@ class BacktestBody(_Body):
 
     plan: dict[str, Any] | str
     period: str
+
+
+class RedeliveryBody(DecisionBody):
+    """What becomes of parked entries: all of the target, or those named.
+
+    `send`: the target does not have them. `acknowledge`: it has them, which only ambiguous ones can be.
+    """
+
+    action: Literal["send", "acknowledge"] = "send"
+    entries: Annotated[list[EventId], Field(min_length=1, max_length=1000)] | None = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sidecar.billing.api import bodies, catalog, outcomes, reports, shapes
+from sidecar.billing.api import bodies, catalog, export_shapes, exports, outcomes, reports, shapes
 from sidecar.billing.api.problems import Handler
 from sidecar.billing.events import OutcomeEvent, StatementEvent
 from sidecar.policy.plan import PlanFile
@@ -111,5 +111,18 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         "GET", "/v1/alerts", reports.get_alerts, {200: shapes.Alerts},
         (("customer", "one customer's", False), *_PAGE), refusals=(400,),
+    ),
+    Endpoint(
+        "GET", "/v1/exports", exports.get_exports, {200: export_shapes.ExportsShown},
+        (("period", "a month like 2026-11, to set the ledger's rows beside what was exported", False),),
+        refusals=(400,),
+    ),
+    Endpoint(
+        "GET", "/v1/exports/{target}", exports.get_export, {200: export_shapes.ExportEntries},
+        (("state", "waiting, acknowledged or parked", False), *_PAGE), refusals=(400, 404),
+    ),
+    Endpoint(
+        "POST", "/v1/exports/{target}/redeliver", exports.redeliver, {200: export_shapes.Redelivered},
+        body={JSON: bodies.RedeliveryBody}, refusals=(400, 404, 409, 415, 422),
     ),
 )  # fmt: skip

@@ -1,0 +1,161 @@
+"""What was written for each meter and what became of it, beside what the ledger counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sidecar.billing.exports.config import Destination
+from sidecar.billing.exports.counting import counted
+from sidecar.billing.exports.noting import Key, received, since, total
+from sidecar.billing.exports.tables import export_events as events
+from sidecar.billing.ledger.catalog import Catalog
+from sidecar.billing.ledger.entries import account_rows, active_customers
+from sidecar.billing.ledger.tables import outcomes
+from sidecar.billing.rating.account import UNATTRIBUTED, Account
+from sidecar.billing.rating.invoice import timestamp
+from sidecar.billing.rating.periods import Period
+from sidecar.billing.rating.price import EXACT, ZERO
+
+
+@dataclass(slots=True)
+class Tally:
+    """Entries and units of a meter by state."""
+
+    entries: Counter[str] = field(default_factory=Counter)
+    units: dict[str, Decimal] = field(default_factory=dict)
+    causes: Counter[str] = field(default_factory=Counter)
+    sent: int = 0
+    oldest_us: int | None = None
+
+    def add(self, row: Any) -> None:
+        """One group of entries."""
+        self.entries[row.state] += row.number
+        amount = EXACT.multiply(Decimal(row.quantity), Decimal(row.number))
+        self.units[row.state] = EXACT.add(self.units.get(row.state, ZERO), amount)
+        self.sent += row.sent
+        if row.state == "parked":
+            self.causes[row.cause] += row.number
+        elif row.state == "waiting" and (self.oldest_us is None or row.oldest < self.oldest_us):
+            self.oldest_us = row.oldest
+
+    def shown_units(self) -> dict[str, str]:
+        """As decimal texts."""
+        return {state: f"{self.units.get(state, ZERO):f}" for state in ("acknowledged", "waiting", "parked")}
+
+
+async def tallies(
+    connection: AsyncConnection, period: Period | None = None, *, open_only: bool = False
+) -> dict[Key, Tally]:
+    """Every meter's entries. Grouped by quantity, of which there are few, so that sums are exact on any database."""
+    group = (events.c.target, events.c.meter, events.c.state, events.c.cause, events.c.quantity)
+    query = select(
+        *group,
+        func.count().label("number"),
+        func.count(events.c.sent_us).label("sent"),
+        func.min(events.c.created_us).label("oldest"),
+    ).group_by(*group)
+    if period is not None:
+        query = query.where(events.c.period == str(period))
+    if open_only:
+        query = query.where(events.c.state != "acknowledged")
+    found: dict[Key, Tally] = {}
+    for row in await connection.execute(query):
+        found.setdefault((row.target, row.meter), Tally()).add(row)
+    return found
+
+
+async def report(
+    connection: AsyncConnection, destinations: Sequence[Destination], now_us: int, period: Period | None
+) -> list[dict[str, Any]]:
+    """Per target and meter; with a period, also what the ledger's rows of that month count, rated anew."""
+    everything, begun = await tallies(connection), await since(connection)
+    of_period: Mapping[Key, Tally] = {}
+    ledger: Mapping[Key, Decimal] = {}
+    if period is not None:
+        of_period = await tallies(connection, period)
+        ledger = await ledger_counts(connection, destinations, begun, period)
+    found = []
+    for destination in destinations:
+        for code in destination.meters:
+            key = destination.name, code
+            tally = everything.get(key, Tally())
+            age = None if tally.oldest_us is None else max(0, now_us - tally.oldest_us) // 1_000_000
+            one: dict[str, Any] = {
+                "target": destination.name,
+                "kind": destination.target.kind,
+                "meter": code,
+                "since": timestamp(begun[key]),
+                "written": sum(tally.entries.values()),
+                "sent": tally.sent,
+                "acknowledged": tally.entries["acknowledged"],
+                "waiting": tally.entries["waiting"],
+                "parked": tally.entries["parked"],
+                "causes": dict(sorted(tally.causes.items())),
+                "units": tally.shown_units(),
+                "oldest_waiting_seconds": age,
+                "reconciliation": None,
+            }
+            if period is not None:
+                one["reconciliation"] = _reconciled(period, ledger.get(key, ZERO), of_period.get(key, Tally()))
+            found.append(one)
+    return found
+
+
+def _reconciled(period: Period, counts: Decimal, tally: Tally) -> dict[str, Any]:
+    """`difference`: what the ledger counts less all that was written; 0 but for what waits to be noted."""
+    written = ZERO
+    for units in tally.units.values():
+        written = EXACT.add(written, units)
+    return {
+        "period": str(period),
+        "ledger": f"{counts:f}",
+        **tally.shown_units(),
+        "difference": f"{EXACT.subtract(counts, written):f}",
+    }
+
+
+async def ledger_counts(
+    connection: AsyncConnection, destinations: Sequence[Destination], begun: Mapping[Key, int], period: Period
+) -> dict[Key, Decimal]:
+    """What the rows of a month come to at every meter, from the rows themselves."""
+    catalog = Catalog(connection)
+    found: dict[Key, Decimal] = {}
+    for name in await _customers(connection, period):
+        customer = (await catalog.customers([name]))[name]
+        account = Account(customer, await account_rows(connection, name))
+        parts = [
+            part for part in counted(account, await catalog.sections_of(name)) if part.row.period == period
+        ]  # fmt: skip
+        taken = await received(connection, {part.row.id for part in parts})
+        for destination in destinations:
+            for code, meter in destination.meters.items():
+                key = destination.name, code
+                ours = {identifier for identifier, us in taken.items() if us >= begun[key]}
+                found[key] = EXACT.add(found.get(key, ZERO), total(meter, parts, ours))
+    return found
+
+
+async def _customers(connection: AsyncConnection, period: Period) -> list[str]:
+    """Everybody with an event of the month, whenever it came."""
+    by_time = select(outcomes.c.customer).where(outcomes.c.period == str(period)).distinct()
+    names = {*(await connection.execute(by_time)).scalars(), *await active_customers(connection, period)}
+    return sorted(names - {UNATTRIBUTED})
+
+
+async def page(
+    connection: AsyncConnection, target: str, state: str | None, before_seq: int | None, limit: int
+) -> list[dict[str, Any]]:
+    """Entries of a target, newest first."""
+    query = select(events).where(events.c.target == target).order_by(events.c.seq.desc()).limit(limit)
+    if state is not None:
+        query = query.where(events.c.state == state)
+    if before_seq is not None:
+        query = query.where(events.c.seq < before_seq)
+    return [dict(row) for row in (await connection.execute(query)).mappings()]
