@@ -274,7 +274,7 @@ def _nested_deeper(value: Any, levels: int) -> bool:
 def id_of(value: Any) -> str | None:
     """The id of an event that may be broken, to name it in an answer."""
     identifier = value.get("id") if isinstance(value, dict) else None
-    return identifier[:100] if isinstance(identifier, str) else None
+    return identifier if isinstance(identifier, str) else None
 
 
 def _reason(detail: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from billing_api import BATCH, ONE, Clock, event, get, post, serving
+from billing_api import BATCH, ONE, Clock, event, get, post, put_plan, serving
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
@@ -356,3 +356,43 @@ async def test_past_a_bound_senders_are_asked_to_come_again(
     metrics = (await api.get("/metrics")).text
     assert "sidecar_billing_ingest_refused_events 6.0" in metrics
     assert "sidecar_billing_ingest_waiting_events 0.0" in metrics
+
+
+async def test_what_is_free_to_one_charge_and_charged_by_another_counts_as_free(api: httpx.AsyncClient) -> None:
+    plan = """rate_plan:
+  name: two charges
+  currency: USD
+  metrics: [{id: win, name: Wins, unit: win, aggregation: COUNT, event_field: outcome}]
+  charges:
+    - {id: some, metrics: [win], model: PER_UNIT, rate: 1, included_free: 1}
+    - {id: all, metrics: [win], model: PER_UNIT, rate: 2}
+"""
+    await put_plan(api, "two", plan)
+    assert (await api.put("/v1/customers/customer-17", json={"plan": "two"})).is_success
+    await post(api, event(1), event(2))
+    summary = await get(api, "/v1/summary", period="2026-11")
+    assert (summary["free"], summary["charged"], summary["revenue"]) == (1, 1, "5.00")
+
+
+async def test_a_contract_that_costs_something_without_outcomes_is_revenue(api: httpx.AsyncClient) -> None:
+    plan = "rate_plan: {name: seat, currency: USD, metrics: [], charges: [{id: f, metrics: [], model: FLAT, rate: 49}]}"
+    await put_plan(api, "seat", plan)
+    assert (await api.put("/v1/customers/quiet", json={"plan": "seat"})).is_success
+    assert (await get(api, "/v1/customers/quiet/invoice", period="2026-11"))["total"] == "49.00"
+    summary = await get(api, "/v1/summary", period="2026-11")
+    assert (summary["sessions"], summary["revenue"]) == (0, "49.00")
+
+
+async def test_a_rejected_event_is_named_whole(api: httpx.AsyncClient) -> None:
+    long = "out_" + "x" * 200
+    answer = await post(api, event(1, id=long))
+    assert [one["id"] for one in answer["rejected"]] == [long]
+
+
+async def test_a_plan_in_json_keeps_every_digit(api: httpx.AsyncClient) -> None:
+    rate = "123456789012.123456789012"
+    charge = f'{{"id": "f", "metrics": [], "model": "FLAT", "rate": {rate}}}'
+    plan = f'{{"rate_plan": {{"name": "x", "currency": "USD", "metrics": [], "charges": [{charge}]}}}}'
+    put = await api.put("/v1/plans/exact", content=plan, headers={"Content-Type": "application/json"})
+    assert put.is_success, put.text
+    assert (await get(api, "/v1/plans/exact"))["rate_plan"]["charges"][0]["rate"] == rate

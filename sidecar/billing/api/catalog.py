@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import secrets
 from typing import Any
 
 from aiohttp import web
@@ -59,8 +60,11 @@ async def plan_from(source: bytes, name: str) -> LoadedPlan:
 def as_yaml(source: bytes) -> bytes:
     """JSON written out line by line, so that problems have lines; JSON's tabs would be no YAML."""
     try:
-        content = parse_json(source, number=float)
-        return json.dumps(content, indent=2, ensure_ascii=False).encode("utf-8", "replace")
+        # json writes no exact decimals: each stands as a text with a mark of its own until all is written.
+        mark = f"number-{secrets.token_hex(16)}:"
+        content = parse_json(source, number=lambda text: mark + text)
+        written = json.dumps(content, indent=2, ensure_ascii=False)
+        return re.sub(f'"{mark}([^"]+)"', r"\1", written).encode("utf-8", "replace")
     except UnreadableBodyError as error:
         raise ProblemError(400, str(error)) from None
     except RecursionError:

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Select, or_, select, union
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sidecar.billing.ledger.tables import decisions, outcomes
+from sidecar.billing.ledger.tables import customer_versions, decisions, outcomes
 from sidecar.billing.rating.account import UNATTRIBUTED, Row
 from sidecar.billing.rating.periods import Period
 
@@ -120,7 +120,9 @@ def to_row(row: Record, taken: Sequence[Decision] = ()) -> Row:
 
 
 async def active_customers(connection: AsyncConnection, period: Period) -> list[str]:
-    """Everybody with an event on the period's invoice, by its own time or late, or a decision on it."""
+    """Everybody with an event on the period's invoice, by its own time or late, or a decision on it, and everybody
+    registered by its end: a contract may cost something without any outcome.
+    """
     by_time = select(outcomes.c.customer).where(outcomes.c.period == str(period), outcomes.c.late.is_(None))
     late = select(outcomes.c.customer).where(outcomes.c.late == str(period))
     assigned = (
@@ -129,7 +131,8 @@ async def active_customers(connection: AsyncConnection, period: Period) -> list[
         .where(or_(outcomes.c.period == str(period), decisions.c.period == str(period)))
         .where(decisions.c.assigned.is_not(None))
     )
-    found = await connection.execute(union(by_time, late, assigned))
+    registered = select(customer_versions.c.customer).where(customer_versions.c.effective_us < period.end_us)
+    found = await connection.execute(union(by_time, late, assigned, registered))
     return sorted(found.scalars())
 
 

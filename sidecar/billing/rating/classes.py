@@ -82,9 +82,9 @@ def _first_events(account: Account) -> set[str]:
 
 
 def _fed(counted: Iterable[tuple[Section, dict[str, Usage]]]) -> dict[str, Fed]:
-    """What each row was to the charges that it fed: charged if any of its units was, else free, else in trial."""
+    """What each row was to the charges that it fed: in trial if it was that to any, else free to any, else charged."""
     found: dict[str, Fed] = {}
-    rank = {"trial": 0, "free": 1, "charged": 2}
+    rank = {"charged": 0, "free": 1, "trial": 2}
 
     def note(row: Row, kind: Fed) -> None:
         if row.id not in found or rank[found[row.id]] < rank[kind]:

@@ -42,7 +42,7 @@ class _Tally:
 
 
 def summary(accounts: Iterable[tuple[Account, SectionsOf]], period: Period) -> dict[str, Any]:
-    """Sum up the accounts that have events in the period.
+    """Sum up the accounts that have events in the period, or are registered by its end.
 
     `sessions` counts sessions by their first event, `events` everything. `revenue` is in `currency`, the one with most
     invoices; other currencies are in `other_revenue`. Amounts are texts. `llm_cost` is in USD, over the models whose
@@ -60,7 +60,7 @@ def _summary(accounts: list[tuple[Account, SectionsOf]], period: Period) -> dict
         for row, kind in Classes(account, sections_of).of_period(period):
             live.add(row, kind)
             spent += llm_cost(row.data) if kind not in _LATER else ZERO
-        if account.customer.attributed and any(row.entered == period for row in account.own):
+        if _is_customer(account, period):
             for currency, total in totals_of(account, sections_of, period).items():
                 totals.setdefault(currency, []).append(total)
         for row, kind in Classes(replace(account, shadow=True), sections_of).of_period(period):
@@ -78,6 +78,12 @@ def _summary(accounts: list[tuple[Account, SectionsOf]], period: Period) -> dict
         "days": [{"day": day, **_Tally.shown(counter)} for day, counter in live.days.items()],
         "shadow": _Tally.shown(shadow.total),
     }
+
+
+def _is_customer(account: Account, period: Period) -> bool:
+    """Whether somebody gets an invoice without asking for one."""
+    registered = any(version.effective_us < period.end_us for version in account.customer.versions)
+    return account.customer.attributed and (registered or any(row.entered == period for row in account.own))
 
 
 def totals_of(account: Account, sections_of: SectionsOf, period: Period) -> dict[str, Decimal]:
