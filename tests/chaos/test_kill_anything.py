@@ -31,7 +31,7 @@ POSTED_SECONDS_MAX = 90.0
 CALL_SECONDS = 30.0  # for a persistent caller to get an answer through
 TIMEOUT_SECONDS = 9.0  # of silence, for a session
 VICTIMS = ("observer", "proxy", "both", "redis", "flushall")
-SEEDS = [int(seed) for seed in os.environ.get("CHAOS_SEEDS", "1").split(",")]
+SEEDS = [int(seed) for seed in os.environ.get("CHAOS_SEEDS", "5").split(",")]
 CUT = (openai.OpenAIError, anthropic.AnthropicError, httpx2.HTTPError)
 PLAN = f"""
 rate_plan:
