@@ -119,7 +119,12 @@ def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     check.add_argument("files", nargs="+", metavar="FILE", help="a rate plan, YAML or JSON")
     check.set_defaults(command=_plan_check)
-    test = actions.add_parser("test", help="conversations written as YAML, with the outcome that each must get")
+    test = actions.add_parser(
+        "test",
+        help="conversations written as YAML, with the outcome that each must get",
+        description="Plays conversations that are written as YAML under their plan, and compares the outcome of each "
+        "with the one that it must get. Exits with 1 on any difference.",
+    )
     test.add_argument("paths", nargs="*", metavar="DIR", help="a directory, searched whole, or a file")
     test.add_argument("--schema", action="store_true", help="print the format's JSON schema, for editors, and exit")
     test.add_argument("--plan", metavar="FILE", help="judge them by this plan instead of the one that they name")
@@ -129,7 +134,10 @@ def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     test.set_defaults(command=_plan_test)
     _add_plan_evaluate(actions)
     candidate = actions.add_parser(
-        "candidate", help="what the plan in SIDECAR_PLAN_CANDIDATE would have decided on live traffic"
+        "candidate",
+        help="what the plan in SIDECAR_PLAN_CANDIDATE would have decided on live traffic",
+        description="Asks a running sidecar, at its admin address, how the decisions of the plan in "
+        "SIDECAR_PLAN_CANDIDATE differ from those of the plan in force.",
     )
     candidate.add_argument("--json", action="store_true", help="the API's answer as it is")
     candidate.add_argument("--admin", metavar="ADDRESS", help="admin address (default: SIDECAR_ADMIN_LISTEN)")
@@ -165,12 +173,16 @@ def _add_plan_billing(actions: argparse._SubParsersAction[argparse.ArgumentParse
         description="Asks a billing API to rate a period's outcomes by this plan. Changes nothing there. "
         "SIDECAR_BILLING_TOKEN is sent, if set.",
     )
-    backtest.add_argument("file", metavar="FILE")
+    backtest.add_argument("file", metavar="FILE", help="a rate plan, YAML or JSON")
     backtest.add_argument("--billing", required=True, metavar="URL", help="base URL of the billing API")
     backtest.add_argument("--period", required=True, metavar="2026-11", help="a month, in UTC")
     backtest.add_argument("--json", action="store_true", help="the API's answer as it is")
     backtest.set_defaults(command=_plan_backtest)
-    schema = actions.add_parser("schema", help="the JSON Schema of plans, for editors")
+    schema = actions.add_parser(
+        "schema",
+        help="the JSON Schema of plans, for editors",
+        description="Prints the JSON Schema of rate plans on stdout, for editors that check while one types.",
+    )
     schema.set_defaults(command=_plan_schema)
 
 

@@ -30,6 +30,7 @@ class Accepts(Ensemble):
 async def ensemble(agent, llm_url):
     ledger = EverythingPosted(llm_url)
     ensemble = Accepts(agent, llm_url, llm_url, ledger)
+    ensemble.last_act.set()
     yield ensemble
     await ensemble.close()
     await ledger.close()

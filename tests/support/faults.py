@@ -12,7 +12,8 @@ CHOICES = ("none", "none", *FAULTS)
 
 
 class FaultyFront:
-    """Forwards to `url`; until `calm()` it answers 500, 429, nothing, or stores and then drops the connection.
+    """Forwards to `url`; from `misbehave()` to `calm()` it answers 500, 429, nothing, or stores and then drops the
+    connection.
 
     Each of these once at first, the silence last since it costs its caller a timeout; then at random.
     """
@@ -24,6 +25,7 @@ class FaultyFront:
         self._first = ["silence", *self._random.sample(["none", *FAULTS[:-1]], len(FAULTS))]
         self._dealing = threading.Lock()
         self._calm = threading.Event()
+        self._calm.set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
@@ -32,6 +34,10 @@ class FaultyFront:
     @property
     def address(self):
         return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def misbehave(self):
+        """From now on there are faults."""
+        self._calm.clear()
 
     def calm(self):
         """From now on everything is forwarded."""

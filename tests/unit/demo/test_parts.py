@@ -80,6 +80,19 @@ def test_a_machine_that_was_too_slow_is_said_so_instead_of_wrong_figures():
     assert "right" not in text
 
 
+def test_slowness_explains_only_what_differs_in_conversations_that_were_late():
+    folder = examples.examples_dir()
+    [late, other] = [talk.Talk(part) for part in script.cast(7)[4:6]]  # resolved, then escalated; escalated later
+    late.pressed_s = 9.0
+    demo = stage.Demo(folder, examples.load_agent(folder), [late.part], json_output=True, stay=False)
+    added = latency.Added(1.0, 1.0, 1.0, 1.0)
+    spoken = {each.part.conversation: each.spoken() for each in (late, other)}
+    assert "up to 9.0 s" in demo._too_slow(stage.Played([late], 1, added, complete=False), spoken, [])
+    assert demo._too_slow(stage.Played([late, other], 1, added, complete=False), spoken, []) == ""
+    late.pressed_s = 4.0
+    assert demo._too_slow(stage.Played([late], 1, added, complete=False), spoken, []) == ""
+
+
 async def test_the_ledger_is_waited_for_as_long_as_something_new_comes():
     books = ledger.Ledger("http://127.0.0.1:1")
     row = ledger.posted({"id": "o", "time": "t", "customer": "c", "event": {"data": {}}})
