@@ -28,6 +28,7 @@ chaos: $(VENV)/.dev     ## kill -9 of everything at random under load, once for 
 	CHAOS_SEEDS=$(SEEDS) $(BIN)/python -m pytest -v -n 0 tests/chaos/test_kill_anything.py
 
 bench: $(VENV)/.dev     ## the benchmarks, as ratios to peers measured in the same run
+	@command -v cc >/dev/null && $(MAKE) --no-print-directory $(COMPILED)/.tree || rm -rf $(COMPILED)
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench ledger
 

@@ -22,8 +22,9 @@ from bench.processes import awake, cores, pinned_to
 _RESULTS = Path(__file__).parent / "results"
 _SMALL = latency.request(1_700)
 _LARGE = {"50 kB": (latency.request(50_000), 60), "1 MB": (latency.request(1_000_000), 12)}
-_LARGE_PEERS = (peers.DIRECT, peers.AGAIN, peers.SIDECAR, peers.SIDECAR_OFF, peers.RELAY, peers.NGINX, peers.HAPROXY)
-_LOAD_PEERS = (peers.SIDECAR, peers.SIDECAR_OFF, peers.RELAY, peers.NGINX, peers.MIRROR, peers.HAPROXY, peers.AIOHTTP)
+_OURS = (peers.SIDECAR, peers.COMPILED, peers.SIDECAR_OFF)
+_LARGE_PEERS = (peers.DIRECT, peers.AGAIN, *_OURS, peers.RELAY, peers.NGINX, peers.HAPROXY)
+_LOAD_PEERS = (*_OURS, peers.RELAY, peers.NGINX, peers.MIRROR, peers.HAPROXY, peers.AIOHTTP)
 _PACED_PEERS = (peers.DIRECT, peers.AGAIN, peers.SIDECAR, peers.NGINX)
 _BUSY = 0.5
 _ORIGIN_ANSWER = "x" * 260

