@@ -124,7 +124,7 @@ class AdminServer:
             body = parse_signal(raw)
         except InvalidSignalError as error:
             parts.metrics.count("signal_invalid")
-            return problem(422, str(error), extra={"problems": error.problems})
+            return problem(400 if error.unreadable else 422, str(error), extra={"problems": error.problems})
         arrived_ms = now_ms()
         numbered = build_signal(
             body,

@@ -33,11 +33,12 @@ _EVENTS: dict[str, EventName] = {"ESCALATED_TO_HUMAN": "escalate", "UNRESOLVED":
 
 
 class InvalidSignalError(ValueError):
-    """The sender's mistake; `problems` names each field and what it must be."""
+    """The sender's mistake; `problems` names each field and what it must be. `unreadable`: it is not even JSON."""
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, problems: list[str], *, unreadable: bool = False) -> None:
         super().__init__("; ".join(problems))
         self.problems = problems
+        self.unreadable = unreadable
 
 
 def _printable(text: str) -> str:
@@ -112,7 +113,9 @@ def parse_signal(raw: bytes) -> SignalBody:
     try:
         return SignalBody.model_validate_json(raw)
     except ValidationError as error:
-        raise InvalidSignalError([_sentence(entry) for entry in error.errors(include_url=False)]) from None
+        entries = error.errors(include_url=False)
+        unreadable = any(entry["type"] == "json_invalid" for entry in entries)
+        raise InvalidSignalError([_sentence(entry) for entry in entries], unreadable=unreadable) from None
 
 
 def build_signal(

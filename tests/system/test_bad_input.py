@@ -124,7 +124,7 @@ def test_a_billing_api_that_comes_late_gets_everything(sidecar, tmp_path, nobody
 
 @pytest.mark.parametrize(
     ("body", "status"),
-    [(b"{", 422), (b'{"id": "1", "source": "crm", "outcome": "RESOLVED"}', 422), (b"x" * 70_000, 413)],
+    [(b"{", 400), (b'{"id": "1", "source": "crm", "outcome": "RESOLVED"}', 422), (b"x" * 70_000, 413)],
 )
 def test_a_bad_signal_is_a_problem_that_says_what_to_change(sidecar, body, status):
     running = sidecar().start()
