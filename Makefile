@@ -17,7 +17,7 @@ demo: $(VENV)/.demo     ## the whole system on embedded defaults: agents, proxy,
 	$(BIN)/sidecar demo
 
 test: $(VENV)/.dev $(VENV)/.npm  ## the whole test suite
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-compiled: $(COMPILED)/.tree ## the proxy's tests again, its hot path compiled as in the image (needs a C compiler)
 	PYTHONPATH=$(CURDIR)/$(COMPILED) $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
