@@ -64,8 +64,8 @@ class Meter:
             return "account"
         for unique in self._conditions.unique:
             if unique.window != "SESSION" and unique.path != ("session_id",):
-                # Those of a conversation alone would do, but the sums kept by conversation went wrong where an
-                # operator's decisions and plan changes met (the seed is in the tests): rated from the rows.
+                # Those of a conversation alone should do, but sums kept by conversation once differed from the rows,
+                # for a reason that is not known yet (the seed is in the tests): rated from the rows.
                 return "account"
         return "session"
 
