@@ -11,6 +11,7 @@ import pytest
 from sidecar import cli, exports_reference, settings, settings_reference, traffic_reference, webhook_reference
 from sidecar.billing.api.server import application
 from sidecar.billing.exports.config import load_exports
+from sidecar.billing.tokens import Tokens
 from sidecar.plantest.conversation import Conversation, Expected, Step
 from sidecar.policy.conditions import Operator
 from sidecar.policy.fields import FACTS
@@ -97,8 +98,8 @@ def test_the_table_of_variables_is_current():
 
 
 def test_every_request_that_the_billing_api_answers_is_documented():
-    page = (ROOT / "docs" / "http.md").read_text()
-    routes = application(billing=None, token=None).router.routes()
+    page = (ROOT / "docs" / "http.md").read_text() + (ROOT / "docs" / "console.md").read_text()
+    routes = application(billing=None, tokens=Tokens()).router.routes()
     for route in routes:
         if route.method != "HEAD":
             assert re.search(rf"`{route.method} {re.escape(route.resource.canonical)}[`?]", page), route

@@ -65,7 +65,11 @@ async def _serve(settings: BillingSettings) -> int:
         shown = settings.database.render_as_string(hide_password=True)
         log.error("database cannot be used", database=shown, error=str(error))
         return 2
-    runner = web.AppRunner(application(billing, settings.token), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    runner = web.AppRunner(
+        application(billing, settings.tokens, settings.help_desk_url),
+        access_log=None,
+        shutdown_timeout=SHUTDOWN_SECONDS,
+    )
     await runner.setup()
     try:
         address = await _listen(runner, settings.listen)

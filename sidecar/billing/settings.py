@@ -14,6 +14,7 @@ from sidecar.addresses import Address, parse_address
 from sidecar.billing.exports.config import Destination, ExportsError, load_exports
 from sidecar.billing.ledger.database import database_url, sqlite_url
 from sidecar.billing.signing import is_secret
+from sidecar.billing.tokens import Tokens
 from sidecar.policy.conditions import number
 from sidecar.policy.loading import LoadedPlan, PlanError, builtin_plan, load_plan
 
@@ -23,8 +24,8 @@ _LEVELS = ("debug", "info", "warning", "error")
 _FORMATS = ("auto", "json", "text")
 _PREFIX = "SIDECAR_BILLING_"
 _OURS = (
-    "LISTEN", "DATABASE_URL", "TOKEN", "TOKEN_FILE", "PLAN", "GRACE_HOURS", "ALERT_URL", "ALERT_SECRET",
-    "ALERT_SECRET_FILE", "EXPORTS",
+    "LISTEN", "DATABASE_URL", "TOKEN", "TOKEN_FILE", "VIEWER_TOKEN", "VIEWER_TOKEN_FILE", "PLAN", "GRACE_HOURS",
+    "ALERT_URL", "ALERT_SECRET", "ALERT_SECRET_FILE", "EXPORTS", "HELP_DESK_URL",
 )  # fmt: skip
 # Of `sidecar run`, and of parts that a deployment may configure for both.
 _OTHERS = ("URL",)
@@ -43,14 +44,15 @@ class BillingSettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class BillingSettings:
-    """`token` None: nobody is asked for one, which only a loopback address may do.
+    """`tokens` empty: nobody is asked for one, which only a loopback address may do.
 
-    `grace_us`: how long after its end a period stays open. `alert_secret` None: one is made and kept in the database.
+    `grace_us`: how long after its end a period stays open. `alert_secret` None: one is made and kept in the
+    database. `help_desk_url`: a link with `{conversation}` in it.
     """
 
     listen: Address
     database: URL
-    token: str | None
+    tokens: Tokens
     plan: LoadedPlan
     data_dir: Path
     log_level: str
@@ -59,6 +61,7 @@ class BillingSettings:
     alert_url: str | None = None
     alert_secret: str | None = None
     exports: tuple[Destination, ...] = ()
+    help_desk_url: str | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -67,8 +70,8 @@ def load_billing_settings(environ: Mapping[str, str]) -> BillingSettings:
     problems: list[str] = []
     data_dir = Path(environ.get("SIDECAR_DATA_DIR") or DEFAULT_DATA_DIR)
     listen = _listen(environ.get("SIDECAR_BILLING_LISTEN") or DEFAULT_LISTEN, problems)
-    token = _secret(environ, "SIDECAR_BILLING_TOKEN", problems)
-    if token is None and not listen.is_loopback:
+    tokens = _tokens(environ, problems)
+    if not tokens and not listen.is_loopback:
         problems.append(
             f"SIDECAR_BILLING_TOKEN is needed, since SIDECAR_BILLING_LISTEN={listen} can be reached from outside: "
             "set it, or listen on 127.0.0.1"
@@ -82,7 +85,7 @@ def load_billing_settings(environ: Mapping[str, str]) -> BillingSettings:
     settings = BillingSettings(
         listen=listen,
         database=database,
-        token=token,
+        tokens=tokens,
         plan=_plan(environ.get("SIDECAR_BILLING_PLAN"), problems),
         data_dir=data_dir,
         log_level=_choice(environ, "SIDECAR_LOG_LEVEL", _LEVELS, "info", problems),
@@ -91,6 +94,7 @@ def load_billing_settings(environ: Mapping[str, str]) -> BillingSettings:
         alert_url=_alert_url(environ.get("SIDECAR_BILLING_ALERT_URL") or None, problems),
         alert_secret=_alert_secret(_secret(environ, "SIDECAR_BILLING_ALERT_SECRET", problems), problems),
         exports=_exports(environ, problems),
+        help_desk_url=_help_desk_url(environ.get("SIDECAR_BILLING_HELP_DESK_URL") or None, problems),
         warnings=tuple(_unknown(environ)),
     )
     if problems:
@@ -138,6 +142,25 @@ def _secret(environ: Mapping[str, str], name: str, problems: list[str]) -> str |
         if not given:
             problems.append(f"{name}_FILE={path} is empty")
     return given or None
+
+
+def _tokens(environ: Mapping[str, str], problems: list[str]) -> Tokens:
+    operator = _secret(environ, "SIDECAR_BILLING_TOKEN", problems)
+    viewer = _secret(environ, "SIDECAR_BILLING_VIEWER_TOKEN", problems)
+    if viewer is not None and operator is None:
+        problems.append("SIDECAR_BILLING_VIEWER_TOKEN is set without SIDECAR_BILLING_TOKEN: set both, or neither")
+    if viewer is not None and viewer == operator:
+        problems.append("SIDECAR_BILLING_VIEWER_TOKEN and SIDECAR_BILLING_TOKEN are the same: a viewer needs its own")
+    return Tokens(operator, viewer)
+
+
+def _help_desk_url(url: str | None, problems: list[str]) -> str | None:
+    if url is not None and (not re.fullmatch(r"https?://[^\s/?#]+([/?#]\S*)?", url) or "{conversation}" not in url):
+        problems.append(
+            f"SIDECAR_BILLING_HELP_DESK_URL={url} must be a URL with {{conversation}} in it, "
+            "like https://example.com/tickets/{conversation}"
+        )
+    return url
 
 
 def _grace_us(text: str, problems: list[str]) -> int:

@@ -14,6 +14,7 @@ from sidecar.billing.api.server import application
 from sidecar.billing.ledger.catalog import DEFAULT_PLAN
 from sidecar.billing.ledger.database import Database, sqlite_url
 from sidecar.billing.service import Billing
+from sidecar.billing.tokens import Tokens
 from sidecar.plantest.evaluate import decided
 from sidecar.policy.loading import builtin_plan
 
@@ -49,7 +50,7 @@ async def billing(tmp_path):
     await database.migrate()
     service = Billing(database, lambda: 1_795_341_600_000_000)
     await service.put_plan(DEFAULT_PLAN, builtin_plan())
-    runner = web.AppRunner(application(service, "s3cret"), access_log=None)
+    runner = web.AppRunner(application(service, Tokens("s3cret")), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     base = f"http://127.0.0.1:{runner.addresses[0][1]}"

@@ -15,6 +15,7 @@ from sidecar.billing.api.server import application
 from sidecar.billing.ledger.database import Database
 from sidecar.billing.rating.sections import DEFAULT_PLAN
 from sidecar.billing.service import Billing
+from sidecar.billing.tokens import Tokens
 from sidecar.billing.upkeep import Upkeep
 from sidecar.policy.loading import builtin_plan
 
@@ -70,7 +71,7 @@ async def billing_on(url: URL, clock: Clock | None = None) -> AsyncIterator[Bill
 async def serving(url: URL, token: str | None = None, clock: Clock | None = None) -> AsyncIterator[httpx.AsyncClient]:
     """The API as the process serves it, but that upkeep is done when a test says so: `api.upkeep`, `api.billing`."""
     async with billing_on(url, clock) as billing:
-        runner = web.AppRunner(application(billing, token), access_log=None)
+        runner = web.AppRunner(application(billing, Tokens(token)), access_log=None)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         base = f"http://127.0.0.1:{runner.addresses[0][1]}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
@@ -14,72 +13,87 @@ from aiohttp.typedefs import Middleware
 from sqlalchemy.exc import SQLAlchemyError
 
 from sidecar.billing.ingest import BusyError
+from sidecar.billing.tokens import Tokens
 
 log = structlog.get_logger()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 RETRY_AFTER_SECONDS = 2
+BACKTEST = "/v1/plans/backtest"
 
 
 class ProblemError(Exception):
     """A request that cannot be served; `detail` says what to change, `errors` lists the parts."""
 
-    def __init__(self, status: int, detail: str, errors: Sequence[Any] = ()) -> None:
+    def __init__(self, status: int, detail: str, errors: Sequence[Any] = (), **headers: str) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.errors = list(errors)
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    @property
+    def title(self) -> str:
+        """The status in words."""
+        return HTTPStatus(self.status).phrase
+
+    def answer(self) -> web.Response:
+        """As RFC 9457 has it."""
+        body: dict[str, Any] = {
+            "type": "about:blank",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.errors:
+            body["errors"] = self.errors
+        return web.Response(
+            status=self.status, text=json.dumps(body), content_type="application/problem+json", headers=self.headers
+        )
 
 
-def problem(status: int, detail: str, errors: Sequence[Any] = (), **headers: str) -> web.Response:
-    """One problem as an answer."""
-    body: dict[str, Any] = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-    }
-    if errors:
-        body["errors"] = list(errors)
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return web.Response(
-        status=status, text=json.dumps(body), content_type="application/problem+json", headers=named or None
-    )
+def problem_of(request: web.Request, error: Exception) -> ProblemError:
+    """What a failed request is told; nothing of ours is shown that was not meant to be."""
+    match error:
+        case ProblemError():
+            return error
+        case web.HTTPRequestEntityTooLarge():
+            bound = error.text.rpartition(" ")[2] if error.text else "allowed"
+            return ProblemError(413, f"the body is larger than {bound}")
+        case web.HTTPException():
+            allow = error.headers.get("Allow")
+            return ProblemError(error.status, f"{request.method} {request.path}", **({"Allow": allow} if allow else {}))
+        case BusyError():
+            return ProblemError(503, str(error), Retry_After=str(RETRY_AFTER_SECONDS))
+        case SQLAlchemyError():
+            log.error("database failed", path=request.path, error=str(error))
+            return ProblemError(503, "the ledger's database does not answer", Retry_After=str(RETRY_AFTER_SECONDS))
+    log.error("request failed", path=request.path, exc_info=error)
+    return ProblemError(500, "an error of the billing service; its log says more")
 
 
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Whatever goes wrong is answered as a problem; nothing of ours is shown that was not meant to be."""
+    """Whatever goes wrong is answered as a problem."""
     try:
         return await handler(request)
-    except ProblemError as error:
-        return problem(error.status, error.detail, error.errors)
-    except web.HTTPRequestEntityTooLarge as error:
-        return problem(413, f"the body is larger than {error.text.rpartition(' ')[2] if error.text else 'allowed'}")
-    except web.HTTPException as error:
-        if error.status < 400:
+    except Exception as error:
+        if isinstance(error, web.HTTPException) and error.status < 400:
             raise
-        allow = error.headers.get("Allow")
-        return problem(error.status, f"{request.method} {request.path}", **({"Allow": allow} if allow else {}))
-    except BusyError as error:
-        return problem(503, str(error), Retry_After=str(RETRY_AFTER_SECONDS))
-    except SQLAlchemyError as error:
-        log.error("database failed", path=request.path, error=str(error))
-        return problem(503, "the ledger's database does not answer", Retry_After=str(RETRY_AFTER_SECONDS))
-    except Exception:
-        log.exception("request failed", path=request.path)
-        return problem(500, "an error of the billing service; its log says more")
+        return problem_of(request, error).answer()
 
 
-def bearer(token: str | None) -> Middleware:
-    """Ask for the token on everything under /v1/."""
+def bearer(tokens: Tokens) -> Middleware:
+    """Ask for a token on everything under /v1/; a viewer's reads, and tries plans."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if token is not None and request.path.startswith("/v1/"):
-            scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-            expected, offered = token.encode(), given.strip().encode("utf-8", "surrogateescape")
-            if scheme.lower() != "bearer" or not hmac.compare_digest(offered, expected):
-                return problem(401, "send the token as `Authorization: Bearer …`", WWW_Authenticate="Bearer")
+        if tokens and request.path.startswith("/v1/"):
+            role = tokens.role_of_header(request.headers.get("Authorization", ""))
+            if role is None:
+                refusal = ProblemError(401, "send the token as `Authorization: Bearer …`", WWW_Authenticate="Bearer")
+                return refusal.answer()
+            if role == "viewer" and request.method not in {"GET", "HEAD"} and request.path != BACKTEST:
+                return ProblemError(403, "a viewer's token only reads: send an operator's").answer()
         return await handler(request)
 
     return check

@@ -13,7 +13,7 @@ def test_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     settings = load_billing_settings({})
     assert str(settings.listen) == "127.0.0.1:8095"
-    assert settings.token is None
+    assert not settings.tokens
     assert settings.database.database == str(Path(".sidecar/billing.sqlite3"))
     assert not (tmp_path / ".sidecar").exists()
     make_data_dir(settings)
@@ -30,7 +30,7 @@ def test_what_is_given(tmp_path: Path) -> None:
             "SIDECAR_BILLING_DATABASE_URL": "postgresql://user:secret@db/billing",
         }
     )
-    assert (str(settings.listen), settings.token) == ("0.0.0.0:9000", "t")
+    assert (str(settings.listen), settings.tokens.role("t")) == ("0.0.0.0:9000", "operator")
     assert settings.database.drivername == "postgresql+asyncpg"
     assert "secret" not in str(settings.database)
 

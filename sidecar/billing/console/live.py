@@ -1,0 +1,94 @@
+"""Tells open pages that the ledger changed (server-sent events); the pages then ask for themselves again.
+
+One look at the database every two seconds serves all pages of this replica, and none while nobody looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+from aiohttp import web
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from sidecar.billing.api.problems import ProblemError
+from sidecar.billing.console.shell import HEADERS
+from sidecar.billing.ledger.database import Database
+from sidecar.billing.ledger.tables import decisions, outcomes, statements
+
+log = structlog.get_logger()
+INTERVAL_SECONDS = 2.0
+HEARTBEAT_LOOKS = 8
+PAGES_MAX = 200
+
+
+class Live:
+    """The looks at the database, and who waits for them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._changed = asyncio.Condition()
+        self._seen: tuple[int, ...] | None = None
+        self._looks = 0
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+        self.pages = 0
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """`event: changed` for every change; a comment now and then, so that what lies between does not hang up."""
+        if self.pages >= PAGES_MAX:
+            raise ProblemError(503, "too many open pages: this one does not update by itself", Retry_After="30")
+        answer = web.StreamResponse(headers={**HEADERS, "Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
+        await answer.prepare(request)
+        self.pages += 1
+        try:
+            self._task = self._task or asyncio.create_task(self._look())
+            await answer.write(b"retry: 3000\n\n")
+            await self._follow(answer)
+        except ConnectionError:
+            log.debug("a page was closed")
+        finally:
+            self.pages -= 1
+            if not self.pages and self._task is not None:
+                self._task.cancel()
+                self._task = None
+        return answer
+
+    async def stop(self, _: web.Application) -> None:
+        """Let every page go."""
+        async with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    async def _follow(self, answer: web.StreamResponse) -> None:
+        seen, looks = self._seen, self._looks
+        while True:
+            async with self._changed:
+                while not (self._stopping or self._seen != seen or self._looks - looks >= HEARTBEAT_LOOKS):
+                    await self._changed.wait()
+                if self._stopping:
+                    return
+                changed = seen is not None and self._seen != seen
+                seen, looks = self._seen, self._looks
+            await answer.write(b"event: changed\ndata:\n\n" if changed else b":\n\n")
+
+    async def _look(self) -> None:
+        while True:
+            with suppress(SQLAlchemyError):  # the pages themselves say that the database does not answer
+                found = await self._newest()
+                async with self._changed:
+                    self._seen = found
+                    self._looks += 1
+                    self._changed.notify_all()
+            await asyncio.sleep(INTERVAL_SECONDS)
+
+    async def _newest(self) -> tuple[int, ...]:
+        async with self._database.reading() as connection:
+            return tuple(
+                [
+                    (await connection.execute(select(func.max(table.c.seq)))).scalar() or 0
+                    for table in (outcomes, decisions, statements)
+                ]
+            )

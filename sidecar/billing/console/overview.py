@@ -1,0 +1,68 @@
+"""The first page: one month over all customers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from aiohttp import web
+
+from sidecar.billing.api.keys import BILLING
+from sidecar.billing.console import wording
+from sidecar.billing.console.chart import stacked
+from sidecar.billing.console.shell import month, render
+
+# The classes of the summary, in the order in which they are looked for: name, meaning.
+CLASSES: Mapping[str, tuple[str, str]] = {
+    "charged": ("Charged", "on an invoice"),
+    "free": ("Free", "within the included units"),
+    "trial": ("Trial", "before the first charge"),
+    "escalated": ("Escalated", "a human stepped in"),
+    "inconclusive": ("Inconclusive", "ended without a signal"),
+    "held": ("Held", "wait for an operator"),
+    "not_billable": ("Not billable", "incomplete, never charged"),
+    "unmatched": ("Unmatched", "no metric of the plan counts them"),
+}
+
+
+async def show(request: web.Request) -> web.StreamResponse:
+    """Charged against escalated, revenue against cost, and whether the books close."""
+    period = month(request)
+    billing = request.app[BILLING]
+    summary = await billing.summary(period)
+    books = await billing.books()
+    margin, margin_note = _margin(summary)
+    return render(
+        request,
+        "overview.html",
+        period=period,
+        summary=summary,
+        other_revenue=_others(summary["other_revenue"]),
+        margin=margin,
+        margin_note=margin_note,
+        books={"difference": sum(one["difference"] for one in books), "alarm": any(one["alarm"] for one in books)},
+        classes=_classes(summary),
+        chart=stacked(summary["days"], tuple(CLASSES)),
+    )
+
+
+def _classes(summary: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return [
+        {"id": one, "name": name, "meaning": meaning, "sessions": summary[one]}
+        for one, (name, meaning) in CLASSES.items()
+    ]
+
+
+def _others(amounts: Mapping[str, str]) -> str:
+    return "".join(f"and {wording.money(amount, currency)} " for currency, amount in amounts.items()).strip()
+
+
+def _margin(summary: Mapping[str, Any]) -> tuple[Decimal | None, str]:
+    """What a charged session leaves after the models of all sessions are paid; only within one currency."""
+    if summary["currency"] != "USD" or summary["other_revenue"]:
+        return None, "prices of models are in USD"
+    if not summary["charged"]:
+        return None, "nothing was charged"
+    left = (Decimal(summary["revenue"]) - Decimal(summary["llm_cost"])) / summary["charged"]
+    return left.quantize(Decimal("0.01")), "revenue less LLM cost"

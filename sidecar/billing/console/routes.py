@@ -1,0 +1,37 @@
+"""Every page of the console, once."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from sidecar.billing.api.problems import Handler
+from sidecar.billing.console import doors, overview
+from sidecar.billing.console.live import Live
+from sidecar.billing.console.login import GATE, Gate, for_visitors
+from sidecar.billing.console.shell import HELP_DESK_URL, HERE, STATIC, shown_to_people
+from sidecar.billing.service import Billing
+from sidecar.billing.tokens import Tokens
+
+# Path → what shows it.
+PAGES: dict[str, Handler] = {
+    "/": overview.show,
+}
+# Path → what does what a form asks for.
+FORMS: dict[str, Handler] = {}
+
+
+def add_console(app: web.Application, billing: Billing, tokens: Tokens, help_desk_url: str | None) -> None:
+    """The pages, their forms, their style and script."""
+    app[GATE] = Gate(tokens)
+    app[HELP_DESK_URL] = help_desk_url or ""
+    live = Live(billing.database)
+    app.on_shutdown.append(live.stop)
+    for path, handler in PAGES.items():
+        app.router.add_get(path, shown_to_people(for_visitors(handler)))
+    for path, handler in FORMS.items():
+        app.router.add_post(path, shown_to_people(for_visitors(handler, operators=True)))
+    app.router.add_get("/login", shown_to_people(doors.ask))
+    app.router.add_post("/login", shown_to_people(doors.log_in))
+    app.router.add_post("/logout", shown_to_people(for_visitors(doors.log_out)))
+    app.router.add_get("/live", for_visitors(live.serve))
+    app.router.add_static(STATIC, HERE / "static")

@@ -1,0 +1,95 @@
+"""What all pages share: templates, the frame around them, the headers that bind a browser to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from sidecar import __version__
+from sidecar.billing.api.keys import BILLING
+from sidecar.billing.api.problems import Handler, ProblemError, problem_of
+from sidecar.billing.api.reading import period_of
+from sidecar.billing.console import wording
+from sidecar.billing.console.login import GATE, visitor_of
+from sidecar.billing.rating.periods import Period
+
+HERE = Path(__file__).parent
+HELP_DESK_URL = web.AppKey("help_desk_url", str)
+STATIC = "/static/"
+# The pages' own script and style, pictures that a style names, and nothing else from anywhere.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",  # amounts stay out of the browser's disk
+}
+# The navigation: path, name.
+PLACES = (
+    ("/", "Overview"),
+)  # fmt: skip
+
+
+def _environment() -> Environment:
+    found = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters.update(wording.FILTERS)
+    return found
+
+
+TEMPLATES = _environment()
+
+
+def render(request: web.Request, template: str, status: int = 200, **values: Any) -> web.Response:
+    """A page of a template, which finds `values` and what the frame needs."""
+    frame: Mapping[str, Any] = {
+        "visitor": visitor_of(request),
+        "logs_in": bool(request.app[GATE].tokens),
+        "places": PLACES,
+        "here": request.path,
+        "query": request.query,
+        "static": lambda name: f"{STATIC}{name}?v={__version__}",
+        "help_desk_url": request.app[HELP_DESK_URL],
+        "version": __version__,
+        "now": datetime.now(UTC),
+        "period": None,
+    }
+    text = TEMPLATES.get_template(template).render({**frame, **values})
+    return web.Response(status=status, text=text, content_type="text/html", headers=HEADERS)
+
+
+def month(request: web.Request) -> Period:
+    """`?period=2026-11`, else the month of now."""
+    text = request.query.get("period")
+    return period_of(text) if text else Period.of(request.app[BILLING].clock())
+
+
+def shown_to_people(handler: Handler) -> Handler:
+    """What goes wrong is a page too."""
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            return render(request, "error.html", error.status, problem=ProblemError(error.status, error.reason))
+        except Exception as error:  # noqa: BLE001 - the one place that turns errors into pages
+            found = problem_of(request, error)
+            return render(request, "error.html", found.status, problem=found)
+
+    return guarded

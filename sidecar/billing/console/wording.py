@@ -1,0 +1,100 @@
+"""How values are written for people: the filters of the templates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any
+from urllib.parse import quote
+
+from sidecar.billing.rating.periods import Period, from_us
+
+THIN = "\N{NARROW NO-BREAK SPACE}"
+MINUS = "\N{MINUS SIGN}"
+DASH = "–"
+_SIGNS = {"USD": "$", "EUR": "€", "GBP": "£", "JPY": "¥", "INR": "₹", "KRW": "₩"}
+
+
+def count(value: int | str | Decimal | None) -> str:
+    """`1 234 567`; a text of digits as well."""
+    if value is None:
+        return DASH
+    return f"{Decimal(value):,}".replace(",", THIN).replace("-", MINUS)
+
+
+def money(amount: str | Decimal | None, currency: str = "") -> str:
+    """`$1 234.50`, or `1 234.500 KWD` where the currency has no sign of its own; digits as they are given."""
+    if amount is None:
+        return DASH
+    value = Decimal(amount)
+    sign = MINUS if value < 0 else ""
+    digits = f"{abs(value):,f}".replace(",", THIN)
+    symbol = _SIGNS.get(currency)
+    return f"{sign}{symbol}{digits}" if symbol else f"{sign}{digits} {currency}".rstrip()
+
+
+def percent(part: Decimal | float | None, whole: Decimal | float | None, digits: int = 0) -> str:
+    """`12 %` of a whole; a dash when there is no whole."""
+    if part is None or not whole:
+        return DASH
+    share = Decimal(part) * 100 / Decimal(whole)
+    return f"{share.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_EVEN)}{THIN}%".replace("-", MINUS)
+
+
+def when(moment: str | int | datetime | None) -> str:
+    """`25 Nov 2026, 14:05:09`, of RFC 3339, Unix microseconds or an instant; in UTC, which the pages say once."""
+    found = _instant(moment)
+    return DASH if found is None else f"{found.day} {found:%b %Y, %H:%M:%S}"
+
+
+def day(moment: str | int | datetime | None) -> str:
+    """`25 Nov 2026`."""
+    found = _instant(moment)
+    return DASH if found is None else f"{found.day} {found:%b %Y}"
+
+
+def machine_time(moment: str | int | datetime) -> str:
+    """For the attribute `datetime`."""
+    found = _instant(moment)
+    return "" if found is None else found.isoformat().replace("+00:00", "Z")
+
+
+def month_name(period: Period | str) -> str:
+    """`November 2026`."""
+    found = Period.parse(period) if isinstance(period, str) else period
+    return f"{datetime(found.year, found.month, 1, tzinfo=UTC):%B %Y}"
+
+
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """`1 session`, `2 sessions`."""
+    return f"{count(number)} {one if number == 1 else many or one + 's'}"
+
+
+def part_of_path(text: str) -> str:
+    """An id as one segment of a path."""
+    return quote(text, safe="")
+
+
+def _instant(moment: str | int | datetime | None) -> datetime | None:
+    match moment:
+        case None:
+            return None
+        case int():
+            return from_us(moment)
+        case str():
+            return datetime.fromisoformat(moment).astimezone(UTC)
+    return moment.astimezone(UTC)
+
+
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    "count": count,
+    "money": money,
+    "percent": percent,
+    "when": when,
+    "day": day,
+    "machine_time": machine_time,
+    "month_name": month_name,
+    "plural": plural,
+    "segment": part_of_path,
+}
