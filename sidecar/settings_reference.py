@@ -50,14 +50,14 @@ A value longer than 256 bytes, or with control characters, is not used, and coun
 |---|---|---|
 | `SIDECAR_BILLING_LISTEN` | `127.0.0.1:8095` | where it listens |
 | `SIDECAR_BILLING_DATABASE_URL` | SQLite in the data directory | the ledger's database |
-| `SIDECAR_BILLING_TOKEN`, `…_FILE` | – | bearer token of `/v1/*` and of the console's operators; required unless the address is loopback |
+| `SIDECAR_BILLING_TOKEN`, `…_FILE` | – | bearer token, for the console too; needed unless the address is loopback |
 | `SIDECAR_BILLING_VIEWER_TOKEN`, `…_FILE` | – | a second token, which only reads |
 | `SIDECAR_BILLING_PLAN` | a built-in Fin-style plan | path of the default plan |
 | `SIDECAR_BILLING_GRACE_HOURS` | `72` | how long after its end a period stays open; then it is closed for ever |
 | `SIDECAR_BILLING_ALERT_URL` | – | where alerts about spending are posted, as Standard Webhooks |
 | `SIDECAR_BILLING_ALERT_SECRET`, `…_FILE` | made once, kept in the database | `whsec_…`, what alerts are signed with |
 | `SIDECAR_BILLING_EXPORTS` | – | path of a file: what other billing systems receive ([exports.md](exports.md)) |
-| `SIDECAR_BILLING_HELP_DESK_URL` | – | where the console links a conversation to, like `https://example.com/tickets/{conversation}` |
+| `SIDECAR_BILLING_HELP_DESK_URL` | – | where the console links to, like `https://example.com/{conversation}` |
 """
 
 

@@ -15,8 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sidecar.billing.api.problems import ProblemError
 from sidecar.billing.console.shell import HEADERS
-from sidecar.billing.ledger.database import Database
 from sidecar.billing.ledger.tables import decisions, outcomes, statements
+from sidecar.billing.service import Billing
 
 log = structlog.get_logger()
 INTERVAL_SECONDS = 2.0
@@ -27,8 +27,8 @@ PAGES_MAX = 200
 class Live:
     """The looks at the database, and who waits for them."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, billing: Billing) -> None:
+        self._billing = billing
         self._changed = asyncio.Condition()
         self._seen: tuple[int, ...] | None = None
         self._looks = 0
@@ -85,7 +85,7 @@ class Live:
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def _newest(self) -> tuple[int, ...]:
-        async with self._database.reading() as connection:
+        async with self._billing.database.reading() as connection:
             return tuple(
                 [
                     (await connection.execute(select(func.max(table.c.seq)))).scalar() or 0

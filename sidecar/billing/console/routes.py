@@ -24,7 +24,7 @@ def add_console(app: web.Application, billing: Billing, tokens: Tokens, help_des
     """The pages, their forms, their style and script."""
     app[GATE] = Gate(tokens)
     app[HELP_DESK_URL] = help_desk_url or ""
-    live = Live(billing.database)
+    live = Live(billing)
     app.on_shutdown.append(live.stop)
     for path, handler in PAGES.items():
         app.router.add_get(path, shown_to_people(for_visitors(handler)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +64,6 @@ def render(request: web.Request, template: str, status: int = 200, **values: Any
         "static": lambda name: f"{STATIC}{name}?v={__version__}",
         "help_desk_url": request.app[HELP_DESK_URL],
         "version": __version__,
-        "now": datetime.now(UTC),
         "period": None,
     }
     text = TEMPLATES.get_template(template).render({**frame, **values})
