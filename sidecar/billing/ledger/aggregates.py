@@ -23,7 +23,7 @@ from decimal import Decimal, localcontext
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import delete, select, tuple_, union
+from sqlalchemy import delete, or_, select, tuple_, union
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -142,9 +142,15 @@ class Aggregates:
         """Whether sums were made by what holds now; where there are none, whether there is nothing to sum up either."""
         if bases:
             return all(basis(sections_of(period)) == then for period, then in bases.items())
-        note = select(pending.c.number).where(pending.c.outcome_id == outcomes.c.id, pending.c.number == 0)
-        query = select(outcomes.c.id).where(outcomes.c.customer == customer, ~note.exists()).limit(1)
-        return (await self._connection.execute(query)).first() is None
+        for table, identifier, number, theirs in (
+            (outcomes, outcomes.c.id, 0, outcomes.c.customer == customer),
+            (decisions, decisions.c.outcome_id, decisions.c.number, decisions.c.assigned == customer),
+        ):
+            note = select(pending.c.number).where(pending.c.outcome_id == identifier, pending.c.number == number)
+            query = select(table.c.seq).where(theirs, ~note.exists()).limit(1)
+            if (await self._connection.execute(query)).first() is not None:
+                return False
+        return True
 
     async def applied(self, customer: str) -> Movements:
         """A customer's sums without what is pending."""
@@ -167,18 +173,20 @@ class Aggregates:
 
     async def _waiting(self, customer: str, sections_of: SectionsOf) -> Movements:
         """What the pending notes will add to a customer's sums."""
-        theirs = select(outcomes.c.session_id).where(
-            outcomes.c.session_id == pending.c.session_id, outcomes.c.customer == customer
+        replaced, replacing = outcomes.alias(), outcomes.alias()
+        assigned = select(decisions.c.session_id).where(decisions.c.assigned == customer)
+        mine = or_(replaced.c.customer == customer, replaced.c.session_id.in_(assigned))
+        theirs = select(replaced.c.id).where(replaced.c.session_id == pending.c.session_id, mine)
+        named = (
+            select(replacing.c.id)
+            .join(replaced, replaced.c.id == replacing.c.reverses)
+            .where(replacing.c.id == pending.c.outcome_id, mine)
         )
-        assigned = (
-            select(outcomes.c.id)
-            .join(decisions, decisions.c.session_id == outcomes.c.session_id)
-            .where(decisions.c.assigned == customer)
-        )
+        in_assigned = select(outcomes.c.id).where(outcomes.c.session_id.in_(assigned))
         query = union(
             select(pending).where(pending.c.customer == customer),
-            select(pending).where(pending.c.revision > 0, theirs.exists()),
-            select(pending).where(pending.c.outcome_id.in_(assigned)),
+            select(pending).where(pending.c.revision > 0, or_(theirs.exists(), named.exists())),
+            select(pending).where(pending.c.outcome_id.in_(in_assigned)),
         )
         notes = list((await self._connection.execute(query)).mappings())
         if not notes:
@@ -221,13 +229,17 @@ class Aggregates:
         return Group(list(found.values()), taken, await self._notes_about(found))
 
     async def _conversations(self, rows: Iterable[RowMapping], talkers: set[str] | None) -> set[str]:
-        """Conversations that a window may span, of customers whose plans ask for it."""
+        """Conversations that a window may span, of customers whose plans ask for it, by assignment as well."""
         talking = [row for row in rows if row["conversation"]]
+        if not talking or (talkers is not None and not talkers):
+            return set()
+        taken = await decisions_of(self._connection, {row["session_id"] for row in talking})
+        payers = [(row.customer, row.conversation or "") for row in decided(talking, taken)]
         if talkers is None:
-            names = {row["customer"] for row in talking}
+            names = {name for name, _ in payers}
             await self._catalog.customers(names)
             talkers = {name for name in names if await self._catalog.coupling(name) == "conversation"}
-        return {row["conversation"] for row in talking if row["customer"] in talkers}
+        return {conversation for name, conversation in payers if name in talkers}
 
     async def _notes_about(self, ids: Iterable[str]) -> Noted:
         wanted = list(ids)
