@@ -150,7 +150,8 @@ class RatedPlan:
         for path in map(str.split, fields, "." * len(fields)):
             if path[0] == "customer":
                 yield tuple(path[1:])
-        if self.plan.trial_days:
+        dues = self.plan.guardrails.min_spend or any(charge.model == "FLAT" for charge in self.charges)
+        if self.plan.trial_days or dues:
             yield ("started_at",)
 
     def in_trial(self, customer: Customer, us: int) -> bool:
