@@ -22,6 +22,7 @@ from sidecar.billing.ledger.catalog import Catalog, PlanVersion, compiled
 from sidecar.billing.ledger.closing import close_due
 from sidecar.billing.ledger.database import CLOSING, Database
 from sidecar.billing.ledger.deciding import Ruling
+from sidecar.billing.ledger.summing import Roll, Summing
 from sidecar.billing.rating.account import Account, Customer
 from sidecar.billing.rating.backtest import Tested, backtest
 from sidecar.billing.rating.cost import Costs
@@ -29,7 +30,6 @@ from sidecar.billing.rating.invoice import invoice, written
 from sidecar.billing.rating.movements import movements_of
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.sections import SectionsOf
-from sidecar.billing.rating.summary import summary
 from sidecar.policy.loading import LoadedPlan
 
 GRACE_US = 72 * 3_600_000_000
@@ -62,6 +62,7 @@ class Billing:
     def __init__(self, database: Database, clock: Callable[[], int] = now_us, grace_us: int = GRACE_US) -> None:
         self.database = database
         self.stale: set[str] = set()
+        self._roll = Roll()
         self.exports: Exports | None = None
         self.grace_us = grace_us
         self.clock = clock
@@ -156,12 +157,13 @@ class Billing:
             return await behind.counted(connection, Catalog(connection), line)
 
     async def summary(self, period: Period) -> dict[str, Any]:
-        """All customers of a period together."""
+        """All customers of a period together, from sums; see `rating.summary.Summary.shown`."""
         async with self.database.reading() as connection:
-            accounts = await self._accounts(connection, period)
+            summing = Summing(connection, self._roll)
+            result, self._roll = await summing.summary(period)
             decided = await deciding.count(connection, period)
             status = "open" if (await catalog.read_closings(connection)).of(period) is None else "closed"
-        result = await asyncio.to_thread(summary, accounts, period)
+        self.stale |= summing.stale
         return {**result, "decisions": decided, "status": status}
 
     async def backtest(self, loaded: LoadedPlan, period: Period) -> Tested:

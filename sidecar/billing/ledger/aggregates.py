@@ -15,106 +15,28 @@ decide about any other (`RatedPlan.coupling`): they are always rated from the ro
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from decimal import Decimal, localcontext
-from functools import cached_property
 from typing import Any
 
-from sqlalchemy import delete, select, tuple_, union
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import delete, or_, select, tuple_, union
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.ledger.catalog import Catalog
-from sidecar.billing.ledger.entries import CHUNK, Decision, Record, account_parts, decided, decisions_of, rows_where
+from sidecar.billing.ledger.differences import Difference, Group, Noted, Sums, basis, differences, worked_out
+from sidecar.billing.ledger.entries import CHUNK, Record, account_parts, chunks, decided, decisions_of, rows_where
+from sidecar.billing.ledger.summaries import Summaries
 from sidecar.billing.ledger.tables import decisions, movements, outcomes, pending, rated, tallies
-from sidecar.billing.rating.account import Account, Customer, Row
-from sidecar.billing.rating.movements import (
-    Books,
-    Movements,
-    Place,
-    State,
-    Units,
-    added,
-    components,
-    less,
-    widest,
-)
+from sidecar.billing.ledger.upserting import upsert
+from sidecar.billing.rating.counts import Change, Counts
+from sidecar.billing.rating.movements import Movements, Place, State, Units, added, widest
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.price import EXACT
-from sidecar.billing.rating.sections import Section, SectionsOf
-from sidecar.billing.rating.usage import Coupling
+from sidecar.billing.rating.sections import SectionsOf
 
 MINUTE_US = 60_000_000
-Noted = set[tuple[str, int]]  # an outcome, and 0 or the number of a decision about it
-Sums = dict[tuple[Place, State], Units]
-
-
-@dataclass
-class Group:
-    """Rows that have to do with each other, and which of them, and of the decisions about them, are pending."""
-
-    rows: list[RowMapping] = field(default_factory=list)
-    decisions: list[Decision] = field(default_factory=list)
-    noted: Noted = field(default_factory=set)
-
-    @cached_property
-    def now(self) -> tuple[Row, ...]:
-        """With everything."""
-        return decided(self.rows, self.decisions)
-
-    def before(self) -> tuple[Row, ...]:
-        """Without what is pending."""
-        rows = [row for row in self.rows if (row["id"], 0) not in self.noted]
-        taken = [one for one in self.decisions if (one.outcome_id, one.number) not in self.noted]
-        return decided(rows, taken)
-
-
-def moved(
-    rows: Sequence[Row], coupling: Coupling, sections_of: Mapping[str, SectionsOf]
-) -> dict[str, dict[tuple[Place, State], Units]]:
-    """The movements of the customers whose sections are given, by some rows."""
-    found: dict[str, list[Movements]] = {name: [] for name in sections_of}
-    live = [row for row in rows if not row.shadow]
-    with localcontext(EXACT):
-        alone, *tied = components(live, coupling)
-        by_customer: dict[str, list[Row]] = {}
-        for row in alone:
-            by_customer.setdefault(row.customer, []).append(row)
-        for part in (*map(tuple, by_customer.values()), *tied):
-            for name in {row.customer for row in part} & sections_of.keys():
-                found[name].append(Books(Account(Customer(name), part), sections_of[name]).movements())
-        return {name: added(each) for name, each in found.items()}
-
-
-def basis(cut: Iterable[Section]) -> str | None:
-    """By what a period is rated; None when its plans must see all rows at once."""
-    found = []
-    for section in cut:
-        if section.plan.coupling == "account":
-            return None
-        found.append([section.start_us, section.plan.digest, _facts(section)])
-    return json.dumps(found, separators=(",", ":"), sort_keys=True)
-
-
-def _facts(section: Section) -> list[Any]:
-    """What the plan looks at in the customer, version by version."""
-    customer, fields = section.customer, sorted(section.plan.customer_fields)
-    found: list[Any] = []
-    if not fields or not customer.attributed:
-        return found
-    for version in customer.versions:
-        facts = [_lookup(version.facts, path) for path in fields]
-        if not found or found[-1][1] != facts or version.effective_us < found[-1][0]:
-            found.append([version.effective_us, facts])
-    return found
-
-
-def _lookup(facts: Any, path: tuple[str, ...]) -> Any:
-    return facts if not path or not isinstance(facts, Mapping) else _lookup(facts.get(path[0]), path[1:])
 
 
 class Aggregates:
@@ -123,6 +45,7 @@ class Aggregates:
     def __init__(self, connection: AsyncConnection, catalog: Catalog) -> None:
         self._connection = connection
         self._catalog = catalog
+        self._summaries = Summaries(connection)
 
     async def read(self, customer: str) -> Movements | None:
         """A customer's movements as of this snapshot; None when they must be computed from the rows."""
@@ -142,24 +65,38 @@ class Aggregates:
         """Whether sums were made by what holds now; where there are none, whether there is nothing to sum up either."""
         if bases:
             return all(basis(sections_of(period)) == then for period, then in bases.items())
-        note = select(pending.c.number).where(pending.c.outcome_id == outcomes.c.id, pending.c.number == 0)
-        query = select(outcomes.c.id).where(outcomes.c.customer == customer, ~note.exists()).limit(1)
-        return (await self._connection.execute(query)).first() is None
+        for table, identifier, number, theirs in (
+            (outcomes, outcomes.c.id, 0, outcomes.c.customer == customer),
+            (decisions, decisions.c.outcome_id, decisions.c.number, decisions.c.assigned == customer),
+        ):
+            note = select(pending.c.number).where(pending.c.outcome_id == identifier, pending.c.number == number)
+            query = select(table.c.seq).where(theirs, ~note.exists()).limit(1)
+            if (await self._connection.execute(query)).first() is not None:
+                return False
+        return True
+
+    async def outdated(
+        self, kept: Mapping[str, SectionsOf], bases: Mapping[str, Mapping[Period, str]] | None = None
+    ) -> set[str]:
+        """Customers whose sums were made by something else than what holds now; `bases`, if they are read already."""
+        bases = await self._bases(kept) if bases is None else bases
+        return {name for name, sections_of in kept.items() if not await self._holds(name, bases[name], sections_of)}
 
     async def applied(self, customer: str) -> Movements:
         """A customer's sums without what is pending."""
-        return (await self._sums([customer]))[customer]
+        return (await self.sums([customer]))[customer]
 
     async def _bases(self, names: Iterable[str]) -> dict[str, dict[Period, str]]:
         found: dict[str, dict[Period, str]] = {name: {} for name in names}
-        for chunk in _chunks(found):
+        for chunk in chunks(found):
             for row in await self._connection.execute(select(rated).where(rated.c.customer.in_(chunk))):
                 found[row.customer][Period.parse(row.period)] = row.basis
         return found
 
-    async def _sums(self, names: Iterable[str]) -> dict[str, Sums]:
+    async def sums(self, names: Iterable[str]) -> dict[str, Sums]:
+        """The sums of customers without what is pending."""
         found: dict[str, Sums] = {name: {} for name in names}
-        for chunk in _chunks(found):
+        for chunk in chunks(found):
             for row in await self._connection.execute(select(movements).where(movements.c.customer.in_(chunk))):
                 key = Place(row.start_us, row.charge), State(Period.parse(row.period), row.phase)
                 found[row.customer][key] = Units(Decimal(row.units), Decimal(row.trial), row.outcomes)
@@ -167,25 +104,27 @@ class Aggregates:
 
     async def _waiting(self, customer: str, sections_of: SectionsOf) -> Movements:
         """What the pending notes will add to a customer's sums."""
-        theirs = select(outcomes.c.session_id).where(
-            outcomes.c.session_id == pending.c.session_id, outcomes.c.customer == customer
+        replaced, replacing = outcomes.alias(), outcomes.alias()
+        assigned = select(decisions.c.session_id).where(decisions.c.assigned == customer)
+        mine = or_(replaced.c.customer == customer, replaced.c.session_id.in_(assigned))
+        theirs = select(replaced.c.id).where(replaced.c.session_id == pending.c.session_id, mine)
+        named = (
+            select(replacing.c.id)
+            .join(replaced, replaced.c.id == replacing.c.reverses)
+            .where(replacing.c.id == pending.c.outcome_id, mine)
         )
-        assigned = (
-            select(outcomes.c.id)
-            .join(decisions, decisions.c.session_id == outcomes.c.session_id)
-            .where(decisions.c.assigned == customer)
-        )
+        in_assigned = select(outcomes.c.id).where(outcomes.c.session_id.in_(assigned))
         query = union(
             select(pending).where(pending.c.customer == customer),
-            select(pending).where(pending.c.revision > 0, theirs.exists()),
-            select(pending).where(pending.c.outcome_id.in_(assigned)),
+            select(pending).where(pending.c.revision > 0, or_(theirs.exists(), named.exists())),
+            select(pending).where(pending.c.outcome_id.in_(in_assigned)),
         )
         notes = list((await self._connection.execute(query)).mappings())
         if not notes:
             return {}
         coupling = await self._catalog.coupling(customer)
         group = await self.group(notes, {customer} if coupling == "conversation" else set())
-        return _difference(group, coupling, {customer: sections_of})[customer]
+        return differences(group, coupling, {customer: sections_of}, count=False)[customer].movements
 
     async def group(self, notes: Iterable[Record], talkers: set[str] | None = None) -> Group:
         """Everything that has to do with the noted events, whichever customers it concerns.
@@ -221,13 +160,17 @@ class Aggregates:
         return Group(list(found.values()), taken, await self._notes_about(found))
 
     async def _conversations(self, rows: Iterable[RowMapping], talkers: set[str] | None) -> set[str]:
-        """Conversations that a window may span, of customers whose plans ask for it."""
+        """Conversations that a window may span, of customers whose plans ask for it, by assignment as well."""
         talking = [row for row in rows if row["conversation"]]
+        if not talking or (talkers is not None and not talkers):
+            return set()
+        taken = await decisions_of(self._connection, {row["session_id"] for row in talking})
+        payers = [(row.customer, row.conversation or "") for row in decided(talking, taken)]
         if talkers is None:
-            names = {row["customer"] for row in talking}
+            names = {name for name, _ in payers}
             await self._catalog.customers(names)
             talkers = {name for name in names if await self._catalog.coupling(name) == "conversation"}
-        return {row["conversation"] for row in talking if row["customer"] in talkers}
+        return {conversation for name, conversation in payers if name in talkers}
 
     async def _notes_about(self, ids: Iterable[str]) -> Noted:
         wanted = list(ids)
@@ -243,36 +186,54 @@ class Aggregates:
         Returns the sums of the customers for whom anything was noted; none for those that are rated from the rows.
         """
         group = await self.group(notes)
-        now = group.now
-        names = {row.customer for row in now} | {row["customer"] for row in group.rows}
-        await self._catalog.customers(names)
-        kept = {name: await self._catalog.sections_of(name) for name in sorted(names)}
-        couplings = {name: await self._catalog.coupling(name) for name in kept}
-        kept = {name: sections_of for name, sections_of in kept.items() if couplings[name] != "account"}
+        kept, names = await self.kept(group)
         bases = await self._bases(kept)
-        for name, sections_of in kept.items():
-            if not await self._holds(name, bases[name], sections_of):
-                await self.rebuild(name)
-        changes = _difference(group, widest(couplings[name] for name in kept), kept)
-        sums = await self._add(changes)
-        fed = {(row.customer, row.period) for row in now if row.period not in bases.get(row.customer, {})}
-        await self._rate([(name, period, kept[name]) for name, period in fed if name in kept])
+        for name in await self.outdated(kept, bases):
+            await self.rebuild(name)
+        changes = await self.differences(group, kept)
+        sums = await self._add({name: one.movements for name, one in changes.items()})
+        fed = {(row.customer, row.period) for row in group.now if row.customer in kept}
+        earned, lost = await self._summaries.change(changes, kept, sums)
+        fed |= earned
+        await self._rate([(name, period, kept[name]) for name, period in fed if period not in bases[name]])
         await self._tally(group)
         await self._take_off(group.noted)
+        for name in lost:
+            await self.rebuild(name)
         return {name: sums.get(name, {}) for name in names}
+
+    async def kept(self, group: Group) -> tuple[dict[str, SectionsOf], set[str]]:
+        """The customers whose sums a group changes, and everybody whom it concerns."""
+        names = {row.customer for row in group.now} | {row["customer"] for row in group.rows}
+        await self._catalog.customers(names)
+        return {
+            name: await self._catalog.sections_of(name)
+            for name in sorted(names)
+            if await self._catalog.coupling(name) != "account"
+        }, names
+
+    async def differences(self, group: Group, kept: Mapping[str, SectionsOf]) -> dict[str, Difference]:
+        """What the pending notes of a group add to the sums of customers."""
+        coupling = widest([await self._catalog.coupling(name) for name in kept])
+        return differences(group, coupling, kept)
 
     async def rebuild(self, customer: str) -> None:
         """Sum a customer up anew from the rows that are not pending. The caller holds the lock."""
-        sections_of = await self._catalog.sections_of(customer)
+        sections_of, coupling = await self._catalog.sections_of(customer), await self._catalog.coupling(customer)
+        for table in (movements, rated):
+            await self._connection.execute(delete(table).where(table.c.customer == customer))
+        await self._summaries.throw_away(customer)
+        if coupling == "account":
+            return
         group = Group(*await account_parts(self._connection, customer))
         group.noted = await self._notes_about(row["id"] for row in group.rows)
         rows = group.before()
-        for table in (movements, rated):
-            await self._connection.execute(delete(table).where(table.c.customer == customer))
-        coupling = await self._catalog.coupling(customer)
-        await self._add(moved(rows, coupling, {customer: sections_of}))
-        periods = {row.period for row in rows if row.customer == customer}
-        await self._rate([(customer, period, sections_of) for period in periods])
+        worked = worked_out(rows, coupling, {customer: sections_of})[customer]
+        sums = await self._add({customer: worked.movements})
+        whole = Difference(worked.movements, Change.between(Counts(), worked.counts))
+        fed, _ = await self._summaries.change({customer: whole}, {customer: sections_of}, sums)
+        fed |= {(customer, row.period) for row in rows if row.customer == customer}
+        await self._rate([(customer, period, sections_of) for _, period in fed])
 
     async def _tally(self, group: Group) -> None:
         """Count sessions by tenant and minute."""
@@ -284,16 +245,11 @@ class Aggregates:
             {"tenant": tenant, "minute_us": minute_us, "sessions": number}
             for (tenant, minute_us), number in counts.items()
         ]
-        if rows:
-            dialect = postgresql if self._connection.dialect.name == "postgresql" else sqlite
-            statement = dialect.insert(tallies)
-            total = {"sessions": tallies.c.sessions + statement.excluded.sessions}
-            keys = ["tenant", "minute_us"]
-            await self._connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=total), rows)
+        await upsert(self._connection, tallies, rows, adds=("sessions",))
 
     async def _add(self, changes: Mapping[str, Sums]) -> dict[str, Sums]:
         """Add movements to the sums; these as they are then."""
-        sums, rows = await self._sums(changes), []
+        sums, rows = await self.sums(changes), []
         for name, change in changes.items():
             for (place, state), units in change.items():
                 total = sums[name].get((place, state), Units()) + units
@@ -305,7 +261,7 @@ class Aggregates:
                         "trial": str(total.trial), "outcomes": total.outcomes,
                     }
                 )  # fmt: skip
-        await self._upsert(movements, rows, ("units", "trial", "outcomes"))
+        await upsert(self._connection, movements, rows, sets=("units", "trial", "outcomes"))
         return sums
 
     async def _rate(self, fed: Iterable[tuple[str, Period, SectionsOf]]) -> None:
@@ -314,32 +270,9 @@ class Aggregates:
             {"customer": name, "period": str(period), "basis": basis(sections_of(period)) or ""}
             for name, period, sections_of in fed
         ]
-        await self._upsert(rated, rows, ("basis",))
-
-    async def _upsert(self, table: Any, rows: list[dict[str, Any]], changed: tuple[str, ...]) -> None:
-        dialect = postgresql if self._connection.dialect.name == "postgresql" else sqlite
-        if rows:
-            statement = dialect.insert(table)
-            new = {name: statement.excluded[name] for name in changed}
-            keys = [column.name for column in table.primary_key]
-            await self._connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=new), rows)
+        await upsert(self._connection, rated, rows, sets=("basis",))
 
     async def _take_off(self, noted: Noted) -> None:
         wanted, key = sorted(noted), tuple_(pending.c.outcome_id, pending.c.number)
         for start in range(0, len(wanted), CHUNK):
             await self._connection.execute(delete(pending).where(key.in_(wanted[start : start + CHUNK])))
-
-
-def _chunks(names: Iterable[str]) -> Iterator[list[str]]:
-    wanted = list(names)
-    for start in range(0, len(wanted), CHUNK):
-        yield wanted[start : start + CHUNK]
-
-
-def _difference(
-    group: Group, coupling: Coupling, sections_of: Mapping[str, SectionsOf]
-) -> dict[str, dict[tuple[Place, State], Units]]:
-    """What the pending notes of a group add to the sums of the customers whose sections are given."""
-    now, before = moved(group.now, coupling, sections_of), moved(group.before(), coupling, sections_of)
-    with localcontext(EXACT):
-        return {name: added([now[name], less(before[name])]) for name in sections_of}

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import func, select, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from sidecar.billing.ledger.entries import chunks
 from sidecar.billing.ledger.tables import closings, customer_versions, plan_versions, rated
 from sidecar.billing.rating.account import Customer, CustomerVersion
 from sidecar.billing.rating.movements import widest
@@ -124,10 +125,12 @@ async def read_customers(connection: AsyncConnection, names: Iterable[str]) -> d
     """The histories of several customers."""
     table = customer_versions.c
     columns = (table.customer, table.effective_us, table.body, table.plan_from_us, table.recorded_us)
-    query = select(*columns).where(table.customer.in_(list(names))).order_by(table.customer, table.version)
+    query = select(*columns).order_by(table.customer, table.version)
     found: dict[str, list[CustomerVersion]] = {name: [] for name in names}
-    for name, effective_us, body, plan_from_us, recorded_us in (await connection.execute(query)).all():
-        found[name].append(CustomerVersion(effective_us, json.loads(body), plan_from_us, recorded_us))
+    for some in chunks(found):
+        rows = await connection.execute(query.where(table.customer.in_(some)))
+        for name, effective_us, body, plan_from_us, recorded_us in rows.all():
+            found[name].append(CustomerVersion(effective_us, json.loads(body), plan_from_us, recorded_us))
     return {name: Customer(name, tuple(versions)) for name, versions in found.items()}
 
 
@@ -136,6 +139,13 @@ async def customer_names(connection: AsyncConnection, after: str, limit: int) ->
     known = (select(table.c.customer).where(table.c.customer > after) for table in (customer_versions, rated))
     found = union(*known).subquery()
     return list((await connection.execute(select(found).order_by(found.c.customer).limit(limit))).scalars())
+
+
+async def registered(connection: AsyncConnection) -> dict[str, int]:
+    """Everybody who is registered, and since when."""
+    table = customer_versions.c
+    query = select(table.customer, func.min(table.effective_us).label("since_us")).group_by(table.customer)
+    return {row.customer: row.since_us for row in await connection.execute(query)}
 
 
 async def read_closings(connection: AsyncConnection) -> Closings:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, or_, select, union
+from sqlalchemy import ColumnElement, Select, and_, or_, select, union
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -49,6 +49,13 @@ async def account_parts(connection: AsyncConnection, customer: str) -> tuple[lis
     theirs = or_(outcomes.c.session_id.in_(sessions), outcomes.c.reverses.in_(ids))
     rows = list((await connection.execute(select(*_COLUMNS).where(theirs))).mappings())
     return rows, await decisions_of(connection, {row["session_id"] for row in rows})
+
+
+def chunks(values: Iterable[str]) -> Iterator[list[str]]:
+    """As many at once as a statement may name."""
+    wanted = list(values)
+    for start in range(0, len(wanted), CHUNK):
+        yield wanted[start : start + CHUNK]
 
 
 async def rows_where(connection: AsyncConnection, column: Any, values: Iterable[Any]) -> list[RowMapping]:
@@ -131,8 +138,18 @@ async def active_customers(connection: AsyncConnection, period: Period) -> list[
         .where(or_(outcomes.c.period == str(period), decisions.c.period == str(period)))
         .where(decisions.c.assigned.is_not(None))
     )
+    decided_ = select(decisions.c.customer).where(decisions.c.period == str(period))
+    replacing = outcomes.alias()
+    of_period = or_(
+        and_(replacing.c.period == str(period), replacing.c.late.is_(None)), replacing.c.late == str(period)
+    )
+    replaced = (
+        select(outcomes.c.customer)
+        .join(replacing, replacing.c.session_id == outcomes.c.session_id)
+        .where(replacing.c.revision > 0, of_period)
+    )
     registered = select(customer_versions.c.customer).where(customer_versions.c.effective_us < period.end_us)
-    found = await connection.execute(union(by_time, late, assigned, registered))
+    found = await connection.execute(union(by_time, late, assigned, decided_, replaced, registered))
     return sorted(found.scalars())
 
 

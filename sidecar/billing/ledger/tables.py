@@ -1,7 +1,7 @@
 """The schema, as the code uses it; `sidecar/billing/migrations` brings a database to it.
 
 Nothing of the ledger is ever updated or deleted: plans and customers have versions, outcomes have revisions, and what
-an operator decides is a row of its own. The tables after it can be derived from it (`movements`, `rated`, `tallies`) or
+an operator decides is a row of its own. The tables after it can be derived from it (`movements` to `tallies`) or
 are queues (`pending`, `alerts`). Instants are Unix microseconds, periods `2026-11`. `seq` numbers rows in the order of
 arrival.
 """
@@ -131,6 +131,50 @@ rated = Table(
     Column("customer", Text, primary_key=True),
     Column("period", Text, primary_key=True),
     Column("basis", Text, nullable=False),
+)
+
+# Events of each customer by the day and class of the summary under which they stand (`rating.counts`).
+classes = Table(
+    "classes",
+    metadata,
+    Column("customer", Text, primary_key=True),
+    Column("period", Text, primary_key=True),
+    Column("day", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("shadow", Boolean, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+)
+
+# The same of all customers together.
+class_days = Table(
+    "class_days",
+    metadata,
+    Column("period", Text, primary_key=True),
+    Column("day", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("shadow", Boolean, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+)
+
+# Which events of a section had free units, as `rating.allowance` writes it.
+allowances = Table(
+    "allowances",
+    metadata,
+    Column("customer", Text, primary_key=True),
+    Column("start_us", BigInteger, primary_key=True),
+    Column("shadow", Boolean, primary_key=True),
+    Column("body", Text, nullable=False),
+)
+
+# What a customer's invoice of a period comes to, and what the models of its sessions cost.
+earnings = Table(
+    "earnings",
+    metadata,
+    Column("customer", Text, primary_key=True),
+    Column("period", Text, primary_key=True),
+    Column("events", BigInteger, nullable=False),
+    Column("totals", Text),  # by currency, as JSON; null: no invoice unasked
+    Column("llm_cost", Text, nullable=False),
 )
 
 # First events of sessions by tenant and minute, to set beside the sidecars' statements.

@@ -12,12 +12,14 @@ from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.price import EXACT, ZERO
 from sidecar.billing.rating.sections import Section, SectionsOf
 from sidecar.billing.rating.usage import Usage
+from sidecar.policy.plan import Charge
 
 EventClass = Literal[
     "charged", "free", "trial", "escalated", "inconclusive", "held", "not_billable", "unmatched", "reversed", "revised"
 ]
 CLASSES: tuple[EventClass, ...] = get_args(EventClass)
-Fed = Literal["trial", "free", "charged"]
+LATER: frozenset[str] = frozenset({"reversed", "revised"})  # what is no session's first event
+Fed = Literal["trial", "free", "depends", "charged"]
 
 
 class Classes:
@@ -25,11 +27,15 @@ class Classes:
 
     An event stands in the summary of the period on whose invoice it stands. What is decided about it after that period
     was closed does not move it.
+
+    Of a part of an account nobody can tell whether others have used up the free units. Then `books` are the part's,
+    and what turns on that is classed as "depends".
     """
 
-    def __init__(self, account: Account, sections_of: SectionsOf) -> None:
+    def __init__(self, account: Account, sections_of: SectionsOf, books: Books | None = None) -> None:
         self.account = account
-        self._books = Books(account, sections_of)
+        self._books = books or Books(account, sections_of)
+        self._part = books is not None
         self._fed: dict[Period, dict[str, Fed]] = {}
         self._first = _first_events(account)
 
@@ -37,9 +43,15 @@ class Classes:
         """Every event of the customer in the period, with its class."""
         for row in self.account.own:
             if row.entered == period:
-                yield row, self._of_first(row) if row.id in self._first else self._of_later(row)
+                kind = self.of(row)
+                assert kind != "depends", "asked of a whole account"  # noqa: S101 - for the type checker
+                yield row, kind
 
-    def _of_first(self, row: Row) -> EventClass:
+    def of(self, row: Row) -> EventClass | Literal["depends"]:
+        """The class of one event of the customer."""
+        return self._of_first(row) if row.id in self._first else self._of_later(row)
+
+    def _of_first(self, row: Row) -> EventClass | Literal["depends"]:
         """A session's first event, under the first that holds."""
         later = row.counts_from > row.entered
         if row.held or (row.was_held and later):
@@ -62,7 +74,7 @@ class Classes:
         """What the row is to the charges of the first invoice on which it counts; None when it feeds none."""
         if row.counts_from not in self._fed:
             counted = self._books.counted(State(row.counts_from, ENTERED))
-            self._fed[row.counts_from] = _fed(counted)
+            self._fed[row.counts_from] = _fed(counted, part=self._part)
         return self._fed[row.counts_from].get(row.id)
 
 
@@ -81,10 +93,15 @@ def _first_events(account: Account) -> set[str]:
     return {row.id for row in firsts.values()}
 
 
-def _fed(counted: Iterable[tuple[Section, dict[str, Usage]]]) -> dict[str, Fed]:
+def limited(charge: Charge) -> bool:
+    """Whether free units decide which of the charge's events are paid for."""
+    return charge.included_free > 0 and charge.model != "FLAT" and charge.overage_behavior == "CHARGE"
+
+
+def _fed(counted: Iterable[tuple[Section, dict[str, Usage]]], *, part: bool) -> dict[str, Fed]:
     """What each row was to the charges that it fed: in trial if it was that to any, else free to any, else charged."""
     found: dict[str, Fed] = {}
-    rank = {"charged": 0, "free": 1, "trial": 2}
+    rank = {"charged": 0, "depends": 1, "free": 2, "trial": 3}
 
     def note(row: Row, kind: Fed) -> None:
         if row.id not in found or rank[found[row.id]] < rank[kind]:
@@ -97,7 +114,12 @@ def _fed(counted: Iterable[tuple[Section, dict[str, Usage]]]) -> dict[str, Fed]:
             used = ZERO
             for use in usage.uses:
                 used = EXACT.add(used, use.units)
-                note(use.row, "charged" if priced and use.units > 0 and used > charge.included_free else "free")
+                if not priced or use.units <= 0:
+                    note(use.row, "free")
+                elif part:
+                    note(use.row, "depends" if limited(charge) else "charged")
+                else:
+                    note(use.row, "charged" if used > charge.included_free else "free")
             for use in usage.trial:
                 note(use.row, "trial")
     return found

@@ -3,92 +3,116 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal, localcontext
 from typing import Any
 
-from sidecar.billing.rating.account import Account, Row
-from sidecar.billing.rating.classes import CLASSES, Classes, EventClass
+from sidecar.billing.rating.account import Account
+from sidecar.billing.rating.classes import CLASSES, LATER, Classes
 from sidecar.billing.rating.cost import Costs
+from sidecar.billing.rating.counts import DEPENDS, WITHIN, day_of
 from sidecar.billing.rating.invoice import money
 from sidecar.billing.rating.llm_cost import llm_cost
-from sidecar.billing.rating.movements import movements_of
+from sidecar.billing.rating.movements import Movements, movements_of
 from sidecar.billing.rating.periods import Period, from_us
 from sidecar.billing.rating.price import EXACT, ZERO, round_amount
 from sidecar.billing.rating.sections import SectionsOf
 
-_LATER: frozenset[EventClass] = frozenset({"reversed", "revised"})
+Totals = Mapping[str, Decimal]  # by currency
 
 
-class _Tally:
-    """Counts of one kind of events, live or shadow."""
+class Summary:
+    """Sums up a period: accounts as a whole, or numbers that were summed up before. Shadow events stand apart."""
 
     def __init__(self, period: Period) -> None:
-        self.total: Counter[str] = Counter()
-        self.days: dict[str, Counter[str]] = {day: Counter() for day in _days(period)}
+        self.period = period
+        self._days: dict[str, Counter[str]] = {day: Counter() for day in _days(period)}
+        self._shadow: Counter[str] = Counter()
+        self._totals: dict[str, Decimal] = {}
+        self._invoices: Counter[str] = Counter()
+        self._llm_cost = ZERO
 
-    def add(self, row: Row, kind: EventClass) -> None:
-        # An event that came after its own period was closed stands under the first day of the period that it is in.
-        day = max(_day(row.at_us), next(iter(self.days)))
-        for counter in (self.total, self.days[day]):
-            counter[kind] += 1
-            counter["sessions"] += kind not in _LATER
+    def count(self, day: str, kind: str, number: int, *, shadow: bool = False) -> None:
+        """Events of one class; also of those that depend on free units, and how many of these are within them."""
+        counter = self._shadow if shadow else self._days[day]
+        names = {DEPENDS: ("charged", 1), WITHIN: ("charged", -1)}
+        name, sign = names.get(kind, (kind, 1))
+        if kind == WITHIN:
+            counter["free"] += number
+        if name in CLASSES:
+            counter[name] += sign * number
+            counter["sessions"] += 0 if kind == WITHIN or name in LATER else number
 
-    @staticmethod
-    def shown(counter: Counter[str]) -> dict[str, int]:
-        return {name: counter[name] for name in ("sessions", *CLASSES)}
+    def spend(self, llm_cost: Decimal) -> None:
+        """What models cost."""
+        self._llm_cost = EXACT.add(self._llm_cost, llm_cost)
+
+    def earn(self, totals: Totals) -> None:
+        """What one invoice comes to."""
+        self._invoices.update(totals.keys())
+        for currency, amount in totals.items():
+            self._totals[currency] = EXACT.add(self._totals.get(currency, round_amount(ZERO, currency)), amount)
+
+    def add(self, account: Account, sections_of: SectionsOf) -> None:
+        """Rate a whole account."""
+        for row, kind in Classes(account, sections_of).of_period(self.period):
+            self.count(day_of(row), kind, 1)
+            if kind not in LATER:
+                self.spend(llm_cost(row.data))
+        movements = movements_of(account, sections_of)
+        if _is_customer(account, movements, self.period):
+            self.earn(totals(Costs(sections_of, movements), self.period))
+        for row, kind in Classes(replace(account, shadow=True), sections_of).of_period(self.period):
+            self.count(day_of(row), kind, 1, shadow=True)
+
+    def shown(self) -> dict[str, Any]:
+        """`sessions` counts sessions by their first event, `events` everything.
+
+        `revenue` is in `currency`, the one with most invoices; other currencies are in `other_revenue`. Amounts are
+        texts. `llm_cost` is in USD, over the models whose prices are known.
+        """
+        total: Counter[str] = Counter()
+        for counter in self._days.values():
+            total.update(counter)
+        currency = max(self._totals, key=lambda code: (self._invoices[code], code), default="USD")
+        others = {code: money(self._totals[code]) for code in sorted(self._totals) if code != currency}
+        return {
+            "period": str(self.period),
+            **_numbers(total),
+            "events": sum(total[name] for name in CLASSES),
+            "currency": currency,
+            "revenue": money(self._totals.get(currency, round_amount(ZERO, currency))),
+            "other_revenue": others,
+            "llm_cost": money(round_amount(self._llm_cost, "USD")),
+            "days": [{"day": day, **_numbers(counter)} for day, counter in self._days.items()],
+            "shadow": _numbers(self._shadow),
+        }
+
+
+def _numbers(counter: Mapping[str, int]) -> dict[str, int]:
+    return {name: counter.get(name, 0) for name in ("sessions", *CLASSES)}
 
 
 def summary(accounts: Iterable[tuple[Account, SectionsOf]], period: Period) -> dict[str, Any]:
-    """Sum up the accounts that have events in the period, or are registered by its end.
-
-    `sessions` counts sessions by their first event, `events` everything. `revenue` is in `currency`, the one with most
-    invoices; other currencies are in `other_revenue`. Amounts are texts. `llm_cost` is in USD, over the models whose
-    prices are known. Shadow events are classed as if they were charged, and stand apart.
-    """
+    """Sum up the accounts that have events in the period, or are registered by its end; see `Summary.shown`."""
+    found = Summary(period)
     with localcontext(EXACT):
-        return _summary(list(accounts), period)
+        for account, sections_of in accounts:
+            found.add(account, sections_of)
+    return found.shown()
 
 
-def _summary(accounts: list[tuple[Account, SectionsOf]], period: Period) -> dict[str, Any]:
-    live, shadow = _Tally(period), _Tally(period)
-    totals: dict[str, list[Decimal]] = {}
-    spent = ZERO
-    for account, sections_of in accounts:
-        for row, kind in Classes(account, sections_of).of_period(period):
-            live.add(row, kind)
-            spent += llm_cost(row.data) if kind not in _LATER else ZERO
-        if _is_customer(account, period):
-            for currency, total in totals_of(account, sections_of, period).items():
-                totals.setdefault(currency, []).append(total)
-        for row, kind in Classes(replace(account, shadow=True), sections_of).of_period(period):
-            shadow.add(row, kind)
-    currency = max(totals, key=lambda code: (len(totals[code]), code), default="USD")
-    revenue = {code: sum(amounts, round_amount(ZERO, code)) for code, amounts in totals.items()}
-    return {
-        "period": str(period),
-        **_Tally.shown(live.total),
-        "events": sum(live.total[name] for name in CLASSES),
-        "currency": currency,
-        "revenue": money(revenue.pop(currency, round_amount(ZERO, currency))),
-        "other_revenue": {code: money(revenue[code]) for code in sorted(revenue)},
-        "llm_cost": money(round_amount(spent, "USD")),
-        "days": [{"day": day, **_Tally.shown(counter)} for day, counter in live.days.items()],
-        "shadow": _Tally.shown(shadow.total),
-    }
-
-
-def _is_customer(account: Account, period: Period) -> bool:
+def _is_customer(account: Account, movements: Movements, period: Period) -> bool:
     """Whether somebody gets an invoice without asking for one."""
     registered = any(version.effective_us < period.end_us for version in account.customer.versions)
-    return account.customer.attributed and (registered or any(row.entered == period for row in account.own))
+    active = any(row.entered == period for row in account.own) or any(at.period == period for _, at in movements)
+    return account.customer.attributed and (registered or active)
 
 
-def totals_of(account: Account, sections_of: SectionsOf, period: Period) -> dict[str, Decimal]:
+def totals(costs: Costs, period: Period) -> dict[str, Decimal]:
     """The invoice's totals by currency, without writing the invoice."""
-    costs = Costs(sections_of, movements_of(account, sections_of))
     amounts = [(cost.currency, cost.payable) for cost in costs.gross(period)]
     amounts += [(change.currency, change.amount) for change in costs.adjustments(period)]
     amounts += [(change.currency, -change.amount) for change in costs.credits(period)]
@@ -98,8 +122,9 @@ def totals_of(account: Account, sections_of: SectionsOf, period: Period) -> dict
     return total
 
 
-def _day(us: int) -> str:
-    return from_us(us).date().isoformat()
+def totals_of(account: Account, sections_of: SectionsOf, period: Period) -> dict[str, Decimal]:
+    """The same, of an account's rows."""
+    return totals(Costs(sections_of, movements_of(account, sections_of)), period)
 
 
 def _days(period: Period) -> list[str]:
