@@ -24,7 +24,7 @@ from sidecar.billing.ledger.deciding import Kind, RefusedError, Ruling, UnknownO
 from sidecar.billing.rating.account import UNATTRIBUTED
 from sidecar.billing.service import Billing
 
-PAGE, LOG_PAGE, AT_ONCE_MAX = 50, 50, 100
+PAGE, LOG_PAGE, AT_ONCE_MAX = 25, 50, 100
 # What can be decided: the button, what it means, what was done.
 WORDS: Mapping[Kind, Mapping[str, str]] = {
     "release": {"name": "Release", "means": "It is charged after all.", "done": "Released"},

@@ -19,6 +19,7 @@ from sidecar.billing.console.telling import timeline, verdict
 from sidecar.billing.events import OutcomeData
 from sidecar.billing.ledger.deciding import DECISIONS
 from sidecar.billing.ledger.sessions import LOOKED_MAX, Asked, Place
+from sidecar.billing.ledger.standing import units_now
 from sidecar.billing.rating.llm_cost import llm_cost
 from sidecar.billing.rating.price import round_amount
 
@@ -76,11 +77,16 @@ async def show(request: web.Request) -> web.StreamResponse:
         event=json.dumps(json.loads(found.last["body"]), indent=2, ensure_ascii=False),
         origin=f"{request.scheme}://{request.host}",
         told=timeline(found.revisions, found.decisions),
-        possible={kind: WORDS[kind] for kind in DECISIONS[found.stands]},
+        possible={kind: WORDS[kind] for kind in DECISIONS[found.stands] if kind != "reverse" or standing(found)},
         tokens=_tokens(data),
         llm_cost=round_amount(llm_cost(data), "USD"),
         help_desk=help_desk(request, found.last["conversation"]),
     )
+
+
+def standing(found: desk.SessionFile) -> bool:
+    """Whether there is anything to take back."""
+    return found.postings is None or any(sum_ > 0 for sum_ in units_now(found.postings).values())
 
 
 def help_desk(request: web.Request, conversation: str | None) -> str | None:

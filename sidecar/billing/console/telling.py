@@ -34,7 +34,7 @@ _BY_KIND: Mapping[str, str] = {
 _STATES: Mapping[str, tuple[str, str]] = {
     "RESOLVED": ("resolved", "good"),
     "NOT_BILLABLE": ("escalated to a human", "warn"),
-    "INCONCLUSIVE": ("ended without anybody saying whether it was resolved", ""),
+    "INCONCLUSIVE": ("inconclusive", ""),
     "REVERSED": ("not resolved after all", "bad"),
 }
 _DECIDED: Mapping[str, tuple[str, str]] = {
@@ -84,7 +84,7 @@ def _charged(postings: Sequence[Posting]) -> tuple[str, str]:
         return "Counted", "What it costs is said by the invoice."
     amounts = [money(amount, code) for code, amount in worth_now(postings).items() if amount]
     if amounts:
-        return " and ".join(amounts), "That is what the invoice costs more with it than without."
+        return f"Charged {' and '.join(amounts)}", "That is what the invoice costs more with it than without."
     if any(one.kind == "credit" for one in postings):
         return "Taken back", "What was charged for it is credited."
     if all(one.trial for one in postings):

@@ -91,6 +91,11 @@ def short(text: object, most: int) -> str:
     return found if len(found) <= most else found[: most - 1] + "…"
 
 
+def brief(identifier: str) -> str:
+    """A long id by its beginning and its end, for lists; the whole one is behind the link."""
+    return identifier if len(identifier) <= 24 else f"{identifier[:12]}…{identifier[-6:]}"
+
+
 def some(number: int, most: int = COUNTED_MAX) -> str:
     """A number, or that there are more than were counted."""
     return count(number) if number <= most else f"over {count(most)}"
@@ -140,6 +145,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "span": span,
     "number": number,
     "short": short,
+    "brief": brief,
     "some": some,
     "ended": ended,
     "listed": listed,

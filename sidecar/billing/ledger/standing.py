@@ -18,10 +18,12 @@ from sidecar.billing.ledger.aggregates import Aggregates, Group, moved
 from sidecar.billing.ledger.catalog import Catalog
 from sidecar.billing.ledger.tables import outcomes
 from sidecar.billing.rating.cost import Costs
+from sidecar.billing.rating.invoice import title
 from sidecar.billing.rating.movements import ENTERED, Movements, Place, State, Units, added, less
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.price import EXACT
 from sidecar.billing.rating.sections import Section, SectionsOf
+from sidecar.policy.plan import Charge
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,20 @@ class Posting:
     units: Decimal
     trial: Decimal
     worth: Decimal | None
+
+    @property
+    def name(self) -> str:
+        """Of the charge, as people know it."""
+        return title(self._charge, self.section.plan)
+
+    @property
+    def priced(self) -> bool:
+        """Whether units are what the charge is about: a FLAT one costs the same whatever happened."""
+        return self._charge.model != "FLAT"
+
+    @property
+    def _charge(self) -> Charge:
+        return next(one for one in self.section.plan.charges if one.id == self.charge)
 
     @property
     def currency(self) -> str:
@@ -63,7 +79,8 @@ async def postings(connection: AsyncConnection, session_id: str, customer: str) 
     with localcontext(EXACT):
         mine = _mine(group, session_id, coupling, {customer: sections_of})
         everything = await sums.read(customer)
-        return [_posting(sections_of, everything, key, units) for key, units in sorted(mine.items(), key=_order)]
+        found = [_posting(sections_of, everything, key, units) for key, units in sorted(mine.items(), key=_order)]
+        return [one for one in found if one.priced]
 
 
 def _mine(group: Group, session_id: str, coupling: Any, sections_of: Mapping[str, SectionsOf]) -> Movements:
@@ -95,6 +112,14 @@ def _worth(sections_of: SectionsOf, everything: Movements, section: Section, cha
     without = added([everything, less(change)])
     with_it = Costs(sections_of, everything).at(section, state)
     return with_it.payable - Costs(sections_of, without).at(section, state).payable
+
+
+def units_now(found: Sequence[Posting]) -> dict[str, Decimal]:
+    """How many units of each charge still stand, in trial or not."""
+    total: dict[str, Decimal] = {}
+    for one in found:
+        total[one.charge] = total.get(one.charge, Decimal(0)) + one.units + one.trial
+    return total
 
 
 def worth_now(found: Sequence[Posting]) -> dict[str, Decimal]:
