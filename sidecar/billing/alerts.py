@@ -21,6 +21,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from sidecar.billing.ledger import spending
 from sidecar.billing.ledger.catalog import Catalog, born_us
 from sidecar.billing.ledger.database import Database
 from sidecar.billing.ledger.entries import account_rows
@@ -66,6 +67,7 @@ async def note_alerts(
             with localcontext(EXACT):
                 costs = [Costs(sections_of, movements).at(one, State(one.period, ENTERED)) for one in news]
             rows += [_row(cost, percent, now_us) for cost in costs for percent in alerts_reached(cost)]
+            await spending.note(connection, costs)
     await _insert(connection, rows)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from sidecar.billing.events import Posted
+from sidecar.billing.ledger import mentions, waiting
 from sidecar.billing.ledger.append import Verdict, append
 from sidecar.billing.ledger.database import CLOSING, Database
 
@@ -94,7 +95,11 @@ class Ingest:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 async with self._database.writing(lock=CLOSING, shared=True) as connection:
-                    return await append(connection, events, self._clock())
+                    verdicts = await append(connection, events, self._clock())
+                    added = [event for event, verdict in zip(events, verdicts, strict=True) if verdict == "accepted"]
+                    await mentions.note(connection, added)
+                    await waiting.note(connection, added)
+                    return verdicts
             except DBAPIError as error:
                 if attempt == _ATTEMPTS or getattr(error.orig, "sqlstate", None) not in _AGAIN:
                     raise

@@ -12,7 +12,7 @@ async def ask(request: web.Request) -> web.StreamResponse:
     """The form; without tokens there is nothing to ask."""
     if not request.app[GATE].tokens:
         raise web.HTTPSeeOther("/")
-    return render(request, "login.html", wanted=_path(request.query.get("next", "/")), failed=False, name="")
+    return render(request, "login.html", wanted=page_of_ours(request.query.get("next", "/")), failed=False, name="")
 
 
 async def log_in(request: web.Request) -> web.StreamResponse:
@@ -23,8 +23,8 @@ async def log_in(request: web.Request) -> web.StreamResponse:
     gate = request.app[GATE]
     cookie = await gate.log_in(token, name.strip()[:NAME_MAX]) if gate.tokens else None
     if cookie is None:
-        return render(request, "login.html", 401, wanted=_path(wanted), failed=True, name=name)
-    answer = web.HTTPSeeOther(_path(wanted))
+        return render(request, "login.html", 401, wanted=page_of_ours(wanted), failed=True, name=name)
+    answer = web.HTTPSeeOther(page_of_ours(wanted))
     secure = request.secure or request.headers.get("X-Forwarded-Proto") == "https"
     answer.set_cookie(COOKIE, cookie, max_age=SESSION_SECONDS, httponly=True, samesite="Lax", secure=secure, path="/")
     raise answer
@@ -41,7 +41,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _path(wanted: str) -> str:
+def page_of_ours(wanted: str) -> str:
     """Only a page of ours: `//elsewhere` and `https://elsewhere` would lead away after the login."""
     ours = wanted.startswith("/") and not wanted.startswith("//") and "\\" not in wanted and wanted.isprintable()
     return wanted if ours else "/"

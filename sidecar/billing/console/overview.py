@@ -8,11 +8,17 @@ from typing import Any
 
 from aiohttp import web
 
+from sidecar.billing import accounts, desk
 from sidecar.billing.api.keys import BILLING
 from sidecar.billing.console import wording
 from sidecar.billing.console.chart import stacked
+from sidecar.billing.console.customers import cap_of
 from sidecar.billing.console.shell import month, render
+from sidecar.billing.console.wiring import WIRING
+from sidecar.billing.rating.periods import Period
+from sidecar.billing.service import Billing
 
+NEAREST = 5
 # The classes of the summary, in the order in which they are looked for: name, meaning.
 CLASSES: Mapping[str, tuple[str, str]] = {
     "charged": ("Charged", "on an invoice"),
@@ -44,7 +50,19 @@ async def show(request: web.Request) -> web.StreamResponse:
         books={"difference": sum(one["difference"] for one in books), "alarm": any(one["alarm"] for one in books)},
         classes=_classes(summary),
         chart=stacked(summary["days"], tuple(CLASSES)),
+        nearest=await _nearest(billing, period),
+        wiring=await request.app[WIRING].read(),
     )
+
+
+async def _nearest(billing: Billing, period: Period) -> Sequence[Mapping[str, Any]]:
+    """The customers who have come nearest to the caps of their plans, with what their invoices say."""
+    found = []
+    for name in await desk.nearest_caps(billing, period, NEAREST):
+        [made] = await accounts.invoices(billing, name, [period])
+        if made is not None and (cap := cap_of(made)) is not None:
+            found.append({"customer": name, "cap": cap, "currency": made["currency"]})
+    return sorted(found, key=lambda one: one["cap"]["share"], reverse=True)
 
 
 def _classes(summary: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -35,6 +35,9 @@ HEADERS = {
 # The navigation: path, name.
 PLACES = (
     ("/", "Overview"),
+    ("/customers", "Customers"),
+    ("/sessions", "Sessions"),
+    ("/decisions", "Decisions"),
 )  # fmt: skip
 
 
@@ -67,7 +70,9 @@ def render(request: web.Request, template: str, status: int = 200, **values: Any
         "period": None,
     }
     text = TEMPLATES.get_template(template).render({**frame, **values})
-    return web.Response(status=status, text=text, content_type="text/html", headers=HEADERS)
+    # Events may hold halves of characters, which no encoding has.
+    body = text.encode("utf-8", "replace")
+    return web.Response(status=status, body=body, content_type="text/html", charset="utf-8", headers=HEADERS)
 
 
 def month(request: web.Request) -> Period:

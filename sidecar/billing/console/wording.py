@@ -8,6 +8,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 from urllib.parse import quote
 
+from sidecar.billing.ledger.waiting import COUNTED_MAX
 from sidecar.billing.rating.periods import Period, from_us
 
 THIN = "\N{NARROW NO-BREAK SPACE}"
@@ -71,6 +72,50 @@ def plural(number: int, one: str, many: str | None = None) -> str:
     return f"{count(number)} {one if number == 1 else many or one + 's'}"
 
 
+def span(us: int) -> str:
+    """`3 minutes`, of microseconds, in the largest unit of which there are two."""
+    for unit_us, name in ((86_400_000_000, "day"), (3_600_000_000, "hour"), (60_000_000, "minute")):
+        if us >= 2 * unit_us:
+            return plural(us // unit_us, name)
+    return plural(us // 1_000_000, "second")
+
+
+def number(value: Decimal | None) -> str:
+    """`1`, `2.5`: a quantity without zeros at its end."""
+    return DASH if value is None else count(value.normalize() if value % 1 else int(value))
+
+
+def short(text: object, most: int) -> str:
+    """A text cut to so many characters."""
+    found = str(text)
+    return found if len(found) <= most else found[: most - 1] + "…"
+
+
+def brief(identifier: str) -> str:
+    """A long id by its beginning and its end, for lists; the whole one is behind the link."""
+    return identifier if len(identifier) <= 24 else f"{identifier[:12]}…{identifier[-6:]}"
+
+
+def some(number: int, most: int = COUNTED_MAX) -> str:
+    """A number, or that there are more than were counted."""
+    return count(number) if number <= most else f"over {count(most)}"
+
+
+def ended(text: str) -> str:
+    """A sentence with its full stop."""
+    return text if text.endswith((".", "!", "?", "…")) else text + "."
+
+
+def listed(values: object) -> str:
+    """`a, b`; a dash for nothing."""
+    return ", ".join(map(str, values)) or DASH if isinstance(values, list) else DASH
+
+
+def count_of(value: object, one: str, many: str) -> str:
+    """`5 messages`, of a number that an event may not have."""
+    return plural(value, one, many) if isinstance(value, int) else f"{DASH} {many}"
+
+
 def part_of_path(text: str) -> str:
     """An id as one segment of a path."""
     return quote(text, safe="")
@@ -97,4 +142,12 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "month_name": month_name,
     "plural": plural,
     "segment": part_of_path,
+    "span": span,
+    "number": number,
+    "short": short,
+    "brief": brief,
+    "some": some,
+    "ended": ended,
+    "listed": listed,
+    "count_of": count_of,
 }

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from sidecar.billing.ledger import waiting
 from sidecar.billing.ledger.append import insert
 from sidecar.billing.ledger.catalog import read_closings
+from sidecar.billing.ledger.entries import Record
 from sidecar.billing.ledger.tables import decisions, outcomes, pending
 from sidecar.billing.rating.account import UNATTRIBUTED
 from sidecar.billing.rating.periods import Period
@@ -55,13 +57,12 @@ async def decide(connection: AsyncConnection, ruling: Ruling, now_us: int) -> tu
     row = (await connection.execute(query)).mappings().first()
     if row is None:
         raise UnknownOutcomeError(ruling.outcome_id)
-    about = select(decisions).where(decisions.c.session_id == row["session_id"]).order_by(decisions.c.seq)
-    known = [dict(one) for one in (await connection.execute(about)).mappings()]
+    known = await decisions_about(connection, row["session_id"])
     mine = [one for one in known if one["outcome_id"] == row["id"]]
     for one in mine:
         if (one["kind"], one["assigned"]) == (ruling.kind, ruling.customer):
             return one, False
-    assigned = next((one["assigned"] for one in known if one["kind"] == "assign"), None)
+    assigned = assigned_to(known)
     stands = await _stands(connection, row, mine, assigned)
     if ruling.kind not in DECISIONS[stands]:
         possible = ", ".join(DECISIONS[stands]) or "nothing"
@@ -70,7 +71,7 @@ async def decide(connection: AsyncConnection, ruling: Ruling, now_us: int) -> tu
         "outcome_id": row["id"],
         "number": len(mine) + 1,
         "session_id": row["session_id"],
-        "customer": _payer(row["customer"], assigned),
+        "customer": payer(row["customer"], assigned),
         "kind": ruling.kind,
         "actor": ruling.actor,
         "reason": ruling.reason,
@@ -82,10 +83,24 @@ async def decide(connection: AsyncConnection, ruling: Ruling, now_us: int) -> tu
     noted = ruling.customer or values["customer"]
     note = (row["id"], values["number"], noted, row["session_id"], row["revision"])
     await insert(connection, pending, [note])
+    await waiting.decided(connection, ruling.kind, row["id"], row["session_id"])
     return values, True
 
 
-async def _stands(connection: AsyncConnection, row: Any, mine: list[dict[str, Any]], assigned: str | None) -> str:
+async def stands(connection: AsyncConnection, row: Record, known: Sequence[Mapping[str, Any]]) -> str:
+    """Where an outcome stands, in the words of `DECISIONS`; `known` is what was decided about its session."""
+    mine = [one for one in known if one["outcome_id"] == row["id"]]
+    return await _stands(connection, row, mine, assigned_to(known))
+
+
+def assigned_to(known: Iterable[Mapping[str, Any]]) -> str | None:
+    """The customer whom an operator named, by what was decided about a session."""
+    return next((one["assigned"] for one in known if one["kind"] == "assign"), None)
+
+
+async def _stands(
+    connection: AsyncConnection, row: Any, mine: Sequence[Mapping[str, Any]], assigned: str | None
+) -> str:
     replaced = select(outcomes.c.id).where(
         or_(
             (outcomes.c.session_id == row["session_id"]) & (outcomes.c.revision > row["revision"]),
@@ -102,12 +117,13 @@ async def _stands(connection: AsyncConnection, row: Any, mine: list[dict[str, An
     for one in mine:
         if one["kind"] != "assign":
             state = DECISIONS[state][one["kind"]]
-    if _payer(row["customer"], assigned) == UNATTRIBUTED and state in {"held", "standing"}:
+    if payer(row["customer"], assigned) == UNATTRIBUTED and state in {"held", "standing"}:
         return "unattributed and held" if state == "held" else "unattributed"
     return state
 
 
-def _payer(customer: str, assigned: str | None) -> str:
+def payer(customer: str, assigned: str | None) -> str:
+    """Who pays for an outcome: the customer that it names, else the one whom an operator named."""
     return assigned if customer == UNATTRIBUTED and assigned is not None else customer
 
 
@@ -120,6 +136,14 @@ async def _period(connection: AsyncConnection, kind: Kind, row: Any, now_us: int
 async def decisions_about(connection: AsyncConnection, session_id: str) -> list[dict[str, Any]]:
     """What was decided about a session's outcomes, oldest first."""
     query = select(decisions).where(decisions.c.session_id == session_id).order_by(decisions.c.seq)
+    return [dict(row) for row in (await connection.execute(query)).mappings()]
+
+
+async def newest(connection: AsyncConnection, before_seq: int | None, limit: int) -> list[dict[str, Any]]:
+    """All decisions, newest first."""
+    query = select(decisions).order_by(decisions.c.seq.desc()).limit(limit)
+    if before_seq is not None:
+        query = query.where(decisions.c.seq < before_seq)
     return [dict(row) for row in (await connection.execute(query)).mappings()]
 
 

@@ -1,14 +1,14 @@
 """The schema, as the code uses it; `sidecar/billing/migrations` brings a database to it.
 
 Nothing of the ledger is ever updated or deleted: plans and customers have versions, outcomes have revisions, and what
-an operator decides is a row of its own. The tables after it can be derived from it (`movements` to `tallies`) or
-are queues (`pending`, `alerts`). Instants are Unix microseconds, periods `2026-11`. `seq` numbers rows in the order of
-arrival.
+an operator decides is a row of its own. The tables after it can be derived from it (`movements` to `tallies`,
+`mentions`, `spends`) or are queues (`pending`, `waiting`, `alerts`). Instants are Unix microseconds, periods
+`2026-11`. `seq` numbers rows in the order of arrival.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, MetaData, Table, Text
 
 metadata = MetaData()
 _SEQ = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for plain INTEGER keys
@@ -184,6 +184,35 @@ tallies = Table(
     Column("tenant", Text, primary_key=True),
     Column("minute_us", BigInteger, primary_key=True),
     Column("sessions", BigInteger, nullable=False),
+)
+
+# Outcomes that ask for an operator's decision: held, of nobody, or both.
+waiting = Table(
+    "waiting",
+    metadata,
+    Column("outcome_id", Text, primary_key=True),
+    Column("session_id", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("held", Boolean, nullable=False),
+    Column("unattributed", Boolean, nullable=False),
+)
+
+# Ids in the attributes of events (a ticket's, an order's), by which people look for sessions.
+mentions = Table(
+    "mentions",
+    metadata,
+    Column("value", Text, primary_key=True),
+    Column("at_us", BigInteger, primary_key=True),
+    Column("outcome_id", Text, primary_key=True),
+)
+
+# How near to the cap of its plan a customer last came in a period: in which order to look, nothing to charge by.
+spends = Table(
+    "spends",
+    metadata,
+    Column("customer", Text, primary_key=True),
+    Column("period", Text, primary_key=True),
+    Column("share", Float, nullable=False),  # of the cap
 )
 
 # One row per customer, section and percentage, for ever; `next_us` is null once it was delivered or given up.

@@ -14,6 +14,7 @@ from sidecar.billing.rating.periods import Period, from_us
 from sidecar.billing.rating.price import EXACT, ZERO, Step, round_amount
 from sidecar.billing.rating.sections import SectionsOf
 from sidecar.billing.rating.usage import RatedPlan
+from sidecar.policy.plan import Charge
 
 ALERT_PERCENT = (50, 80, 100)
 TakenBack = Mapping[Period, Sequence[str]]
@@ -145,8 +146,6 @@ def _tier(step: Step, currency: str) -> dict[str, Any]:
 def _description(line: Line, plan: RatedPlan) -> str:
     """How the amount comes about, in words a customer can check: `100 free, 3 × 0.99 USD`."""
     charge = line.charge
-    names = [plan.meters[name].metric.name or name for name in charge.metrics]
-    title = charge.name or " + ".join(names) or charge.id
     parts_ = []
     if charge.model != "FLAT":
         if line.trial:
@@ -157,7 +156,13 @@ def _description(line: Line, plan: RatedPlan) -> str:
         if beyond > 0:
             parts_.append(f"{quantity(beyond)} beyond these not charged")
     parts_ += [_step(step, plan.currency) for step in line.price.steps]
-    return f"{title}: {', '.join(parts_) or 'nothing in this period'}"
+    return f"{title(charge, plan)}: {', '.join(parts_) or 'nothing in this period'}"
+
+
+def title(charge: Charge, plan: RatedPlan) -> str:
+    """What a charge is called on invoices."""
+    names = [plan.meters[name].metric.name or name for name in charge.metrics]
+    return charge.name or " + ".join(names) or charge.id
 
 
 def _step(step: Step, currency: str) -> str:

@@ -1,0 +1,126 @@
+"""Is the deployment wired right? Of the newest sessions, how many have a conversation's id, and a customer.
+
+A session without an id is found by its texts, and one without a customer is never charged: both are fine now and then,
+and a mistake in the settings when they are many. The newest sessions are remembered here, so that a page reads only
+what has come since the last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import orjson
+from aiohttp import web
+from sqlalchemy import select
+
+from sidecar.billing.ledger.tables import outcomes
+from sidecar.billing.rating.account import UNATTRIBUTED
+from sidecar.billing.service import Billing
+
+NEWEST = 10_000
+LOW = 0.9
+FEW_CALLS = 1.2
+
+
+class _Session(NamedTuple):
+    conversation: bool
+    customer: bool
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """Shares of sessions, and of their LLM calls; None of nothing. `cut`: there are more than were looked at."""
+
+    sessions: int
+    cut: bool
+    conversation: float | None
+    conversation_calls: float | None
+    customer: float | None
+    customer_calls: float | None
+    calls_per_session: float | None
+
+    @property
+    def hints(self) -> list[tuple[str, str]]:
+        """(what was seen, the variable to set) where a share is low."""
+        found = []
+        if _low(self.conversation, self.conversation_calls):
+            found.append(
+                ("Many sessions have no conversation id, and are put together by their texts.", "SIDECAR_SESSION_KEYS")
+            )
+        if _low(self.customer, self.customer_calls):
+            found.append(("Many sessions have no customer, and are charged to nobody.", "SIDECAR_CUSTOMER"))
+        return found
+
+    @property
+    def torn(self) -> bool:
+        """Whether conversations seem to come as one session for every call."""
+        few = self.calls_per_session is not None and self.calls_per_session < FEW_CALLS
+        return few and _low(self.conversation, self.conversation_calls)
+
+
+def _low(*shares: float | None) -> bool:
+    return any(share is not None and share < LOW for share in shares)
+
+
+class Wiring:
+    """What this replica remembers of the newest sessions."""
+
+    def __init__(self, billing: Billing) -> None:
+        self._billing = billing
+        self._newest: deque[_Session] = deque(maxlen=NEWEST)
+        self._seen = 0
+        self._cut = False
+        self._lock = asyncio.Lock()
+
+    async def read(self) -> Wired:
+        """As of now."""
+        async with self._lock:
+            o = outcomes.c
+            query = select(o.seq, o.conversation.is_not(None), o.customer != UNATTRIBUTED, o.body)
+            query = query.where(o.seq > self._seen, o.revision == 0).order_by(o.seq.desc()).limit(NEWEST + 1)
+            async with self._billing.database.reading() as connection:
+                rows = (await connection.execute(query)).all()
+            if rows:
+                self._seen = rows[0][0]
+                self._cut = self._cut or len(rows) + len(self._newest) > NEWEST
+                self._newest.extend(await asyncio.to_thread(_sessions, rows))
+            return _shares(self._newest, cut=self._cut)
+
+
+WIRING = web.AppKey("wiring", Wiring)
+
+
+def _sessions(rows: Sequence[tuple[int, bool, bool, str]]) -> list[_Session]:
+    """Oldest first."""
+    return [_Session(bool(known), bool(paid), _calls(body)) for _, known, paid, body in reversed(rows)]
+
+
+def _calls(body: str) -> int:
+    try:
+        found = orjson.loads(body)["data"].get("llm_calls")
+    except orjson.JSONDecodeError:  # halves of characters, which it does not take
+        found = json.loads(body)["data"].get("llm_calls")
+    return found if isinstance(found, int) and found > 0 else 0
+
+
+def _shares(found: Sequence[_Session], *, cut: bool) -> Wired:
+    calls = sum(one.calls for one in found)
+
+    def of(part: int, whole: int) -> float | None:
+        return part / whole if whole else None
+
+    return Wired(
+        len(found),
+        cut,
+        of(sum(one.conversation for one in found), len(found)),
+        of(sum(one.calls for one in found if one.conversation), calls),
+        of(sum(one.customer for one in found), len(found)),
+        of(sum(one.calls for one in found if one.customer), calls),
+        of(calls, len(found)) if calls else None,
+    )
