@@ -38,6 +38,7 @@ class PlanVersion:
     digest: str
     source: str
     created_us: int
+    actor: str | None = None
 
 
 @lru_cache(maxsize=256)
@@ -47,17 +48,17 @@ def compiled(source: str, name: str, digest: str) -> RatedPlan:
 
 
 async def put_plan(
-    connection: AsyncConnection, plan_id: str, loaded: LoadedPlan, now_us: int
+    connection: AsyncConnection, plan_id: str, loaded: LoadedPlan, now_us: int, actor: str | None = None
 ) -> tuple[PlanVersion, bool]:
     """Add a version, unless the newest one is the same file; (version, whether it is new)."""
     versions = await plan_history(connection, plan_id)
     if versions and versions[-1].digest == loaded.digest:
         return versions[-1], False
     number = versions[-1].version + 1 if versions else 1
-    version = PlanVersion(plan_id, number, loaded.name, loaded.digest, loaded.source.decode(), now_us)
+    version = PlanVersion(plan_id, number, loaded.name, loaded.digest, loaded.source.decode(), now_us, actor)
     values = {
         "plan_id": plan_id, "version": number, "name": version.name, "digest": version.digest,
-        "source": version.source, "created_us": now_us,
+        "source": version.source, "created_us": now_us, "actor": actor,
     }  # fmt: skip
     await connection.execute(plan_versions.insert().values(values))
     return version, True

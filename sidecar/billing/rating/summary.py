@@ -13,7 +13,7 @@ from sidecar.billing.rating.account import Account, Row
 from sidecar.billing.rating.classes import CLASSES, Classes, EventClass
 from sidecar.billing.rating.cost import Costs
 from sidecar.billing.rating.invoice import money
-from sidecar.billing.rating.llm_cost import llm_cost
+from sidecar.billing.rating.llm_cost import PriceHistory, llm_cost
 from sidecar.billing.rating.movements import movements_of
 from sidecar.billing.rating.periods import Period, from_us
 from sidecar.billing.rating.price import EXACT, ZERO, round_amount
@@ -41,25 +41,28 @@ class _Tally:
         return {name: counter[name] for name in ("sessions", *CLASSES)}
 
 
-def summary(accounts: Iterable[tuple[Account, SectionsOf]], period: Period) -> dict[str, Any]:
+def summary(
+    accounts: Iterable[tuple[Account, SectionsOf]], period: Period, prices: PriceHistory | None = None
+) -> dict[str, Any]:
     """Sum up the accounts that have events in the period, or are registered by its end.
 
     `sessions` counts sessions by their first event, `events` everything. `revenue` is in `currency`, the one with most
     invoices; other currencies are in `other_revenue`. Amounts are texts. `llm_cost` is in USD, over the models whose
-    prices are known. Shadow events are classed as if they were charged, and stand apart.
+    prices are known, each session at the prices of its time (`prices` None: as shipped). Shadow events are classed
+    as if they were charged, and stand apart.
     """
     with localcontext(EXACT):
-        return _summary(list(accounts), period)
+        return _summary(list(accounts), period, prices or PriceHistory())
 
 
-def _summary(accounts: list[tuple[Account, SectionsOf]], period: Period) -> dict[str, Any]:
+def _summary(accounts: list[tuple[Account, SectionsOf]], period: Period, prices: PriceHistory) -> dict[str, Any]:
     live, shadow = _Tally(period), _Tally(period)
     totals: dict[str, list[Decimal]] = {}
     spent = ZERO
     for account, sections_of in accounts:
         for row, kind in Classes(account, sections_of).of_period(period):
             live.add(row, kind)
-            spent += llm_cost(row.data) if kind not in _LATER else ZERO
+            spent += llm_cost(row.data, prices.at(row.at_us)) if kind not in _LATER else ZERO
         if _is_customer(account, period):
             for currency, total in totals_of(account, sections_of, period).items():
                 totals.setdefault(currency, []).append(total)
