@@ -35,6 +35,9 @@ HEADERS = {
 # The navigation: path, name.
 PLACES = (
     ("/", "Overview"),
+    ("/plans", "Plans"),
+    ("/exports", "Exports"),
+    ("/books", "Books"),
 )  # fmt: skip
 
 

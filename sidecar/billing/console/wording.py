@@ -71,6 +71,19 @@ def plural(number: int, one: str, many: str | None = None) -> str:
     return f"{count(number)} {one if number == 1 else many or one + 's'}"
 
 
+def duration(seconds: int) -> str:
+    """`3 minutes`, in the largest unit of which there are two."""
+    for unit, name in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= 2 * unit:
+            return plural(seconds // unit, name)
+    return plural(seconds, "second")
+
+
+def units(value: Decimal) -> str:
+    """A quantity without zeros at its end."""
+    return count(Decimal(f"{value.normalize():f}"))
+
+
 def part_of_path(text: str) -> str:
     """An id as one segment of a path."""
     return quote(text, safe="")
@@ -97,4 +110,6 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "month_name": month_name,
     "plural": plural,
     "segment": part_of_path,
+    "duration": duration,
+    "units": units,
 }

@@ -53,6 +53,11 @@ def upgrade() -> None:
     op.create_index("runs_by_subject", "runs", ["kind", "about", "asked_us"])
     op.create_index("runs_by_time", "runs", ["asked_us"])
     op.create_index("runs_by_beat", "runs", ["beat_us"])
+    # The entries of one state, newest first; and the oldest that waits.
+    op.create_index("export_events_by_state", "export_events", ["target", "state", "seq"])
+    waits = sa.text("state = 'waiting'")
+    columns = ["target", "meter", "created_us"]
+    op.create_index("export_events_oldest", "export_events", columns, sqlite_where=waits, postgresql_where=waits)
     _create_sums()
 
 
