@@ -16,17 +16,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sidecar.billing.events import EventError, Posted, id_of, read_event
 from sidecar.billing.exports.service import Exports
 from sidecar.billing.ingest import Ingest
-from sidecar.billing.ledger import behind, catalog, deciding, entries, reconcile, tables
+from sidecar.billing.ledger import behind, catalog, deciding, entries, model_prices, reconcile, tables
 from sidecar.billing.ledger.aggregates import Aggregates
 from sidecar.billing.ledger.catalog import Catalog, PlanVersion, compiled
 from sidecar.billing.ledger.closing import close_due
 from sidecar.billing.ledger.database import CLOSING, Database
 from sidecar.billing.ledger.deciding import Ruling
+from sidecar.billing.ledger.model_prices import PriceChange, PriceVersion
 from sidecar.billing.ledger.summing import Roll, Summing
 from sidecar.billing.rating.account import Account, Customer
 from sidecar.billing.rating.backtest import Tested, backtest
 from sidecar.billing.rating.cost import Costs
 from sidecar.billing.rating.invoice import invoice, written
+from sidecar.billing.rating.llm_cost import PriceHistory
 from sidecar.billing.rating.movements import movements_of
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.sections import SectionsOf
@@ -103,10 +105,10 @@ class Billing:
                     raise
         raise AssertionError("the second attempt returns or raises")
 
-    async def put_plan(self, plan_id: str, loaded: LoadedPlan) -> tuple[PlanVersion, bool]:
-        """Add a version of a plan; (version, whether it is new)."""
+    async def put_plan(self, plan_id: str, loaded: LoadedPlan, actor: str | None = None) -> tuple[PlanVersion, bool]:
+        """Add a version of a plan; (version, whether it is new). `actor` is who saved it, where that is known."""
         async with self.database.writing() as connection:
-            return await catalog.put_plan(connection, plan_id, loaded, self.clock())
+            return await catalog.put_plan(connection, plan_id, loaded, self.clock(), actor)
 
     async def plan(self, plan_id: str) -> list[PlanVersion]:
         """All versions of a plan, oldest first."""
@@ -195,6 +197,27 @@ class Billing:
             found = [await reconcile.reconcile(connection, name, self.clock()) for name in names]
         return [one for one in found if one is not None]
 
+    async def model_prices(self) -> list[PriceVersion]:
+        """What operators saved over the shipped prices of models' tokens, oldest first."""
+        async with self.database.reading() as connection:
+            return await model_prices.read_versions(connection)
+
+    async def price_history(self) -> PriceHistory:
+        """Which prices of models hold when."""
+        async with self.database.reading() as connection:
+            return await model_prices.read_history(connection)
+
+    async def save_model_prices(self, change: PriceChange) -> tuple[PriceVersion, bool]:
+        """Add a version; (version, whether it is new). Raises OutdatedPricesError."""
+        for last in (False, True):
+            try:
+                async with self.database.writing() as connection:
+                    return await model_prices.save(connection, change, self.clock())
+            except IntegrityError:
+                if last:  # somebody saved in the same moment: look again, once
+                    raise
+        raise AssertionError("the second attempt returns or raises")
+
     async def alerts(self, customer: str | None, before_seq: int | None, limit: int) -> list[dict[str, Any]]:
         """Alerts about spending, newest first."""
         query = select(tables.alerts).order_by(tables.alerts.c.seq.desc()).limit(limit)
@@ -217,4 +240,4 @@ class Billing:
     async def _account(self, connection: AsyncConnection, known: Catalog, name: str) -> tuple[Account, SectionsOf]:
         customer = (await known.customers([name]))[name]
         rows = await entries.account_rows(connection, name)
-        return Account(customer, rows), await known.sections_of(name)
+        return Account(customer, rows, prices=await known.prices()), await known.sections_of(name)

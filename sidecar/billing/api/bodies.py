@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from sidecar.billing.events import EventId, Text, Time
-from sidecar.policy.conditions import instant
+from sidecar.policy.conditions import instant, number
 
 
 def _start(text: str) -> str:
     if instant(text) is None:
         raise ValueError("write a time like 2026-11-01T00:00:00Z")
     return text
+
+
+def token_price(value: Any) -> Decimal:
+    """USD per million tokens, exactly as written; ValueError says what to write."""
+    exact = number(value)
+    if exact is None:
+        raise ValueError("write a number of USD per million tokens, like 2.50")
+    if exact < 0:
+        raise ValueError("a price is 0 or more")
+    if exact >= 1_000_000 or -int(exact.as_tuple().exponent) > 9:
+        raise ValueError("a price is below 1000000 and has at most 9 digits after the point")
+    return exact
+
+
+TokenPrice = Annotated[
+    Decimal,
+    BeforeValidator(token_price, json_schema_input_type=str | float),
+    Field(description="USD per million tokens"),
+]
+ModelName = Annotated[Text, Field(max_length=128)]
+MODELS_MAX = 1000
 
 
 class _Body(BaseModel):
@@ -63,3 +85,20 @@ class RedeliveryBody(DecisionBody):
 
     action: Literal["send", "acknowledge"] = "send"
     entries: Annotated[list[EventId], Field(min_length=1, max_length=1000)] | None = None
+
+
+class ModelPrice(_Body):
+    """What tokens of a model cost, in USD per million: decimal texts, or numbers."""
+
+    input: TokenPrice
+    output: TokenPrice
+
+
+class ModelPricesBody(DecisionBody):
+    """Prices that differ from the shipped ones, by the beginning of a model's name; all of them.
+
+    `base`: the version that was looked at, 0 for none; another one in between is a 409.
+    """
+
+    prices: Annotated[dict[ModelName, ModelPrice], Field(max_length=MODELS_MAX)]
+    base: Annotated[int, Field(ge=0)] | None = None

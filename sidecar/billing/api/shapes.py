@@ -381,3 +381,22 @@ class Alerts(TypedDict):
 
     alerts: list[Alert]
     next: str | None
+
+
+class ModelPrice(TypedDict):
+    """USD per million tokens, as decimal texts, of the models whose names begin so."""
+
+    model: str
+    input: str
+    output: str
+    source: Literal["shipped", "saved"]
+
+
+class ModelPrices(TypedDict):
+    """The prices that hold now; `version` is 0 while nobody has saved any."""
+
+    version: int
+    actor: str | None
+    reason: str | None
+    saved_at: str | None
+    prices: list[ModelPrice]

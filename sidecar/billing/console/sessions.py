@@ -66,6 +66,7 @@ async def show(request: web.Request) -> web.StreamResponse:
     if found is None:
         raise ProblemError(404, f"no outcome of session {session_id!r} has arrived")
     data = json.loads(found.last["body"])["data"]
+    prices = await request.app[BILLING].price_history()
     return render(
         request,
         "session.html",
@@ -79,7 +80,7 @@ async def show(request: web.Request) -> web.StreamResponse:
         told=timeline(found.revisions, found.decisions),
         possible={kind: WORDS[kind] for kind in DECISIONS[found.stands] if kind != "reverse" or standing(found)},
         tokens=_tokens(data),
-        llm_cost=round_amount(llm_cost(data), "USD"),
+        llm_cost=round_amount(llm_cost(data, prices.at(found.last["at_us"])), "USD"),
         help_desk=help_desk(request, found.last["conversation"]),
     )
 

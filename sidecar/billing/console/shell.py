@@ -38,6 +38,9 @@ PLACES = (
     ("/customers", "Customers"),
     ("/sessions", "Sessions"),
     ("/decisions", "Decisions"),
+    ("/plans", "Plans"),
+    ("/exports", "Exports"),
+    ("/books", "Books"),
 )  # fmt: skip
 
 

@@ -116,6 +116,19 @@ def count_of(value: object, one: str, many: str) -> str:
     return plural(value, one, many) if isinstance(value, int) else f"{DASH} {many}"
 
 
+def duration(seconds: int) -> str:
+    """`3 minutes`, in the largest unit of which there are two."""
+    for unit, name in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= 2 * unit:
+            return plural(seconds // unit, name)
+    return plural(seconds, "second")
+
+
+def units(value: Decimal) -> str:
+    """A quantity without zeros at its end."""
+    return count(Decimal(f"{value.normalize():f}"))
+
+
 def part_of_path(text: str) -> str:
     """An id as one segment of a path."""
     return quote(text, safe="")
@@ -150,4 +163,6 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "ended": ended,
     "listed": listed,
     "count_of": count_of,
+    "duration": duration,
+    "units": units,
 }

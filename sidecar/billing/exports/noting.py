@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.exports.config import Destination, Meter
 from sidecar.billing.exports.counting import Part, changes, counted, metered
+from sidecar.billing.exports.sums import move
 from sidecar.billing.exports.tables import export_events, export_meters
 from sidecar.billing.ledger.aggregates import Aggregates
 from sidecar.billing.ledger.catalog import Catalog
@@ -67,13 +68,15 @@ async def note_exports(
     names = {row.customer for row in group.now} | set(whole)
     names.discard(UNATTRIBUTED)
     customers = await catalog.customers(names)
+    added: list[dict[str, Any]] = []
     for name in sorted(names):
         sections_of = await catalog.sections_of(name)
         rows: tuple[Row, ...] = group.now
         if name in whole or not await sums.current(name, sections_of):
             rows = await account_rows(connection, name)
         account = Account(customers[name], rows)
-        await _write(connection, destinations, account, counted(account, sections_of), now_us)
+        added += await _write(connection, destinations, account, counted(account, sections_of), now_us)
+    await move(connection, [(None, row) for row in added])
 
 
 async def _write(
@@ -82,7 +85,7 @@ async def _write(
     account: Account,
     parts: Sequence[Part],
     now_us: int,
-) -> None:
+) -> list[dict[str, Any]]:
     known = {row.id: row for row in account.own}
     taken = await received(connection, known)
     written = await _written(connection, known)
@@ -99,6 +102,7 @@ async def _write(
                 rows.append(_entry(key, known[identifier], number, quantity, now_us))
     if rows:
         await connection.execute(export_events.insert(), rows)
+    return rows
 
 
 def _entry(key: Key, row: Row, number: int, quantity: Decimal, now_us: int) -> dict[str, Any]:

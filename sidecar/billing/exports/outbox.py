@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.exports.config import Destination
 from sidecar.billing.exports.gate import CAUSES, Park, Wait, act_of, after, gate
+from sidecar.billing.exports.sums import Move, move
 from sidecar.billing.exports.tables import export_events
 from sidecar.billing.exports.target import Item, Sent, Verdict
 from sidecar.billing.ledger.catalog import read_customers
@@ -81,6 +82,7 @@ async def _take(
     facts = await read_customers(connection, {row["customer"] for row in rows})
     token = secrets.token_hex(8)
     found: list[Claimed] = []
+    moves: list[Move] = []
     for row in rows:
         change: dict[str, Any]
         stop = gate(row, destination.traits, now_us)
@@ -106,6 +108,8 @@ async def _take(
             mine = {**row, **change}
             found.append(Claimed(mine, Sent(mine["id"], mine["act"], mine["body"]), unsure))
         await connection.execute(update(_E).where(_E.c.seq == row["seq"]).values(change))
+        moves.append((row, {**row, **change}))
+    await move(connection, moves)
     return found
 
 
@@ -142,11 +146,17 @@ async def settle(
 ) -> None:
     """Write down what was answered. That the target has it is true whoever hears it; all else only for the holder."""
     async with database.writing() as connection:
+        wanted = select(_E).where(_E.c.seq.in_([one.row["seq"] for one in claimed])).order_by(_E.c.seq)
+        found = {row["seq"]: dict(row) for row in (await connection.execute(wanted.with_for_update())).mappings()}
+        moves: list[Move] = []
         for one, verdict in zip(claimed, verdicts, strict=True):
             values = after(one.row, one.unsure_before, verdict, now_us, retry_after_us)
-            query = update(_E).where(_E.c.seq == one.row["seq"], _E.c.state != "acknowledged")
-            if values["state"] != "acknowledged":
-                query = query.where(_E.c.claim == one.row["claim"])
-            else:
+            row = found[one.row["seq"]]
+            taken = values["state"] == "acknowledged"
+            if row["state"] == "acknowledged" or not (taken or row["claim"] == one.row["claim"]):
+                continue
+            if taken:
                 values["cause"] = None
-            await connection.execute(query.values(values))
+            await connection.execute(update(_E).where(_E.c.seq == row["seq"]).values(values))
+            moves.append((row, {**row, **values}))
+        await move(connection, moves)

@@ -11,9 +11,10 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sidecar.billing.exports.config import Destination
+from sidecar.billing.exports.config import Destination, Meter
 from sidecar.billing.exports.counting import counted
 from sidecar.billing.exports.noting import Key, received, since, total
+from sidecar.billing.exports.tables import export_decisions as decisions
 from sidecar.billing.exports.tables import export_events as events
 from sidecar.billing.ledger.catalog import Catalog
 from sidecar.billing.ledger.entries import account_rows, active_customers
@@ -126,23 +127,37 @@ async def ledger_counts(
 ) -> dict[Key, Decimal]:
     """What the rows of a month come to at every meter, from the rows themselves."""
     catalog = Catalog(connection)
-    found: dict[Key, Decimal] = {}
-    for name in await _customers(connection, period):
-        customer = (await catalog.customers([name]))[name]
-        account = Account(customer, await account_rows(connection, name))
-        parts = [
-            part for part in counted(account, await catalog.sections_of(name)) if part.row.period == period
-        ]  # fmt: skip
-        taken = await received(connection, {part.row.id for part in parts})
-        for destination in destinations:
-            for code, meter in destination.meters.items():
-                key = destination.name, code
-                ours = {identifier for identifier, us in taken.items() if us >= begun[key]}
-                found[key] = EXACT.add(found.get(key, ZERO), total(meter, parts, ours))
+    meters = {(one.name, code): meter for one in destinations for code, meter in one.meters.items()}
+    found: dict[Key, Decimal] = dict.fromkeys(meters, ZERO)
+    for name in await customers_of(connection, period):
+        for key, units in (
+            await units_of_customer(connection, catalog, meters, begun, period=period, name=name)
+        ).items():
+            found[key] = EXACT.add(found[key], units)
     return found
 
 
-async def _customers(connection: AsyncConnection, period: Period) -> list[str]:
+async def units_of_customer(
+    connection: AsyncConnection,
+    catalog: Catalog,
+    meters: Mapping[Key, Meter],
+    begun: Mapping[Key, int],
+    *,
+    period: Period,
+    name: str,
+) -> dict[Key, Decimal]:
+    """What a customer's rows of a month come to at every meter; `begun` says since when each receives."""
+    customer = (await catalog.customers([name]))[name]
+    account = Account(customer, await account_rows(connection, name))
+    parts = [part for part in counted(account, await catalog.sections_of(name)) if part.row.period == period]
+    taken = await received(connection, {part.row.id for part in parts})
+    return {
+        key: total(meter, parts, {identifier for identifier, us in taken.items() if us >= begun[key]})
+        for key, meter in meters.items()
+    }
+
+
+async def customers_of(connection: AsyncConnection, period: Period) -> list[str]:
     """Everybody with an event of the month, whenever it came."""
     by_time = select(outcomes.c.customer).where(outcomes.c.period == str(period)).distinct()
     names = {*(await connection.execute(by_time)).scalars(), *await active_customers(connection, period)}
@@ -158,4 +173,27 @@ async def page(
         query = query.where(events.c.state == state)
     if before_seq is not None:
         query = query.where(events.c.seq < before_seq)
+    return [dict(row) for row in (await connection.execute(query)).mappings()]
+
+
+async def oldest_waiting(connection: AsyncConnection, destinations: Sequence[Destination]) -> dict[Key, int | None]:
+    """When the oldest entry that waits was written, of every meter; None where none waits."""
+    found: dict[Key, int | None] = {}
+    waits = select(func.min(events.c.created_us)).where(events.c.state == "waiting")
+    for destination in destinations:
+        for code in destination.meters:
+            query = waits.where(events.c.target == destination.name, events.c.meter == code)
+            found[destination.name, code] = (await connection.execute(query)).scalar()
+    return found
+
+
+async def redeliveries(connection: AsyncConnection, target: str, limit: int) -> list[dict[str, Any]]:
+    """What operators decided about a target's parked entries, newest first."""
+    query = (
+        select(decisions, events.c.id)
+        .join(events, events.c.seq == decisions.c.event_seq)
+        .where(events.c.target == target)
+        .order_by(decisions.c.seq.desc())
+        .limit(limit)
+    )
     return [dict(row) for row in (await connection.execute(query)).mappings()]

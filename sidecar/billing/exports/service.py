@@ -13,6 +13,7 @@ from sidecar.billing.exports.config import Destination
 from sidecar.billing.exports.noting import begin, note_exports
 from sidecar.billing.exports.report import Tally, page, report, tallies
 from sidecar.billing.exports.sender import Sender
+from sidecar.billing.exports.sums import Move, move
 from sidecar.billing.exports.tables import export_decisions, export_events
 from sidecar.billing.ledger.catalog import Catalog
 from sidecar.billing.ledger.database import Database
@@ -114,13 +115,17 @@ class Exports:
 
     async def _decide(self, connection: AsyncConnection, rows: Sequence[dict[str, Any]], wanted: Redelivery) -> None:
         now = self._clock()
+        moves: list[Move] = []
         for row in rows:
             changed = update(export_events).where(export_events.c.seq == row["seq"])
-            await connection.execute(changed.values(_decided(row, wanted.action, now)))
+            values = _decided(row, wanted.action, now)
+            await connection.execute(changed.values(values))
+            moves.append((row, {**row, **values}))
         if rows:
             said = {"action": wanted.action, "actor": wanted.actor, "reason": wanted.reason, "decided_us": now}
             entries = [{"event_seq": row["seq"], "cause": row["cause"], **said} for row in rows]
             await connection.execute(export_decisions.insert(), entries)
+        await move(connection, moves)
 
 
 def _decided(row: dict[str, Any], action: Action, now_us: int) -> dict[str, Any]:

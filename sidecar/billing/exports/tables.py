@@ -45,6 +45,19 @@ export_events = Table(
     Column("acknowledged_us", BigInteger),
 )
 
+# How many entries and units lie in each state, kept by the transactions that move them (`exports.sums`).
+export_sums = Table(
+    "export_sums",
+    metadata,
+    Column("target", Text, primary_key=True),
+    Column("meter", Text, primary_key=True),
+    Column("period", Text, primary_key=True),
+    Column("state", Text, primary_key=True),
+    Column("sent", Boolean, primary_key=True),  # whether it was ever tried
+    Column("entries", BigInteger, nullable=False),
+    Column("units", Text, nullable=False),
+)
+
 # What operators decided about parked entries; append-only.
 export_decisions = Table(
     "export_decisions",

@@ -157,7 +157,7 @@ class Aggregates:
             }
             wanted = {column: values - asked[column] for column, values in wanted.items()}
         taken = await decisions_of(self._connection, {row["session_id"] for row in found.values()})
-        return Group(list(found.values()), taken, await self._notes_about(found))
+        return Group(list(found.values()), taken, await self._notes_about(found), await self._catalog.prices())
 
     async def _conversations(self, rows: Iterable[RowMapping], talkers: set[str] | None) -> set[str]:
         """Conversations that a window may span, of customers whose plans ask for it, by assignment as well."""
@@ -228,7 +228,7 @@ class Aggregates:
         group = Group(*await account_parts(self._connection, customer))
         group.noted = await self._notes_about(row["id"] for row in group.rows)
         rows = group.before()
-        worked = worked_out(rows, coupling, {customer: sections_of})[customer]
+        worked = worked_out(rows, await self._catalog.prices(), coupling, {customer: sections_of})[customer]
         sums = await self._add({customer: worked.movements})
         whole = Difference(worked.movements, Change.between(Counts(), worked.counts))
         fed, _ = await self._summaries.change({customer: whole}, {customer: sections_of}, sums)

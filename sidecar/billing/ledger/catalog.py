@@ -15,9 +15,11 @@ from typing import Any
 from sqlalchemy import func, select, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from sidecar.billing.ledger import model_prices
 from sidecar.billing.ledger.entries import chunks
 from sidecar.billing.ledger.tables import closings, customer_versions, plan_versions, rated
 from sidecar.billing.rating.account import Customer, CustomerVersion
+from sidecar.billing.rating.llm_cost import PriceHistory
 from sidecar.billing.rating.movements import widest
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.sections import DEFAULT_PLAN, Closings, SectionsOf, assigned, sections
@@ -39,6 +41,7 @@ class PlanVersion:
     digest: str
     source: str
     created_us: int
+    actor: str | None = None
 
 
 @lru_cache(maxsize=256)
@@ -48,17 +51,17 @@ def compiled(source: str, name: str, digest: str) -> RatedPlan:
 
 
 async def put_plan(
-    connection: AsyncConnection, plan_id: str, loaded: LoadedPlan, now_us: int
+    connection: AsyncConnection, plan_id: str, loaded: LoadedPlan, now_us: int, actor: str | None = None
 ) -> tuple[PlanVersion, bool]:
     """Add a version, unless the newest one is the same file; (version, whether it is new)."""
     versions = await plan_history(connection, plan_id)
     if versions and versions[-1].digest == loaded.digest:
         return versions[-1], False
     number = versions[-1].version + 1 if versions else 1
-    version = PlanVersion(plan_id, number, loaded.name, loaded.digest, loaded.source.decode(), now_us)
+    version = PlanVersion(plan_id, number, loaded.name, loaded.digest, loaded.source.decode(), now_us, actor)
     values = {
         "plan_id": plan_id, "version": number, "name": version.name, "digest": version.digest,
-        "source": version.source, "created_us": now_us,
+        "source": version.source, "created_us": now_us, "actor": actor,
     }  # fmt: skip
     await connection.execute(plan_versions.insert().values(values))
     return version, True
@@ -164,6 +167,13 @@ class Catalog:
         self._customers: dict[str, Customer] = {}
         self._couplings: dict[str, Coupling] = {}
         self._closings: Closings | None = None
+        self._prices: PriceHistory | None = None
+
+    async def prices(self) -> PriceHistory:
+        """What models cost, and cost before."""
+        if self._prices is None:
+            self._prices = await model_prices.read_history(self._connection)
+        return self._prices
 
     async def closings(self) -> Closings:
         """Which periods are closed."""

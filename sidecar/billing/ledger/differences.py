@@ -14,6 +14,7 @@ from sqlalchemy.engine import RowMapping
 from sidecar.billing.ledger.entries import Decision, decided
 from sidecar.billing.rating.account import Account, Customer, Row
 from sidecar.billing.rating.counts import Change, Counts, counts
+from sidecar.billing.rating.llm_cost import PriceHistory, shipped_history
 from sidecar.billing.rating.movements import Books, Movements, Place, State, Units, added, components, less
 from sidecar.billing.rating.price import EXACT
 from sidecar.billing.rating.sections import Section, SectionsOf
@@ -30,6 +31,7 @@ class Group:
     rows: list[RowMapping] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     noted: Noted = field(default_factory=set)
+    prices: PriceHistory = field(default_factory=shipped_history)
 
     @cached_property
     def now(self) -> tuple[Row, ...]:
@@ -60,7 +62,12 @@ class Difference:
 
 
 def worked_out(
-    rows: Sequence[Row], coupling: Coupling, sections_of: Mapping[str, SectionsOf], *, count: bool = True
+    rows: Sequence[Row],
+    prices: PriceHistory,
+    coupling: Coupling,
+    sections_of: Mapping[str, SectionsOf],
+    *,
+    count: bool = True,
 ) -> dict[str, Worked]:
     """Of the customers whose sections are given, by some rows; without `count` of their invoices alone."""
     found = {name: Counts() for name in sections_of}
@@ -69,7 +76,7 @@ def worked_out(
         for shadow in (False, True) if count else (False,):
             for part in _parts([row for row in rows if row.shadow == shadow], coupling):
                 for name in {row.customer for row in part} & sections_of.keys():
-                    account = Account(Customer(name), part, shadow)
+                    account = Account(Customer(name), part, shadow, prices)
                     books = Books(account, sections_of[name])
                     if count:
                         found[name].add(counts(account, sections_of[name], books))
@@ -92,8 +99,8 @@ def differences(
     group: Group, coupling: Coupling, sections_of: Mapping[str, SectionsOf], *, count: bool = True
 ) -> dict[str, Difference]:
     """What the pending notes of a group add to what the customers have whose sections are given."""
-    now = worked_out(group.now, coupling, sections_of, count=count)
-    before = worked_out(group.before(), coupling, sections_of, count=count)
+    now = worked_out(group.now, group.prices, coupling, sections_of, count=count)
+    before = worked_out(group.before(), group.prices, coupling, sections_of, count=count)
     with localcontext(EXACT):
         return {
             name: Difference(

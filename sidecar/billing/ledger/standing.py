@@ -14,8 +14,9 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sidecar.billing.ledger.aggregates import Aggregates, Group, moved
+from sidecar.billing.ledger.aggregates import Aggregates
 from sidecar.billing.ledger.catalog import Catalog
+from sidecar.billing.ledger.differences import Group, worked_out
 from sidecar.billing.ledger.tables import outcomes
 from sidecar.billing.rating.cost import Costs
 from sidecar.billing.rating.invoice import title
@@ -86,9 +87,9 @@ async def postings(connection: AsyncConnection, session_id: str, customer: str) 
 def _mine(group: Group, session_id: str, coupling: Any, sections_of: Mapping[str, SectionsOf]) -> Movements:
     """The movements with the session, less those without it."""
     others = [row for row in group.now if row.session_id != session_id]
-    [now] = moved(group.now, coupling, sections_of).values()
-    [without] = moved(others, coupling, sections_of).values()
-    return added([now, less(without)])
+    [now] = worked_out(group.now, group.prices, coupling, sections_of, count=False).values()
+    [without] = worked_out(others, group.prices, coupling, sections_of, count=False).values()
+    return added([now.movements, less(without.movements)])
 
 
 def _order(entry: tuple[tuple[Place, State], Units]) -> tuple[State, Place]:

@@ -178,7 +178,8 @@ class Summing:
     async def _add_whole(self, found: Summary, names: Iterable[str]) -> None:
         for name in names:
             customer = (await self._catalog.customers([name]))[name]
-            account = Account(customer, await account_rows(self._connection, name))
+            rows = await account_rows(self._connection, name)
+            account = Account(customer, rows, prices=await self._catalog.prices())
             await asyncio.to_thread(_add, found, account, await self._catalog.sections_of(name))
 
 

@@ -61,6 +61,19 @@ plan_versions = Table(
     Column("digest", Text, nullable=False),
     Column("source", Text, nullable=False),  # the file as it was given
     Column("created_us", BigInteger, nullable=False),
+    Column("actor", Text),  # who saved it, where that was said
+)
+
+# Prices of models' tokens that operators saved; the newest version lies over those that ship.
+model_price_versions = Table(
+    "model_price_versions",
+    metadata,
+    Column("seq", _SEQ, primary_key=True),
+    Column("version", Integer, nullable=False, unique=True),
+    Column("prices", Text, nullable=False),  # {"model": ["input", "output"]} in USD per million tokens, as JSON
+    Column("actor", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("saved_us", BigInteger, nullable=False),
 )
 
 customer_versions = Table(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from sidecar.billing.rating.llm_cost import PriceHistory, shipped_history
 from sidecar.billing.rating.periods import Period, to_us
 from sidecar.policy.conditions import instant
 
@@ -118,11 +119,13 @@ class Account:
 
     Rows may come in any order, twice, and a revision before its predecessor. Rows of other customers are there only
     for the revisions among them. Live and shadow rows never meet: an account is of one or the other (`shadow`).
+    `prices` are those of the models that served it.
     """
 
     customer: Customer
     all_rows: tuple[Row, ...]
     shadow: bool = False
+    prices: PriceHistory = field(default_factory=shipped_history)
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:

@@ -24,12 +24,12 @@ _CHARGED: frozenset[EventClass] = frozenset({"charged"})
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """One customer under both plans."""
+    """One customer under both plans; `changed` counts sessions that would change side."""
 
     customer: str
     actual: Totals
     tested: Totals
-    changed: list[dict[str, Any]]
+    changed: int
 
 
 def backtest(accounts: Iterable[tuple[Account, SectionsOf]], plan: RatedPlan, period: Period) -> Tested:
@@ -38,37 +38,62 @@ def backtest(accounts: Iterable[tuple[Account, SectionsOf]], plan: RatedPlan, pe
     Earlier periods are rated by the tested plan as well, so credits of the period are what it would have credited.
     `sessions` are those that would change side: charged now and not then, or the other way round.
     """
-    with localcontext(EXACT):
-        compared = [_compared(account, sections_of, plan, period) for account, sections_of in accounts]
-    found = [one for one in compared if one is not None]
-    changed = [session for one in found for session in one.changed]
-    return {
-        "period": str(period),
-        "plan": plan.plan.name,
-        "actual": _shown(_sum(one.actual for one in found)),
-        "tested": _shown(_sum(one.tested for one in found)),
-        "difference": _shown(_minus(_sum(one.tested for one in found), _sum(one.actual for one in found))),
-        "customers": [
-            {
-                "customer": one.customer,
-                "actual": _shown(one.actual),
-                "tested": _shown(one.tested),
-                "difference": _shown(_minus(one.tested, one.actual)),
-                "sessions_changed": len(one.changed),
+    test = Backtest(plan, period)
+    for account, sections_of in accounts:
+        test.add(account, sections_of)
+    return test.result()
+
+
+class Backtest:
+    """The same account by account, so that one is in memory at a time."""
+
+    def __init__(self, plan: RatedPlan, period: Period) -> None:
+        self._plan = plan
+        self._period = period
+        self._compared: list[_Compared] = []
+        self._sessions: list[dict[str, Any]] = []
+
+    def add(self, account: Account, sections_of: SectionsOf) -> None:
+        """Rate one account by both plans; what is unattributed is nobody's."""
+        if not account.customer.attributed:
+            return
+        with localcontext(EXACT):
+            other = always(self._plan, account.customer)
+            changed = _changed(account, sections_of, other, self._period)
+            actual, tested = (totals_of(account, of, self._period) for of in (sections_of, other))
+        self._compared.append(_Compared(account.customer.id, actual, tested, len(changed)))
+        self._sessions += changed[: SESSIONS_MAX - len(self._sessions)]
+
+    def result(self) -> Tested:
+        """What came out over all accounts."""
+        found = self._compared
+        with localcontext(EXACT):
+            actual, tested = _sum(one.actual for one in found), _sum(one.tested for one in found)
+            return {
+                "period": str(self._period),
+                "plan": self._plan.plan.name,
+                "actual": _shown(actual),
+                "tested": _shown(tested),
+                "difference": _shown(_minus(tested, actual)),
+                "customers": [
+                    {
+                        "customer": one.customer,
+                        "actual": _shown(one.actual),
+                        "tested": _shown(one.tested),
+                        "difference": _shown(_minus(one.tested, one.actual)),
+                        "sessions_changed": one.changed,
+                    }
+                    for one in found
+                ],
+                "sessions_changed": sum(one.changed for one in found),
+                "sessions": self._sessions,
             }
-            for one in found
-        ],
-        "sessions_changed": len(changed),
-        "sessions": changed[:SESSIONS_MAX],
-    }
 
 
-def _compared(account: Account, sections_of: SectionsOf, plan: RatedPlan, period: Period) -> _Compared | None:
-    if not account.customer.attributed:
-        return None
-    other = always(plan, account.customer)
+def _changed(account: Account, sections_of: SectionsOf, other: SectionsOf, period: Period) -> list[dict[str, Any]]:
+    """The sessions that are charged by the one and not by the other."""
     before, after = dict(_classes(account, sections_of, period)), dict(_classes(account, other, period))
-    changed = [
+    return [
         {
             "session_id": session,
             "outcome": outcome,
@@ -79,8 +104,6 @@ def _compared(account: Account, sections_of: SectionsOf, plan: RatedPlan, period
         for (session, outcome), kind in before.items()
         if (kind in _CHARGED) != (after[session, outcome] in _CHARGED)
     ]
-    actual, tested = totals_of(account, sections_of, period), totals_of(account, other, period)
-    return _Compared(account.customer.id, actual, tested, changed)
 
 
 def _classes(account: Account, sections_of: SectionsOf, period: Period) -> Iterable[tuple[tuple[str, str], EventClass]]:

@@ -130,7 +130,8 @@ def counts(account: Account, sections_of: SectionsOf, books: Books) -> Counts:
                 kind = UNDECIDED  # the free units of a closed period, as they are after what was taken back since
         found.numbers[Kind(row.entered, day, kind, account.shadow)] += 1
         if kind not in LATER and not account.shadow:
-            found.llm_cost[row.entered] = EXACT.add(found.llm_cost.get(row.entered, ZERO), llm_cost(row.data))
+            cost = llm_cost(row.data, account.prices.at(row.at_us))
+            found.llm_cost[row.entered] = EXACT.add(found.llm_cost.get(row.entered, ZERO), cost)
     if account.chargeable:
         _note_uses(found, account, books, depending)
     return found

@@ -60,7 +60,7 @@ class Summary:
         for row, kind in Classes(account, sections_of).of_period(self.period):
             self.count(day_of(row), kind, 1)
             if kind not in LATER:
-                self.spend(llm_cost(row.data))
+                self.spend(llm_cost(row.data, account.prices.at(row.at_us)))
         movements = movements_of(account, sections_of)
         if _is_customer(account, movements, self.period):
             self.earn(totals(Costs(sections_of, movements), self.period))
@@ -71,7 +71,7 @@ class Summary:
         """`sessions` counts sessions by their first event, `events` everything.
 
         `revenue` is in `currency`, the one with most invoices; other currencies are in `other_revenue`. Amounts are
-        texts. `llm_cost` is in USD, over the models whose prices are known.
+        texts. `llm_cost` is in USD, over the models whose prices are known, each session at the prices of its time.
         """
         total: Counter[str] = Counter()
         for counter in self._days.values():

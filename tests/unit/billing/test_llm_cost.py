@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from sidecar.billing.rating.llm_cost import llm_cost
+from sidecar.billing.rating.llm_cost import PriceHistory, llm_cost, shipped_prices
 
 
 @pytest.mark.parametrize(
@@ -24,4 +24,15 @@ from sidecar.billing.rating.llm_cost import llm_cost
     ],
 )
 def test_cost(models: object, tokens: object, cost: str) -> None:
-    assert llm_cost({"models": models, "tokens": tokens}) == Decimal(cost)
+    assert llm_cost({"models": models, "tokens": tokens}, shipped_prices()) == Decimal(cost)
+
+
+def test_a_version_lies_over_the_shipped_prices_and_holds_from_its_instant_on() -> None:
+    one, two = (Decimal(1), Decimal(2)), (Decimal(3), Decimal(4))
+    history = PriceHistory([(100, {"gpt-4o": one, "ours": two}), (200, {"gpt-4o-": two})])
+    shipped = shipped_prices()
+    assert history.at(99).entries == shipped.entries
+    assert (history.at(100).of("gpt-4o-2024"), history.at(199).of("ours-large")) == (one, two)
+    assert history.at(100).of("gpt-4o-mini") == shipped.of("gpt-4o-mini"), "the longer name is still the shipped one"
+    assert (history.at(200).of("gpt-4o"), history.at(200).of("gpt-4o-x")) == (shipped.of("gpt-4o"), two)
+    assert history.at(200).of("ours") == (0, 0), "what a version does not name is as it ships"

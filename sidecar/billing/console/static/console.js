@@ -40,6 +40,9 @@
     if (again) setTimeout(refresh, 1000);
   }
 
+  // Work that goes on in the background tells of itself more often than the ledger changes.
+  setInterval(() => region.querySelector("[data-refreshes]") && refresh(), 1500);
+
   const source = new EventSource("/live");
   let broken = false;
   source.addEventListener("changed", refresh);

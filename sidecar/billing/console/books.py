@@ -1,0 +1,38 @@
+"""The books: what tenants state beside what has arrived, and which months are closed."""
+
+from __future__ import annotations
+
+from aiohttp import web
+from sqlalchemy import select
+
+from sidecar.billing.api.keys import BILLING
+from sidecar.billing.console.shell import render
+from sidecar.billing.ledger.catalog import born_us
+from sidecar.billing.ledger.closing import due_us
+from sidecar.billing.ledger.tables import closings
+from sidecar.billing.rating.periods import Period
+
+_CLOSINGS_SHOWN = 24
+
+
+async def show(request: web.Request) -> web.StreamResponse:
+    """Statements, and closings of months."""
+    billing = request.app[BILLING]
+    tenants = await billing.books()
+    query = select(closings.c.period, closings.c.closed_us).order_by(closings.c.seq.desc()).limit(_CLOSINGS_SHOWN)
+    async with billing.database.reading() as connection:
+        closed = list((await connection.execute(query)).mappings())
+        born = await born_us(connection)
+    first_open = Period.parse(closed[0]["period"]).next if closed else None
+    now = Period.of(billing.clock())
+    following = first_open if first_open is not None and first_open < now else now
+    return render(
+        request,
+        "books.html",
+        tenants=sorted(tenants, key=lambda one: (not one["alarm"], -abs(one["difference"]), one["tenant"])),
+        missing=sum(max(0, one["difference"]) for one in tenants),
+        alarms=sum(one["alarm"] for one in tenants),
+        closed=closed,
+        following=following,
+        due_us=None if born is None else due_us(following, born, billing.grace_us),
+    )
