@@ -92,7 +92,7 @@ def _measure_latency(found: report.Results, options: argparse.Namespace) -> None
                 found.paced = streaming.measure(some, streams=20, seed=options.seed)
             _measure_litellm(found, origin, everything, options.seed)
     if not options.quick:
-        _measure_apart(found, options.seed)
+        _measure_apart(found, options)
 
 
 def _measure_litellm(found: report.Results, origin: proxies.Running, ports: dict[str, int], seed: int) -> None:
@@ -106,12 +106,13 @@ def _measure_litellm(found: report.Results, origin: proxies.Running, ports: dict
         found.litellm = latency.measure(some, _SMALL, rounds=20, requests=30, seed=seed)
 
 
-def _measure_apart(found: report.Results, seed: int) -> None:
+def _measure_apart(found: report.Results, options: argparse.Namespace) -> None:
     """What needs a proxy of its own: a TLS origin, and a crowd of silent clients."""
     near, far = cores()
     with pinned_to(far):
         _say("TLS origin")
-        found.tls = tls.measure(_SMALL, rounds=30, seed=seed)
+        with awake():
+            found.tls = tls.measure(_SMALL, rounds=30, seed=options.seed, trees=peers.checkouts(options.tree))
         _say("silent clients")
         with ExitStack() as stack:
             origin = stack.enter_context(proxies.python("bench.origin", [], far))

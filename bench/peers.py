@@ -61,6 +61,12 @@ def install() -> None:
         subprocess.run(argv, check=False, stderr=subprocess.DEVNULL)
 
 
+def checkouts(trees: Sequence[str]) -> dict[str, str]:
+    """Other versions of the sidecar by name, and where they are: the compiled one, and `trees`."""
+    compiled = {COMPILED: str(_COMPILED_TREE)} if (_COMPILED_TREE / ".tree").exists() else {}
+    return compiled | {f"sidecar, other checkout {number}": tree for number, tree in enumerate(trees, 1)}
+
+
 @contextmanager
 def start(origin: proxies.Running, *, trees: Sequence[str] = ()) -> Iterator[Peers]:
     """Everything that can be measured here in front of `origin`; stopped behind the `with`."""
@@ -73,24 +79,23 @@ def start(origin: proxies.Running, *, trees: Sequence[str] = ()) -> Iterator[Pee
             found.peers[name] = Peer(*stack.enter_context(running))
 
         add(SIDECAR, proxies.sidecar(port, near, capture=True))
-        if (_COMPILED_TREE / ".tree").exists():
-            add(COMPILED, proxies.sidecar(port, near, capture=True, tree=str(_COMPILED_TREE)))
-        else:
+        others = checkouts(trees)
+        if COMPILED not in others:
             found.missing.append(f"{COMPILED} (it needs a C compiler)")
+        for name, tree in others.items():
+            add(name, proxies.sidecar(port, near, capture=True, tree=tree))
         add(SIDECAR_OFF, proxies.sidecar(port, near, capture=False))
         add(SIDECAR_STOPPED, proxies.sidecar(port, near, capture=True, stopped=True))
-        for number, tree in enumerate(trees, 1):
-            add(f"sidecar, other checkout {number}", proxies.sidecar(port, near, capture=True, tree=tree))
         add(RELAY, proxies.python("bench.relay_l4", [str(port)], near))
         for name, loop in ((AIOHTTP, "asyncio"), (AIOHTTP_UVLOOP, "uvloop")):
             add(name, proxies.python("bench.aiohttp_proxy", [f"http://127.0.0.1:{port}", loop], near))
-        others = {
+        programs = {
             NGINX: ("nginx", proxies.nginx(port, near)),
             MIRROR: ("nginx", proxies.nginx(port, near, mirror=True)),
             HAPROXY: ("haproxy", proxies.haproxy(port, near)),
             ENVOY: ("envoy", proxies.envoy(port, near)),
         }
-        for name, (program, running) in others.items():
+        for name, (program, running) in programs.items():
             if proxies.found(program):
                 add(name, running)
             else:

@@ -8,7 +8,7 @@ import ssl
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +30,14 @@ class Tls:
     kept_p50_us: float
 
 
-def measure(data: bytes, *, rounds: int, seed: int) -> dict[str, Tls]:
-    """Of direct (TLS by the client itself), the sidecar and nginx; each round visits all, in random order."""
+def measure(data: bytes, *, rounds: int, seed: int, trees: Mapping[str, str]) -> dict[str, Tls]:
+    """Of direct (TLS by the client itself), the sidecar, nginx, and other checkouts of the project by name; each round
+    visits all, in random order.
+    """
     chance = random.Random(seed)
     fresh: dict[str, list[float]] = {}
     kept: dict[str, list[float]] = {}
-    with _ways() as ways:
+    with _ways(trees) as ways:
         sockets = {name: connect() for name, connect in ways.items()}
         for sock in sockets.values():
             latency.visit(sock, data, 50)  # warm
@@ -59,7 +61,7 @@ def _fresh(connect: _Connect, data: bytes) -> float:
 
 
 @contextmanager
-def _ways() -> Iterator[dict[str, _Connect]]:
+def _ways(trees: Mapping[str, str]) -> Iterator[dict[str, _Connect]]:
     near, far = cores()
     authority = trustme.CA()
     with ExitStack() as stack:
@@ -74,6 +76,8 @@ def _ways() -> Iterator[dict[str, _Connect]]:
             return context.wrap_socket(latency.connect(origin), server_hostname="localhost")
 
         running = {SIDECAR: proxies.sidecar(origin, near, capture=True, ca_file=trusted)}
+        for name, tree in trees.items():
+            running[name] = proxies.sidecar(origin, near, capture=True, ca_file=trusted, tree=tree)
         if proxies.found("nginx"):
             running[NGINX] = proxies.nginx(origin, near, ca_file=trusted)
         ways: dict[str, _Connect] = {DIRECT: direct}

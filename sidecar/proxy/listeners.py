@@ -6,18 +6,17 @@ import asyncio
 import contextlib
 import os
 import socket
-import ssl
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from sidecar.proxy.config import Address
 from sidecar.proxy.sockets import probe
+from sidecar.proxy.tls import RenewedContext
+from sidecar.proxy.tls_transport import TlsTransport
 
 _BACKLOG: Final = 1024
-# How long a client may take to answer our farewell; what was to be said to it has been sent by then.
-_TLS_SHUTDOWN_SECONDS: Final = 5.0
 
 
 class StartError(Exception):
@@ -43,11 +42,11 @@ class Listener:
 
 
 async def listen(
-    factory: Callable[[], asyncio.BaseProtocol],
+    factory: Callable[[], asyncio.Protocol],
     address: Address,
     *,
     socket_mode: int,
-    tls: ssl.SSLContext | None = None,
+    tls: RenewedContext | None = None,
     handshake_seconds: float = 30.0,
 ) -> Listener:
     """Listen; raises StartError. `socket_mode` is for Unix sockets, which speak without TLS."""
@@ -60,22 +59,21 @@ async def listen(
                 return Listener(await loop.create_unix_server(factory, address.path, backlog=_BACKLOG), address)
             finally:
                 os.umask(before)
-        if tls is None:
-            server = await loop.create_server(factory, sock=_bind(address), backlog=_BACKLOG)
-        else:
-            server = await loop.create_server(
-                factory,
-                sock=_bind(address),
-                backlog=_BACKLOG,
-                ssl=tls,
-                ssl_handshake_timeout=handshake_seconds,
-                ssl_shutdown_timeout=_TLS_SHUTDOWN_SECONDS,
-            )
+        if tls is not None:
+            factory = _through_tls(factory, tls, handshake_seconds)
+        server = await loop.create_server(factory, sock=_bind(address), backlog=_BACKLOG)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise StartError(f"cannot listen on {address}: {reason}") from None
     name = server.sockets[0].getsockname()
     return Listener(server, Address(name[0], name[1]))
+
+
+def _through_tls(
+    factory: Callable[[], asyncio.Protocol], tls: RenewedContext, handshake_seconds: float
+) -> Callable[[], asyncio.Protocol]:
+    loop = asyncio.get_running_loop()
+    return lambda: cast("asyncio.Protocol", TlsTransport(tls.to_client, factory(), loop, handshake_seconds))
 
 
 def _bind(address: Address) -> socket.socket:

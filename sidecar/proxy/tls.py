@@ -6,64 +6,56 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from sidecar.proxy.tls_transport import Wrap
 
 Signature = tuple[tuple[int, int, int] | None, ...]
 
 
-class RenewedContext(ssl.SSLContext):
-    """A context whose certificates can be exchanged while it is in use: each new connection takes the latest.
+class RenewedContext:
+    """Makes the TLS objects of connections, each by the `latest` version of a context.
 
     Changing a context in place is not safe in the middle of handshakes, and one that was half changed (a new
-    certificate beside the old key) would serve nobody; so each version is a context of its own, `latest`.
+    certificate beside the old key) would serve nobody; so each version is a context of its own. Towards an origin the
+    last session is offered again, which spares a round trip and a signature.
     """
 
-    latest: ssl.SSLContext
-
-    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        """As SSLContext.wrap_bio, by the latest version."""
-        return self.latest.wrap_bio(*args, **kwargs)
+    def __init__(self, latest: ssl.SSLContext) -> None:
+        self.latest = latest
+        self._session: ssl.SSLSession | None = None
 
     def renew(self, latest: ssl.SSLContext) -> None:
         """Connections from here on use `latest`."""
         self.latest = latest
+        self._session = None  # it belongs to the context that it was made with
 
+    def to_client(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
+        """The TLS object of a connection from a client."""
+        return self.latest.wrap_bio(incoming, outgoing, server_side=True)
 
-class ResumingContext(RenewedContext):
-    """A client context for one origin that offers the last session again, which spares a round trip and a signature.
+    def to_origin(self, host: str) -> Wrap:
+        """What makes the TLS object of a connection to the origin of this name."""
 
-    asyncio has no parameter for a session, so it is put in where the event loop makes its TLS object.
-    """
+        def wrap(incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> ssl.SSLObject:
+            return self.latest.wrap_bio(incoming, outgoing, server_hostname=host, session=self._session)
 
-    session: ssl.SSLSession | None = None
-
-    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        """As SSLContext.wrap_bio, with the session to resume."""
-        if self.session is not None:
-            kwargs["session"] = self.session
-        return super().wrap_bio(*args, **kwargs)
+        return wrap
 
     def remember(self, tls_object: ssl.SSLObject | None) -> None:
         """Keep the session of a connection that has served: TLS 1.3 tickets arrive after the handshake."""
         if tls_object is not None and tls_object.context is self.latest and tls_object.session is not None:
-            self.session = tls_object.session
-
-    def renew(self, latest: ssl.SSLContext) -> None:
-        """A session belongs to the context that it was made with."""
-        self.session = None
-        super().renew(latest)
+            self._session = tls_object.session
 
 
 class TlsFiles:
     """PEM files, and the context that is made of them: again each time that they have changed."""
 
-    def __init__(self, paths: tuple[str, ...], make: Callable[[], ssl.SSLContext], context: RenewedContext) -> None:
+    def __init__(self, paths: tuple[str, ...], make: Callable[[], ssl.SSLContext]) -> None:
         """Raises OSError or ssl.SSLError when a file cannot be read or used; `make` reads them."""
         self.paths = tuple(path for path in paths if path)
         self._make = make
         self._seen = self._signature()
-        self.context = context
-        context.renew(make())
+        self.context = RenewedContext(make())
 
     async def follow(self) -> bool:
         """Take up what has changed; returns whether something had.
@@ -98,18 +90,16 @@ def client_files(ca_file: str = "", cert_file: str = "", key_file: str = "") -> 
     """
 
     def make() -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context = _context(ssl.PROTOCOL_TLS_CLIENT)
         if ca_file:
             context.load_verify_locations(ca_file)
         else:
             context.load_default_certs()
         if cert_file:
             context.load_cert_chain(cert_file, key_file or None, password=_no_password)
-        context.set_alpn_protocols(["http/1.1"])
         return context
 
-    return TlsFiles((ca_file, cert_file, key_file), make, ResumingContext(ssl.PROTOCOL_TLS_CLIENT))
+    return TlsFiles((ca_file, cert_file, key_file), make)
 
 
 def server_files(cert_file: str, key_file: str = "") -> TlsFiles:
@@ -119,13 +109,20 @@ def server_files(cert_file: str, key_file: str = "") -> TlsFiles:
     """
 
     def make() -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context = _context(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(cert_file, key_file or None, password=_no_password)
-        context.set_alpn_protocols(["http/1.1"])
         return context
 
-    return TlsFiles((cert_file, key_file), make, RenewedContext(ssl.PROTOCOL_TLS_SERVER))
+    return TlsFiles((cert_file, key_file), make)
+
+
+def _context(protocol: int) -> ssl.SSLContext:
+    """TLS 1.2 and later, HTTP/1.1, and no renegotiation: nginx, Envoy and Go's clients refuse it as well."""
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def tls_reason(error: OSError) -> str:

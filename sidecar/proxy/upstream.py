@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from typing import Any, Final, Protocol, cast
+from typing import Final, Protocol, cast
 
 from sidecar.proxy import dialling
 from sidecar.proxy.config import Upstream
 from sidecar.proxy.sockets import probe, unread
-from sidecar.proxy.tls import ResumingContext, client_files, tls_reason
+from sidecar.proxy.tls import client_files, tls_reason
+from sidecar.proxy.tls_transport import TlsTransport
 from sidecar.wire.framing import DEFAULT_LIMITS, Event, Head, Limits, Role, Scanner
 from sidecar.wire.status import Slot, StatusPage
 
@@ -164,8 +165,7 @@ class Origin:
         self._connections_max = connections_max
         self._idle_seconds = idle_seconds
         self.tls_files = client_files(ca_file, cert_file, key_file) if upstream.tls else None
-        context = self.tls_files.context if self.tls_files is not None else None
-        self._tls = context if isinstance(context, ResumingContext) else None
+        self._tls = self.tls_files.context if self.tls_files is not None else None
         self._idle: dict[UpstreamConnection, None] = {}  # the last one released is the first one taken
         self._all: set[UpstreamConnection] = set()
         self._dialling: set[asyncio.Task[None]] = set()
@@ -335,7 +335,8 @@ class Origin:
         try:
             async with asyncio.timeout(self._connect_seconds):
                 if self.upstream.address.path:
-                    made = await self._loop.create_unix_connection(self._make, self.upstream.address.path)
+                    path = self.upstream.address.path
+                    made = await self._loop.create_unix_connection(lambda: UpstreamConnection(self), path)
                     return made[1]
                 return await self._dial_addresses()
         except TimeoutError:
@@ -348,24 +349,25 @@ class Origin:
         except OSError as error:
             raise UpstreamError(502, "unreachable", f"{self._name} cannot be reached: {error}") from None
 
-    def _make(self) -> UpstreamConnection:
-        return UpstreamConnection(self)
-
     async def _dial_addresses(self) -> UpstreamConnection:
         """The name is resolved anew each time, so that DNS changes are followed."""
         address = self.upstream.address
-        options: dict[str, Any] = {}
+        connection = UpstreamConnection(self)
+        tls: TlsTransport | None = None
         if self._tls is not None:
-            options = {"ssl": self._tls, "server_hostname": address.host}
+            tls = TlsTransport(self._tls.to_origin(address.host), connection, self._loop)
+        protocol = connection if tls is None else cast("asyncio.Protocol", tls)
         found = await dialling.resolve(address.host, address.port)
         if len(found) == 1:
             where = found[0][1]
-            made = await self._loop.create_connection(self._make, str(where[0]), int(where[1]), **options)
-            return made[1]
-        sock = await dialling.connect(found)
-        try:
-            made = await self._loop.create_connection(self._make, sock=sock, **options)
-        except BaseException:
-            sock.close()
-            raise
-        return made[1]
+            await self._loop.create_connection(lambda: protocol, str(where[0]), int(where[1]))
+        else:
+            sock = await dialling.connect(found)
+            try:
+                await self._loop.create_connection(lambda: protocol, sock=sock)
+            except BaseException:
+                sock.close()
+                raise
+        if tls is not None:
+            await tls.handshake()
+        return connection

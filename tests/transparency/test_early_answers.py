@@ -94,13 +94,15 @@ def test_an_answer_in_the_middle_of_100_103_and_a_body(proxy: Proxy, origin: Ori
         assert receive(upstream, 2) == b"dy"
 
 
+@pytest.mark.parametrize("route", [0, 1], ids=["plain", "tls"])
 @pytest.mark.parametrize("how", ["close", "reset"])
 def test_an_answer_before_the_connection_breaks_reaches_a_client_that_still_sends(
-    proxy: Proxy, origin: Origin, how: str
+    proxy: Proxy, origins: list[Origin], how: str, route: int
 ) -> None:
     """An origin that closes with the body unread resets the connection, perhaps while the proxy writes to it."""
+    origin = origins[route]
     for _ in range(8):
-        with proxy.client() as client:
+        with proxy.client(route) as client:
 
             def send(client: socket.socket = client) -> None:
                 with contextlib.suppress(OSError):
