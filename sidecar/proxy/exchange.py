@@ -78,9 +78,7 @@ class Exchange:
     def count_begun(self) -> None:
         """Count the request, once it is on its way."""
         if self._route.counted:
-            add = self._route.status.add
-            add(Slot.REQUESTS)
-            add(Slot.EXCHANGES_OPEN)
+            self._route.status.exchange_begun()
 
     def allow_replay(self) -> None:
         """The request goes to a connection that may just have ended: keep it, if its method lets it be sent again."""
@@ -95,7 +93,7 @@ class Exchange:
     def up(self, data: bytes, *, head: Head | None) -> bytes:
         """Copy a chunk of the request (which may begin with its head); returns what to send to the origin."""
         if self.copy is not None:
-            self.copy.request(data, head is not None)
+            self.copy.request(data, len(head.raw) if head is not None else 0)
         self.bytes_up += len(data)
         authority = self._route.authority
         if head is not None and authority is not None and head.host_span is not None:
@@ -107,17 +105,26 @@ class Exchange:
                 self.replay = None
         return data
 
-    def down(self, data: bytes, *, head: bool) -> None:
-        """Copy a chunk of the response."""
+    def down(self, data: bytes, head_bytes: int) -> None:
+        """Copy a chunk of the response, which begins with heads of this size."""
         if self.copy is not None:
-            self.copy.response(data, head)
+            self.copy.response(data, head_bytes)
+        self.bytes_down += len(data)
+
+    def down_whole(self, data: bytes, head: Head) -> None:
+        """Copy a whole response; the copy ends with it, if the request is complete."""
+        if self.copy is not None:
+            if self.request_done:
+                self.copy.last(data, len(head.raw), self.flags)
+            else:
+                self.copy.response(data, len(head.raw))
         self.bytes_down += len(data)
 
     def answer(self, status: int, code: str, reason: str) -> bytes:
         """The sidecar's own answer in the origin's place, copied and counted."""
         data = error_answer(status, code, reason, head_only=self.head.method == b"HEAD")
         self.responded(status)
-        self.down(data, head=True)
+        self.down(data, data.index(b"\r\n\r\n") + 4)
         return data
 
     def responded(self, status: int) -> None:
@@ -139,12 +146,10 @@ class Exchange:
             self.copy.end(flags)
         if not self._route.counted:
             return
-        add = self._route.status.add
-        add(Slot.EXCHANGES_OPEN, -1)
-        add(Slot.BYTES_UP, self.bytes_up)
-        add(Slot.BYTES_DOWN, self.bytes_down)
+        status = self._route.status
+        status.exchange_over(self.bytes_up, self.bytes_down)
         if flags:  # plain numbers up to here: arithmetic with IntFlag costs a microsecond each time
             if EndFlag.ABORTED_BY_CLIENT in EndFlag(flags):
-                add(Slot.ABORTED_BY_CLIENT)
+                status.add(Slot.ABORTED_BY_CLIENT)
             if EndFlag.ABORTED_BY_ORIGIN in EndFlag(flags):
-                add(Slot.ABORTED_BY_ORIGIN)
+                status.add(Slot.ABORTED_BY_ORIGIN)

@@ -236,7 +236,7 @@ class ClientConnection(ClientSocket):
         exchange = self._exchange
         if exchange is None:
             return
-        exchange.down(data, head=True)
+        exchange.down_whole(data, head)
         self._transport.write(data)
         self._answered(exchange, head)
         self._response_complete(exchange)
@@ -259,7 +259,7 @@ class ClientConnection(ClientSocket):
         for head in heads:
             self._answered(exchange, head)
         if data:
-            exchange.down(data, head=bool(heads))
+            exchange.down(data, sum(len(head.raw) for head in heads))
             self._transport.write(data)
         last = events[-1]
         if last is END:

@@ -16,11 +16,14 @@ from sidecar.wire.status import Slot, StatusPage
 class Copy(Protocol):
     """Takes the copy of one exchange (`sidecar.wire.ring.ExchangeCopy`); never blocks, never raises."""
 
-    def request(self, data: bytes, head: bool = False) -> None:  # noqa: FBT001, FBT002  called per chunk
-        """A chunk from the client; `head` when it holds a message head."""
+    def request(self, data: bytes, head_bytes: int = 0) -> None:
+        """A chunk from the client, which begins with a message head of this size."""
 
-    def response(self, data: bytes, head: bool = False) -> None:  # noqa: FBT001, FBT002  called per chunk
+    def response(self, data: bytes, head_bytes: int = 0) -> None:
         """A chunk of the answer."""
+
+    def last(self, data: bytes, head_bytes: int, flags: int) -> None:
+        """A whole answer, and the exchange is over."""
 
     def end(self, flags: int = 0) -> None:
         """The exchange is over."""
@@ -31,10 +34,13 @@ class NoCopy:
 
     __slots__ = ()
 
-    def request(self, data: bytes, head: bool = False) -> None:  # noqa: FBT001, FBT002
+    def request(self, data: bytes, head_bytes: int = 0) -> None:
         """Nothing."""
 
-    def response(self, data: bytes, head: bool = False) -> None:  # noqa: FBT001, FBT002
+    def response(self, data: bytes, head_bytes: int = 0) -> None:
+        """Nothing."""
+
+    def last(self, data: bytes, head_bytes: int, flags: int) -> None:
         """Nothing."""
 
     def end(self, flags: int = 0) -> None:

@@ -13,7 +13,7 @@ from typing import Final, Protocol, cast
 
 from sidecar.proxy import dialling
 from sidecar.proxy.config import Upstream
-from sidecar.proxy.sockets import probe, unread
+from sidecar.proxy.sockets import as_protocol, probe, unread
 from sidecar.proxy.tls import client_files, tls_reason
 from sidecar.proxy.tls_transport import TlsTransport
 from sidecar.wire.framing import DEFAULT_LIMITS, Event, Head, Limits, Role, Scanner
@@ -58,7 +58,7 @@ class Client(Protocol):
         """The connection's buffer is full, or has room again."""
 
 
-class UpstreamConnection(asyncio.Protocol):
+class UpstreamConnection:
     """One connection to the origin; belongs to `client` for the length of an exchange."""
 
     __slots__ = ("client", "exchanges", "full", "idle_since", "origin", "paused", "retired", "scanner", "transport")
@@ -336,8 +336,9 @@ class Origin:
             async with asyncio.timeout(self._connect_seconds):
                 if self.upstream.address.path:
                     path = self.upstream.address.path
-                    made = await self._loop.create_unix_connection(lambda: UpstreamConnection(self), path)
-                    return made[1]
+                    connection = UpstreamConnection(self)
+                    await self._loop.create_unix_connection(lambda: as_protocol(connection), path)
+                    return connection
                 return await self._dial_addresses()
         except TimeoutError:
             seconds = self._connect_seconds
@@ -353,10 +354,11 @@ class Origin:
         """The name is resolved anew each time, so that DNS changes are followed."""
         address = self.upstream.address
         connection = UpstreamConnection(self)
+        protocol = as_protocol(connection)
         tls: TlsTransport | None = None
         if self._tls is not None:
-            tls = TlsTransport(self._tls.to_origin(address.host), connection, self._loop)
-        protocol = connection if tls is None else cast("asyncio.Protocol", tls)
+            tls = TlsTransport(self._tls.to_origin(address.host), protocol, self._loop)
+            protocol = as_protocol(tls)
         found = await dialling.resolve(address.host, address.port)
         if len(found) == 1:
             where = found[0][1]

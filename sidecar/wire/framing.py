@@ -201,7 +201,7 @@ class Scanner:
         held = self._held
         if held:
             return self._rest_of_head(data)
-        start = skip_empty_lines(data) if self._request else 0
+        start = skip_empty_lines(data) if self._request and data.startswith(CRLF) else 0
         end = data.find(HEAD_END, start) + 4
         if not 4 <= end <= self._limits.head_bytes_max:
             held += data

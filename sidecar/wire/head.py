@@ -7,6 +7,7 @@ here. The beginning of a head that is not whole yet is judged as far as it goes,
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, final
@@ -225,7 +226,7 @@ def too_large(limits: Limits) -> FramingError:
     return FramingError("head-too-large", f"the head is larger than {limits.head_bytes_max} bytes", 431)
 
 
-def _read_fields(head: Head, start: int, *, http_1_0: bool) -> tuple[int | None, list[bytes]]:
+def _read_fields(head: Head, start: int, *, http_1_0: bool) -> tuple[int | None, Sequence[bytes]]:
     """The Content-Length and the transfer codings; sets what else they say (RFC 9112, 6.3 and 9.3).
 
     Searching the lowered head for each name takes a third of the time of one regular expression for all.
@@ -238,11 +239,13 @@ def _read_fields(head: Head, start: int, *, http_1_0: bool) -> tuple[int | None,
         length = _content_length(text[span[0] : span[1]])
     if head.method:
         head.host_span = _only_value(text, _HOST, start, "Host")
-    connection = _listed(text, _CONNECTION, start)
+    at = text.find(_CONNECTION, start)
+    connection = _listed(text, _CONNECTION, at) if at >= 0 else ()
     if connection or http_1_0:
         head.keep_alive = b"close" not in connection and (not http_1_0 or b"keep-alive" in connection)
         head.upgrade = b"upgrade" in connection and text.find(_UPGRADE, start) >= 0
-    codings = _listed(text, _CODING, start)
+    at = text.find(_CODING, start)
+    codings = _listed(text, _CODING, at) if at >= 0 else ()
     if codings and (length is not None or http_1_0):
         other = "a Content-Length" if length is not None else "HTTP/1.0"
         raise FramingError("bad-head", f"there is a Transfer-Encoding beside {other}")
@@ -263,9 +266,8 @@ def _only_value(text: bytes, name: bytes, start: int, field: str) -> tuple[int, 
     return begin, begin + len(value.rstrip(b" \t"))
 
 
-def _listed(text: bytes, name: bytes, start: int) -> list[bytes]:
-    """The members of a list, of all its fields together."""
-    at = text.find(name, start)
+def _listed(text: bytes, name: bytes, at: int) -> list[bytes]:
+    """The members of a list, of all its fields together, the first of which is at `at`."""
     found: list[bytes] = []
     while at >= 0:
         begin = at + len(name)
@@ -315,7 +317,7 @@ def _content_length(value: bytes) -> int:
     return int(value)
 
 
-def _ends_chunked(codings: list[bytes]) -> bool:
+def _ends_chunked(codings: Sequence[bytes]) -> bool:
     """Whether chunked is the last coding; it may stand nowhere else, and every other one must be a known one."""
     if not codings:
         return False

@@ -59,6 +59,9 @@ HEAD_BYTES_MAX: Final = 1 << 20  # of one exchange's heads; what is beyond count
 STEP_BACK_US: Final = 5 * 60 * 1_000_000  # a clock that goes back by more is followed
 EXCHANGES_OPEN_MAX: Final = START_RESERVES  # a START must be able to number all that it finishes
 
+_TOGETHER_BYTES_MAX: Final = 16_384  # of a response that is put together with its END; copying more costs more
+_PADDING: Final = bytes(8)
+
 # An ExchangeCopy's room in a direction that takes no more.
 _CUT: Final = -1
 _LOST: Final = -2
@@ -88,6 +91,7 @@ class RingWriter:
         self.body_bytes_max = body_bytes_max
         self.body_reserve = self.capacity >> 3
         self.piece_max = self.capacity >> 4  # a larger chunk becomes several records
+        self.together_max = min(self.piece_max, _TOGETHER_BYTES_MAX)
         self._memory = self._file.memory
         self._slots = self._file.slots
         self._head: int = self._slots[S_HEAD]
@@ -98,6 +102,7 @@ class RingWriter:
         self._owed: deque[tuple[int, int, int]] = deque()  # ENDs: exchange, listener, flags
         self._started = False
         self._behind = True  # START, ENDs or a GAP are still to be written
+        self._settled_at = -1  # the tail for which there was no room for them
         self.settle()
 
     def copy(self, listener: int) -> ExchangeCopy:
@@ -126,6 +131,7 @@ class RingWriter:
             self._commit(_GAP, 0, 0, 0, pack_gap(slots[S_LOST_RECORDS], slots[S_LOST_BYTES]))
             slots[S_LOST_RECORDS] = slots[S_LOST_BYTES] = 0
         self._behind = bool(self._owed or slots[S_LOST_RECORDS])
+        self._settled_at = self._tail
 
     @property
     def unread_bytes(self) -> int:
@@ -152,20 +158,33 @@ class RingWriter:
 
         `exchange` 0 makes the record the first of an exchange, whose number is then the returned sequence.
         """
-        if self._behind:
-            self.settle()
-            if self._owed or not self._started:
-                return 0  # nothing may overtake these
-        limit = self.capacity - reserve - HEADER_BYTES - ((len(payload) + 7) & ~7)
-        if self._head - self._tail > limit:
-            self._tail = self._slots[S_TAIL]
-            if self._head - self._tail > limit:
-                return 0
+        if not self._has_room(HEADER_BYTES + ((len(payload) + 7) & ~7) + reserve):
+            return 0
         if not exchange:
             if self._open >= EXCHANGES_OPEN_MAX:
                 return 0
             self._open += 1
         return self._commit(kind, exchange, listener, flags, payload)
+
+    def append_last(  # noqa: PLR0917  likewise
+        self, exchange: int, listener: int, flags: int, payload: bytes, reserve: int, end_flags: int
+    ) -> bool:
+        """Commit a RESPONSE and the END behind it by one store; False when they do not fit in one place."""
+        length, position = len(payload), self._head
+        padded = (length + 7) & ~7
+        size = 2 * HEADER_BYTES + padded
+        at = DATA_OFFSET + position % self.capacity
+        if at + size > DATA_OFFSET + self.capacity or not self._has_room(size + reserve):
+            return False
+        now_us, sequence = self._now_us(), self._next
+        response = pack_header(position, length, sequence, exchange, now_us, _RESPONSE, flags, listener)
+        position += HEADER_BYTES + padded
+        end = pack_header(position, 0, sequence + 1, exchange, now_us, _END, end_flags, listener)
+        self._memory[at : at + size] = b"".join((response, payload, _PADDING[: padded - length], end))
+        self._slots[S_NEXT] = self._next = sequence + 2
+        self._slots[S_HEAD] = self._head = position + HEADER_BYTES
+        self._open -= 1
+        return True
 
     def end(self, exchange: int, listener: int, flags: int) -> None:
         """Commit an END, or owe it. What is owed is bounded by EXCHANGES_OPEN_MAX."""
@@ -173,7 +192,7 @@ class RingWriter:
             self._open -= 1
         else:
             self._owed.append((exchange, listener, flags))
-            self._behind = True
+            self._fall_behind()
 
     def lose(self, size_bytes: int) -> None:
         """Count a record that was dropped."""
@@ -181,7 +200,24 @@ class RingWriter:
         self.status.add(Slot.RECORD_BYTES_DROPPED, size_bytes)
         self._slots[S_LOST_RECORDS] += 1
         self._slots[S_LOST_BYTES] += size_bytes
-        self._behind = True
+        self._fall_behind()
+
+    def _fall_behind(self) -> None:
+        if not self._behind:
+            self._behind, self._settled_at = True, -1
+
+    def _has_room(self, size: int) -> bool:
+        """Whether this many bytes are free, once what waits has been written; nothing may overtake that."""
+        if self._behind:
+            if self._slots[S_TAIL] != self._settled_at:  # else there is no more room than the last time
+                self.settle()
+            if self._owed or not self._started:
+                return False
+        limit = self.capacity - size
+        if self._head - self._tail > limit:
+            self._tail = self._slots[S_TAIL]
+            return self._head - self._tail <= limit
+        return True
 
     def _room(self) -> int:
         return self.capacity - (self._head - self._tail)
@@ -198,12 +234,7 @@ class RingWriter:
         """Write one record for which there is room; returns its sequence."""
         slots, memory, position = self._slots, self._memory, self._head
         sequence, length = self._next, len(payload)
-        now_us = time.time_ns() // 1000
-        if now_us > self._time_us or now_us < self._time_us - STEP_BACK_US:
-            self._time_us = now_us
-            # Stored first: tells the reader, when it asks how far its knowledge goes, that a record is under way.
-            slots[S_TIME_US] = now_us
-        header = pack_header(position, length, sequence, exchange or sequence, self._time_us, kind, flags, listener)
+        header = pack_header(position, length, sequence, exchange or sequence, self._now_us(), kind, flags, listener)
         offset = position % self.capacity
         if offset + HEADER_BYTES + length <= self.capacity:
             at = DATA_OFFSET + offset
@@ -217,6 +248,15 @@ class RingWriter:
         slots[S_NEXT] = self._next = sequence + 1 + reserved
         slots[S_HEAD] = self._head = position + HEADER_BYTES + ((length + 7) & ~7)
         return sequence
+
+    def _now_us(self) -> int:
+        """The time of the next record."""
+        now_us = time.time_ns() // 1000
+        if now_us > self._time_us or now_us < self._time_us - STEP_BACK_US:
+            self._time_us = now_us
+            # Stored first: tells the reader, when it asks how far its knowledge goes, that a record is under way.
+            self._slots[S_TIME_US] = now_us
+        return self._time_us
 
     def _wrap(self, offset: int, data: bytes | memoryview) -> None:
         """Copy to `offset`, going on at the ring's start where it ends."""
@@ -244,15 +284,29 @@ class ExchangeCopy:
         self._head_room = HEAD_BYTES_MAX
         self._request_room = self._response_room = ring.body_bytes_max
 
-    def request(self, data: bytes, head: bool = False) -> None:  # noqa: FBT001, FBT002  called per chunk
-        """Commit a chunk from the client. `head`: it holds (part of) a message head."""
-        copy = self._copy_head if head else self._copy_more
-        self._request_room = copy(_REQUEST, self._request_room, data)
+    def request(self, data: bytes, head_bytes: int = 0) -> None:
+        """Commit a chunk from the client, of which the first `head_bytes` are (part of) a message head."""
+        self._request_room = self._copy(_REQUEST, self._request_room, data, head_bytes)
 
-    def response(self, data: bytes, head: bool = False) -> None:  # noqa: FBT001, FBT002  called per chunk
-        """Commit a chunk from the origin, or of the sidecar's own answer."""
-        copy = self._copy_head if head else self._copy_more
-        self._response_room = copy(_RESPONSE, self._response_room, data)
+    def response(self, data: bytes, head_bytes: int = 0) -> None:
+        """Commit a chunk from the origin, or of the sidecar's own answer; heads may be several, 1xx answers first."""
+        self._response_room = self._copy(_RESPONSE, self._response_room, data, head_bytes)
+
+    def last(self, data: bytes, head_bytes: int, flags: int) -> None:
+        """Commit a whole response and END: as `response` and `end`, for less."""
+        ring, size = self._ring, len(data)
+        if (
+            head_bytes <= self._head_room
+            and size - head_bytes <= self._response_room
+            and size <= ring.together_max
+            and self._number
+            and ring.append_last(self._number, self._listener, HEAD, data, ring.body_reserve, flags | self._flags)
+        ):
+            self._number = 0
+            self._request_room = self._response_room = _CUT
+        else:
+            self.response(data, head_bytes)
+            self.end(flags)
 
     def end(self, flags: int = 0) -> None:
         """Commit END with `flags` (EndFlag) and what the copy knows of itself. More calls have no effect."""
@@ -261,37 +315,34 @@ class ExchangeCopy:
         self._number = 0
         self._request_room = self._response_room = _CUT
 
-    def _copy_more(self, kind: int, room: int, data: bytes) -> int:
-        """Commit a chunk without a head; returns the room that the direction has left."""
-        size = len(data)
-        if 0 < size <= room and size <= self._ring.piece_max and self._number:
-            ring = self._ring
-            if ring.append(kind, self._number, self._listener, 0, data, ring.body_reserve):
-                return room - size
-            return self._drop(size)
+    def _copy(self, kind: int, room: int, data: bytes, head_bytes: int) -> int:
+        """Commit a chunk; returns the room that the direction has left."""
+        ring, size, number = self._ring, len(data), self._number
+        body_bytes = size - head_bytes
+        if body_bytes <= room and size <= ring.piece_max and head_bytes <= self._head_room and size:
+            flags = HEAD if head_bytes else 0
+            sequence = ring.append(kind, number, self._listener, flags, data, ring.body_reserve)
+            if sequence:
+                self._head_room -= head_bytes
+                if not number:
+                    self._number = sequence  # the first record's is the exchange's
+                return room - body_bytes
         if size == 0 or room == _CUT:
             return room
         if room == _LOST:
             return self._drop(size)
-        return self._copy_body(kind, room, memoryview(data))
+        return self._copy_apart(kind, room, memoryview(data), head_bytes)
 
-    def _copy_head(self, kind: int, room: int, data: bytes) -> int:
-        """Commit a chunk that holds a head; returns the room that the direction has left."""
-        if room < 0:
-            return self._copy_more(kind, room, data)
-        size = _head_size(data)
-        size = min(size, self._head_room)
-        self._head_room -= size
-        ring, body_size = self._ring, len(data) - size
-        if body_size <= room and len(data) <= ring.piece_max and self._write(kind, HEAD, data, ring.body_reserve):
-            return room - body_size
-        # Head and body apart: the reserve is for heads.
-        view = memoryview(data)
-        for at in range(0, size, ring.piece_max):
-            piece = view[at : min(at + ring.piece_max, size)]
+    def _copy_apart(self, kind: int, room: int, data: memoryview, head_bytes: int) -> int:
+        """Head and body apart, in pieces: the reserve is for heads."""
+        ring = self._ring
+        head_bytes = min(head_bytes, self._head_room)
+        self._head_room -= head_bytes
+        for at in range(0, head_bytes, ring.piece_max):
+            piece = data[at : min(at + ring.piece_max, head_bytes)]
             if not self._write(kind, HEAD, piece, 0):
                 return self._drop(len(data) - at)
-        return self._copy_body(kind, room, view[size:])
+        return self._copy_body(kind, room, data[head_bytes:])
 
     def _copy_body(self, kind: int, room: int, data: memoryview) -> int:
         """Any size, in pieces, up to the capture limit."""
@@ -321,15 +372,3 @@ class ExchangeCopy:
             self._request_room = self._response_room = _LOST
         self._flags |= EndFlag.DROPPED
         return _LOST
-
-
-def _head_size(data: bytes) -> int:
-    """How many bytes of a chunk with a head are head: to the blank line (the final one, after 1xx answers), or all."""
-    end = 0
-    while True:
-        blank = data.find(b"\r\n\r\n", end)
-        if blank < 0:
-            return len(data)
-        end = blank + 4
-        if not data.startswith(b"HTTP/1.", end):
-            return end

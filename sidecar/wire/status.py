@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 from enum import IntEnum
+from typing import Final
 
 STATUS_BYTES = 4096
 U64_MASK = (1 << 64) - 1
@@ -69,6 +70,12 @@ class Slot(IntEnum):
     QUEUE_BYTES_SKIPPED = 77
 
 
+# Plain numbers: looking a member up and counting with it costs more.
+_REQUESTS: Final = 0
+_EXCHANGES_OPEN: Final = 7
+_BYTES_UP: Final = 8
+_BYTES_DOWN: Final = 9
+
 # What describes a running proxy and not its history: a new one begins at zero.
 PROXY_GAUGES = (Slot.CONNECTIONS_OPEN, Slot.EXCHANGES_OPEN, Slot.QUEUE_ENDS_OWED, Slot.UPSTREAM_CONNECTIONS)
 
@@ -94,6 +101,19 @@ class StatusPage:
     def add(self, slot: Slot, n: int = 1) -> None:
         """Count `n` (which may be negative, for a gauge); wraps at 64 bits instead of failing."""
         self._slots[slot] = (self._slots[slot] + n) & U64_MASK
+
+    def exchange_begun(self) -> None:
+        """Count a request (for each exchange, this and `exchange_over` take the place of five `add`)."""
+        slots = self._slots
+        slots[_REQUESTS] = (slots[_REQUESTS] + 1) & U64_MASK
+        slots[_EXCHANGES_OPEN] = (slots[_EXCHANGES_OPEN] + 1) & U64_MASK
+
+    def exchange_over(self, bytes_up: int, bytes_down: int) -> None:
+        """Count the end of an exchange, and what passed in it."""
+        slots = self._slots
+        slots[_EXCHANGES_OPEN] = (slots[_EXCHANGES_OPEN] - 1) & U64_MASK
+        slots[_BYTES_UP] = (slots[_BYTES_UP] + bytes_up) & U64_MASK
+        slots[_BYTES_DOWN] = (slots[_BYTES_DOWN] + bytes_down) & U64_MASK
 
     def set(self, slot: Slot, value: int) -> None:
         """Store a state or gauge, 0 ≤ value < 2⁶⁴."""

@@ -28,7 +28,7 @@ writer = RingWriter(directory + "/queue", 256 * 1024, body_bytes_max=1 << 20)
 done = os.open(directory + "/written", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 chance = random.Random(life)
 long = writer.copy(0)  # never ends: spilled, and finished by the next START
-long.request(f"{life}-long\\n".encode(), head=True)
+long.request(f"{life}-long\\n".encode(), 1)
 print("ready", flush=True)
 number = 0
 while True:
@@ -39,11 +39,15 @@ while True:
     name = f"{life}-{number}\\n".encode()
     request, response = name + chance.randbytes(chance.randint(0, 9000)), chance.randbytes(chance.randint(1, 20000))
     copy = writer.copy(0)
-    copy.request(request, head=True)
-    for at in range(0, len(response), 3000):
-        copy.response(response[at : at + 3000])
-    long.response(b"." * 700)
-    copy.end()
+    copy.request(request, len(name))
+    if number % 2:
+        copy.last(response, 1, 0)  # by one store, as far as it fits
+        long.response(b"." * 700)
+    else:
+        for at in range(0, len(response), 3000):
+            copy.response(response[at : at + 3000])
+        long.response(b"." * 700)
+        copy.end()
     os.write(done, name[:-1] + b" " + hashlib.sha256(request + response).hexdigest().encode() + b"\\n")
 """
 

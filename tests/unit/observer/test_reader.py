@@ -73,9 +73,9 @@ def ends(tmp_path, clock):
 
 def test_an_exchange_comes_out_whole_with_its_identity(ends, clock):
     copy = ends.writer.copy(3)
-    copy.request(b"POST / HTTP/1.1\r\n\r\nab", head=True)
+    copy.request(b"POST / HTTP/1.1\r\n\r\nab", 19)
     clock.us += 1_000_000
-    copy.response(b"HTTP/1.1 200 OK\r\n\r\n", head=True)
+    copy.response(b"HTTP/1.1 200 OK\r\n\r\n", 19)
     copy.response(b"xyz")
     assert ends.reader.poll() == []
     clock.us += 5_000_000
@@ -92,7 +92,7 @@ def test_an_exchange_comes_out_whole_with_its_identity(ends, clock):
 def test_what_was_not_released_comes_again_and_what_was_does_not(ends):
     copies = [ends.writer.copy(0) for _ in range(2)]
     for copy in copies:
-        copy.request(b"a", head=True)
+        copy.request(b"a", 1)
         copy.end()
     first = ends.reader.poll()
     ends.kill_reader()
@@ -105,8 +105,8 @@ def test_what_was_not_released_comes_again_and_what_was_does_not(ends):
 
 def test_a_released_exchange_that_an_open_one_keeps_in_the_queue_does_not_come_again(ends):
     still, done = ends.writer.copy(0), ends.writer.copy(0)
-    still.request(b"first", head=True)
-    done.request(b"second", head=True)
+    still.request(b"first", 5)
+    done.request(b"second", 6)
     done.end()
     assert [raw.request for raw in ends.reader.poll()] == [b"second"]
     ends.reader.release()
@@ -119,7 +119,7 @@ def test_a_released_exchange_that_an_open_one_keeps_in_the_queue_does_not_come_a
 def test_a_dead_proxy_ends_what_it_left_in_order_of_number(ends):
     copies = [ends.writer.copy(n) for n in range(3)]
     for n, copy in enumerate(copies):
-        copy.request(b"request %d" % n, head=True)
+        copy.request(b"request %d" % n, 9)
     copies[1].end()
     start = ends.writer._next
     ends.kill_writer()
@@ -135,7 +135,7 @@ def test_a_dead_proxy_ends_what_it_left_in_order_of_number(ends):
 
 def test_an_exchange_that_runs_on_is_shown_every_thirty_seconds(ends, clock):
     copy = ends.writer.copy(0)
-    copy.request(b"r", head=True)
+    copy.request(b"r", 1)
     sights = []
     for _ in range(9):
         clock.us += 10_000_000
@@ -153,14 +153,14 @@ def test_an_exchange_that_runs_on_is_shown_every_thirty_seconds(ends, clock):
 
 def test_a_long_exchange_does_not_hold_the_queue(ends, tmp_path):
     long = ends.writer.copy(0)
-    long.request(b"long", head=True)
+    long.request(b"long", 4)
     expected = b""
     for n in range(100):
         chunk = bytes([n]) * 2000
         expected += chunk
         long.response(chunk)
         short = ends.writer.copy(0)
-        short.request(b"short %d" % n, head=True)
+        short.request(b"short %d" % n, 7)
         short.end()
         assert [raw.request for raw in ends.reader.poll()] == [b"short %d" % n]
         ends.reader.release()
@@ -181,7 +181,7 @@ def test_a_long_exchange_does_not_hold_the_queue(ends, tmp_path):
 
 def test_a_spilled_exchange_of_a_dead_proxy_ends_too(ends):
     long = ends.writer.copy(0)
-    long.request(b"long", head=True)
+    long.request(b"long", 4)
     for _ in range(20):
         long.response(b"x" * 2000)
         ends.reader.poll()
@@ -196,8 +196,8 @@ def test_past_the_spill_bound_the_largest_body_goes_and_says_so(ends):
     ends.spill_bytes_max = 100_000
     ends.kill_reader()
     small, large = ends.writer.copy(0), ends.writer.copy(0)
-    small.request(b"small", head=True)
-    large.request(b"large", head=True)
+    small.request(b"small", 5)
+    large.request(b"large", 5)
     for _ in range(40):
         small.response(b"s" * 100)
         large.response(b"l" * 4000)
@@ -218,7 +218,7 @@ def test_a_full_tmpfs_keeps_the_records_in_the_queue(ends, monkeypatch):
         raise OSError(28, "No space left on device")
 
     long = ends.writer.copy(0)
-    long.request(b"long", head=True)
+    long.request(b"long", 4)
     with monkeypatch.context() as patch:
         patch.setattr(spill_module, "_write_all", full)
         for _ in range(12):
@@ -234,7 +234,7 @@ def test_a_full_tmpfs_keeps_the_records_in_the_queue(ends, monkeypatch):
 
 def test_a_spill_file_that_somebody_removed_costs_its_bytes_only(ends, tmp_path):
     long = ends.writer.copy(0)
-    long.request(b"long", head=True)
+    long.request(b"long", 4)
     for _ in range(12):
         long.response(b"x" * 4000)
         ends.reader.poll()
@@ -256,9 +256,9 @@ def test_spilled_exchanges_of_another_queue_are_removed_and_counted(ends, tmp_pa
 
 def test_damage_in_the_queue_is_skipped_counted_and_marked(ends):
     lost, kept = ends.writer.copy(0), ends.writer.copy(0)
-    kept.request(b"kept", head=True)
+    kept.request(b"kept", 4)
     at = DATA_OFFSET + ends.writer._head
-    lost.request(b"lost", head=True)
+    lost.request(b"lost", 4)
     kept.response(b"not seen")
     ends.writer._memory[at + 8] ^= 0xFF
     assert ends.reader.poll() == []
@@ -275,7 +275,7 @@ def test_damage_in_the_queue_is_skipped_counted_and_marked(ends):
 
 def test_what_a_dead_proxy_dropped_marks_the_exchanges_that_it_left(ends):
     first = ends.writer.copy(0)
-    first.request(b"first", head=True)
+    first.request(b"first", 5)
     while not ends.writer.status.get(Slot.RECORDS_DROPPED):
         first.response(b"x" * 4000)
     ends.kill_writer()
@@ -285,7 +285,7 @@ def test_what_a_dead_proxy_dropped_marks_the_exchanges_that_it_left(ends):
 
 def test_a_gap_marks_an_exchange_only_when_its_own_end_is_missing(ends):
     long, burst = ends.writer.copy(0), ends.writer.copy(0)
-    long.request(b"long", head=True)
+    long.request(b"long", 4)
     while not ends.writer.status.get(Slot.RECORDS_DROPPED):
         burst.request(b"x" * 4000)
     burst.end()
@@ -293,7 +293,7 @@ def test_a_gap_marks_an_exchange_only_when_its_own_end_is_missing(ends):
     ends.reader.release()
     ends.writer.settle()
     other = ends.writer.copy(0)
-    other.request(b"other", head=True)
+    other.request(b"other", 5)
     for _ in range(2):
         ends.kill_reader()
         assert ends.reader.poll() == []
@@ -311,7 +311,7 @@ def test_marks_wait_for_what_is_unread_unreleased_and_open(ends, clock):
     assert ends.reader.mark_ms(t0 + 5_000) == t0 + 5_000
     clock.us += 10_000_000
     copy = ends.writer.copy(0)
-    copy.request(b"a", head=True)
+    copy.request(b"a", 1)
     assert ends.reader.mark_ms(t0 + 20_000) == t0 + 10_000, "unread"
     ends.reader.poll()
     ends.reader.release()
@@ -335,10 +335,10 @@ def test_marks_wait_for_what_is_unread_unreleased_and_open(ends, clock):
 def test_a_stream_over_a_large_step_back_of_the_clock_is_still_seen_now_and_then(tmp_path, clock):
     ends = Ends(tmp_path)
     copy = ends.writer.copy(0)
-    copy.request(b"GET / HTTP/1.1\r\n\r\n", head=True)
+    copy.request(b"GET / HTTP/1.1\r\n\r\n", 18)
     ends.reader.poll()
     clock.us -= 24 * 3600 * 1_000_000
-    copy.response(b"HTTP/1.1 200 OK\r\n\r\n", head=True)
+    copy.response(b"HTTP/1.1 200 OK\r\n\r\n", 19)
     (seen,) = ends.reader.poll()
     assert not seen.finished
     clock.us += 30_000_000

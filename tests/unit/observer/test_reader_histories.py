@@ -111,15 +111,15 @@ class Model:
     def begin(self, slot, size):
         self.end(slot, 0)
         self.open[slot] = {"copy": self.ends.writer.copy(slot), "request": b"", "response": b"", "viewed": None}
-        self.chunk("request", slot, size, head=True)
+        self.chunk("request", slot, size, size)
 
-    def chunk(self, direction, slot, size, *, head=False):
+    def chunk(self, direction, slot, size, head_bytes=0):
         exchange = self.open.get(slot)
         if exchange is None:
             return
         data = bytes([next(self.fill)]) * size
         dropped = self.ends.writer.status.get(Slot.RECORDS_DROPPED)
-        getattr(exchange["copy"], direction)(data, head=head)
+        getattr(exchange["copy"], direction)(data, head_bytes)
         if self.ends.writer.status.get(Slot.RECORDS_DROPPED) > dropped:
             exchange["flags"] = EndFlag.DROPPED
             self.seen.add("dropped")

@@ -15,11 +15,14 @@ class Recorder:
     def __init__(self, log):
         self.log = log
 
-    def request(self, data, head=False):
-        self.log.append(("request", data, head))
+    def request(self, data, head_bytes=0):
+        self.log.append(("request", data, head_bytes))
 
-    def response(self, data, head=False):
-        self.log.append(("response", data, head))
+    def response(self, data, head_bytes=0):
+        self.log.append(("response", data, head_bytes))
+
+    def last(self, data, head_bytes, flags):
+        self.log.append(("last", data, head_bytes, flags))
 
     def end(self, flags=0):
         self.log.append(("end", flags))
@@ -50,7 +53,7 @@ async def test_host_alone_is_rewritten_and_the_copy_is_as_received(route, log):
     head = head_of(GET)
     exchange = Exchange(route, head, local=False)
     assert exchange.up(GET, head=head) == b"GET / HTTP/1.1\r\nA: b\r\nHost: up \r\n\r\n"
-    assert log == [("request", GET, True)]
+    assert log == [("request", GET, len(GET))]
 
 
 async def test_host_preserved_is_the_same_object(route):
@@ -74,7 +77,7 @@ async def test_the_end_is_counted_once(route, log):
     exchange = Exchange(route, head_of(GET), local=False)
     exchange.count_begun()
     assert route.status.get(Slot.REQUESTS) == route.status.get(Slot.EXCHANGES_OPEN) == 1
-    exchange.down(b"12345", head=False)
+    exchange.down(b"12345", 0)
     exchange.flags |= int(EndFlag.ABORTED_BY_ORIGIN)
     exchange.opaque = True
     exchange.end()
@@ -90,8 +93,20 @@ async def test_the_end_is_counted_once(route, log):
 async def test_an_answer_of_our_own_is_copied_and_counted(route, log):
     exchange = Exchange(route, head_of(GET), local=False)
     answer = exchange.answer(502, "refused", "why")
-    assert log == [("response", answer, True)]
+    assert log == [("response", answer, answer.index(b"{"))]
     assert route.status.get(Slot.RESPONSES_5XX) == 1
+
+
+@pytest.mark.parametrize("done", [True, False])
+async def test_a_whole_answer_ends_the_copy_if_the_request_is_complete(route, log, done):
+    exchange = Exchange(route, head_of(GET), local=False)
+    exchange.request_done = done
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    exchange.down_whole(answer, Head(answer[:-2]))
+    exchange.end()
+    whole = ("last", answer, len(answer) - 2, 0) if done else ("response", answer, len(answer) - 2)
+    assert log == [whole, ("end", 0)]
+    assert route.status.get(Slot.BYTES_DOWN) == len(answer)
 
 
 async def test_statuses_beyond_the_classes_are_not_counted(route):

@@ -23,15 +23,22 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 class RecordingCopy:
     def __init__(self, log: list[tuple[object, ...]]) -> None:
         self.log = log
+        self.ended = False
 
-    def request(self, data: bytes, head: bool = False) -> None:
-        self.log.append(("request", data, head))
+    def request(self, data: bytes, head_bytes: int = 0) -> None:
+        self.log.append(("request", data, head_bytes))
 
-    def response(self, data: bytes, head: bool = False) -> None:
-        self.log.append(("response", data, head))
+    def response(self, data: bytes, head_bytes: int = 0) -> None:
+        self.log.append(("response", data, head_bytes))
+
+    def last(self, data: bytes, head_bytes: int, flags: int) -> None:
+        self.response(data, head_bytes)
+        self.end(flags)
+        self.ended = True
 
     def end(self, flags: int = 0) -> None:
-        self.log.append(("end", flags))
+        if not self.ended:
+            self.log.append(("end", flags))
 
 
 class Scene:
@@ -106,7 +113,7 @@ async def test_the_copy_comes_first_and_is_complete(scene):
     port = await scene.relay(await scene.origin(answer_and_close))
     request = GET.replace(b"Host", b"Connection: close\r\nHost")
     assert await ask(port, request) == OK
-    assert scene.copied == [("request", request, True), ("response", OK, True), ("end", 0)]
+    assert scene.copied == [("request", request, len(request)), ("response", OK, len(OK) - 2), ("end", 0)]
     assert scene.status.get(Slot.REQUESTS) == 1
     assert scene.status.get(Slot.RESPONSES_2XX) == 1
     assert scene.status.get(Slot.EXCHANGES_OPEN) == 0

@@ -81,14 +81,18 @@ class Copy:
         self.requested = bytearray()
         self.flags: int | None = None
 
-    def request(self, data: bytes, head: bool = False) -> None:
+    def request(self, data: bytes, head_bytes: int = 0) -> None:
         self.requested += data
 
-    def response(self, data: bytes, head: bool = False) -> None:
+    def response(self, data: bytes, head_bytes: int = 0) -> None:
         pass
 
-    def end(self, flags: int = 0) -> None:
+    def last(self, data: bytes, head_bytes: int, flags: int) -> None:
         self.flags = int(flags)
+
+    def end(self, flags: int = 0) -> None:
+        if self.flags is None:
+            self.flags = int(flags)
 
 
 class LlhttpOrigin:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import random
+import tempfile
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sidecar.wire import ring as ring_module
 from sidecar.wire.records import HEAD, LOST_BEFORE, START_RESERVES, EndFlag, Kind, unpack_gap
@@ -62,7 +66,7 @@ def fill(queue):
     copies = []
     for piece in (b"x" * 4000, b"x"):
         copies.append(queue.writer.copy(0))
-        copies[-1].request(b"filler", head=True)
+        copies[-1].request(b"filler", 6)
         dropped = queue.counts()[0]
         while queue.counts()[0] == dropped:
             copies[-1].response(piece)
@@ -72,9 +76,9 @@ def fill(queue):
 def test_an_exchange_is_its_records_in_order(make):
     queue = make()
     copy = queue.writer.copy(7)
-    copy.request(HEAD_BYTES, head=True)
+    copy.request(HEAD_BYTES, len(HEAD_BYTES))
     copy.request(b"abc")
-    copy.response(b"HTTP/1.1 204 No Content\r\n\r\n", head=True)
+    copy.response(b"HTTP/1.1 204 No Content\r\n\r\n", 27)
     copy.end(EndFlag.ANSWERED_BY_SIDECAR)
     records = queue.drain()
     assert shown(records) == [
@@ -90,16 +94,47 @@ def test_an_exchange_is_its_records_in_order(make):
     assert [record.flags for record in records] == [HEAD, 0, HEAD, EndFlag.ANSWERED_BY_SIDECAR]
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 20_000), st.booleans(), st.booleans()), max_size=40), st.integers(0, 20_000))
+def test_an_answer_and_its_end_by_one_store_are_the_same_two_records(exchanges, body_bytes_max):
+    """Whatever the sizes, where the ring ends, and when its room does: nobody can tell which way they were written."""
+    with tempfile.TemporaryDirectory() as directory:
+        apart, together = (Queue(f"{directory}/{name}", body_bytes_max=body_bytes_max) for name in ("a", "b"))
+        seen = ([], [])
+        for size, with_body, read in exchanges:
+            answer = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * size * with_body
+            for queue in (apart, together):
+                copy = queue.writer.copy(3)
+                copy.request(b"r" * (size % 700 + 1), 1)
+                if queue is apart:
+                    copy.response(answer, 19)
+                    copy.end(EndFlag.ABORTED_BY_CLIENT)
+                else:
+                    copy.last(answer, 19, EndFlag.ABORTED_BY_CLIENT)
+                copy.end()
+                copy.response(b"late")
+            if read:
+                for records, queue in zip(seen, (apart, together), strict=True):
+                    records += [
+                        (*dataclasses.astuple(record)[:5], *dataclasses.astuple(record)[6:]) for record in queue.drain()
+                    ]
+        assert seen[0] == seen[1]
+        assert apart.counts() == together.counts()
+        assert apart.writer._open == together.writer._open
+        apart.close()
+        together.close()
+
+
 def test_what_is_empty_or_late_leaves_no_record(make):
     queue = make()
     copy = queue.writer.copy(0)
     copy.end()
-    copy.request(b"after the end", head=True)
+    copy.request(b"after the end", 13)
     empty = queue.writer.copy(0)
     empty.request(b"")
     empty.end()
     twice = queue.writer.copy(0)
-    twice.request(b"a", head=True)
+    twice.request(b"a", 1)
     twice.response(b"")
     twice.end()
     twice.end()
@@ -187,9 +222,9 @@ def test_times_are_those_of_the_wall_clock(make):
 def test_a_body_is_cut_at_the_limit_to_the_byte_and_its_head_is_not(make, split):
     queue = make(body_bytes_max=10)
     copy = queue.writer.copy(0)
-    copy.request(HEAD_BYTES + b"0123456789", head=True)
+    copy.request(HEAD_BYTES + b"0123456789", len(HEAD_BYTES))
     body = b"abcdefghijklmnop"
-    copy.response(b"HTTP/1.1 200 OK\r\n\r\n", head=True)
+    copy.response(b"HTTP/1.1 200 OK\r\n\r\n", 19)
     for at in range(0, len(body), split):
         copy.response(body[at : at + split])
     copy.end()
@@ -204,7 +239,7 @@ def test_a_body_cut_in_the_chunk_of_its_head_keeps_the_head_behind_interim_answe
     queue = make(body_bytes_max=3)
     copy = queue.writer.copy(0)
     answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nServer: a\r\n\r\n"
-    copy.response(answer + b"abcdef", head=True)
+    copy.response(answer + b"abcdef", len(answer))
     copy.end()
     records = queue.drain()
     assert b"".join(record.payload for record in records) == answer + b"abc"
@@ -215,8 +250,8 @@ def test_a_head_larger_than_a_record_is_kept_in_pieces(make):
     queue = make(body_bytes_max=0)
     head = b"GET / HTTP/1.1\r\nX: " + b"y" * 20_000
     copy = queue.writer.copy(0)
-    copy.request(head, head=True)
-    copy.request(b"\r\n\r\n", head=True)
+    copy.request(head, len(head))
+    copy.request(b"\r\n\r\n", 4)
     copy.end()
     records = queue.drain()
     assert b"".join(record.payload for record in records) == head + b"\r\n\r\n"
@@ -227,8 +262,8 @@ def test_bodies_are_dropped_first_and_heads_and_ends_still_fit(make):
     queue = make()
     filler = fill(queue)
     other = queue.writer.copy(0)
-    other.request(HEAD_BYTES + b"b" * 3000, head=True)
-    other.response(b"HTTP/1.1 200 OK\r\n\r\n", head=True)
+    other.request(HEAD_BYTES + b"b" * 3000, len(HEAD_BYTES))
+    other.response(b"HTTP/1.1 200 OK\r\n\r\n", 19)
     other.response(b"body")
     other.end()
     filler.end()
@@ -276,7 +311,7 @@ def full_to_the_brim(queue):
     begun = []
     while not queue.counts()[2]:
         begun.append(queue.writer.copy(0))
-        begun[-1].request(b"h", head=True)
+        begun[-1].request(b"h", 1)
     lost = begun.pop()
     if queue.writer._room() >= 40:
         begun.pop().end()
@@ -290,7 +325,7 @@ def test_an_exchange_whose_first_record_is_dropped_is_dropped_whole(make):
     queue.drain()
     before, *_ = queue.counts()
     lost.request(b"more")
-    lost.response(b"answer", head=True)
+    lost.response(b"answer", 6)
     lost.end()
     after = queue.drain()
     assert {record.kind for record in after} == set()
@@ -309,7 +344,7 @@ def test_ends_without_room_are_owed_and_written_before_anything_else(make):
     assert owed == len(begun)
     queue.drain()
     late = queue.writer.copy(0)
-    late.request(b"late", head=True)
+    late.request(b"late", 4)
     records = queue.drain()
     assert [record.kind for record in records] == [Kind.END] * owed + [Kind.GAP, Kind.REQUEST]
     assert {record.flags for record in records[:owed]} == {EndFlag.ABORTED_BY_CLIENT}
@@ -324,10 +359,10 @@ def test_a_writer_that_starts_on_a_full_queue_owes_its_start(make):
     queue.writer = RingWriter(queue.path, CAPACITY, body_bytes_max=100)
     assert not queue.writer._started
     copy = queue.writer.copy(0)
-    copy.request(b"too early", head=True)
+    copy.request(b"too early", 9)
     copy.end()
     queue.drain()
-    queue.writer.copy(0).request(b"in time", head=True)
+    queue.writer.copy(0).request(b"in time", 7)
     records = queue.drain()
     assert [record.kind for record in records] == [Kind.START, Kind.GAP, Kind.REQUEST]
     assert records[0].flags == LOST_BEFORE
@@ -339,11 +374,11 @@ def test_no_more_exchanges_are_open_at_once_than_a_start_can_end(make, monkeypat
     queue = make()
     first, second, third = (queue.writer.copy(0) for _ in range(3))
     for copy in (first, second, third):
-        copy.request(b"a", head=True)
+        copy.request(b"a", 1)
     assert queue.counts() == (1, 1, 1, 0)
     first.end()
     fourth = queue.writer.copy(0)
-    fourth.request(b"d", head=True)
+    fourth.request(b"d", 1)
     kinds = [record.kind for record in queue.drain()]
     assert kinds == [Kind.REQUEST, Kind.REQUEST, Kind.GAP, Kind.END, Kind.REQUEST]
     assert queue.counts()[2] == 1
@@ -351,7 +386,7 @@ def test_no_more_exchanges_are_open_at_once_than_a_start_can_end(make, monkeypat
 
 def test_numbers_and_counters_run_on_in_the_next_writer(make):
     queue = make()
-    queue.writer.copy(0).request(b"a", head=True)
+    queue.writer.copy(0).request(b"a", 1)
     queue.writer.status.add(Slot.REQUESTS, 5)
     queue.writer.status.add(Slot.CONNECTIONS_OPEN, 5)
     producer, sequence = queue.writer.producer, queue.writer._next
@@ -368,14 +403,14 @@ def test_numbers_and_counters_run_on_in_the_next_writer(make):
 def test_what_comes_after_close_is_lost_and_harms_nobody(make):
     queue = make(body_bytes_max=3)
     running = queue.writer.copy(0)
-    running.request(b"before", head=True)
+    running.request(b"before", 6)
     assert queue.writer.unread_bytes == 48
     queue.writer.close()
     following = RingWriter(queue.path, CAPACITY, body_bytes_max=10)
     running.response(b"too late and too long")
     running.end()
     late = queue.writer.copy(0)
-    late.request(b"late", head=True)
+    late.request(b"late", 4)
     late.end()
     queue.writer.settle()
     assert [record.kind for record in queue.drain()] == [Kind.REQUEST, Kind.START]

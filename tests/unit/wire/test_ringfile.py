@@ -30,7 +30,7 @@ def use(path, capacity=64 * KIB, *, drain):
     """A writer's life; with `drain` a reader reads what it wrote."""
     writer = open_writer(path, capacity)
     try:
-        writer.copy(0).request(b"traffic", head=True)
+        writer.copy(0).request(b"traffic", 7)
         if drain:
             reader = RingReader(path)
             reader.read(1 << 20)

@@ -23,6 +23,16 @@ def test_slots_count_set_and_wrap(memory):
     assert page.get(Slot.PROXY_PID) == 0
 
 
+def test_exchanges_are_counted_as_by_add(memory):
+    page = StatusPage(memory)
+    for _ in range(3):
+        page.exchange_begun()
+    page.exchange_over(7, 2**64 - 1)
+    page.exchange_over(5, 2)
+    counted = {slot: page.get(slot) for slot in Slot if page.get(slot)}
+    assert counted == {Slot.REQUESTS: 3, Slot.EXCHANGES_OPEN: 1, Slot.BYTES_UP: 12, Slot.BYTES_DOWN: 1}
+
+
 def test_two_pages_over_one_memory_see_each_other_and_nothing_else(memory):
     StatusPage(memory, STATUS_BYTES).add(Slot.BYTES_UP, 7)
     assert StatusPage(memory, STATUS_BYTES).get(Slot.BYTES_UP) == 7
