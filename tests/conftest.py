@@ -4,6 +4,10 @@ from pathlib import Path
 
 import pytest
 from harness import FakeLLM, Sidecar
+from hypothesis import settings
+
+settings.register_profile("suite", deadline=None)  # no test asserts on a time
+settings.load_profile("suite")
 
 FROM_NPM = Path(__file__).parent / "clients" / "node_modules" / "ai"
 collect_ignore = [] if FROM_NPM.exists() else ["contract/test_sdk_ai.py"]

@@ -45,6 +45,9 @@ class ClientSocket:
         """What this connection waits for, for the sweep (`limits`)."""
         return Awaits.CLOSE if self._closing else Awaits.FIRST_BYTE
 
+    def look(self) -> None:
+        """Notice what nobody tells of; called by the sweep."""
+
     def drain(self) -> None:
         """Close when idle, else after the exchange in progress (`Route.draining`)."""
         if not self._closing:

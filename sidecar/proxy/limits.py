@@ -51,6 +51,9 @@ class Waiting(Protocol):
     def awaits(self) -> Awaits:
         """What it waits for."""
 
+    def look(self) -> None:
+        """Notice what nobody tells of."""
+
     def expire(self, answer: bytes) -> None:
         """Send `answer`, if any, and close."""
 
@@ -113,6 +116,7 @@ async def sweep(connections: Sequence[Waiting], timeouts: Timeouts, status: Stat
     for some in _slices(connections):
         now = loop.time()
         for connection in some:
+            connection.look()
             end_overdue(connection, now, timeouts, status)
         await asyncio.sleep(0)
 

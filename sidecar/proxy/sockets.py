@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import socket
 import struct
 from enum import IntFlag
@@ -47,6 +48,11 @@ class Gate:
         if had and not self._holds and not self._transport.is_closing():
             self._transport.resume_reading()
 
+    @property
+    def held(self) -> bool:
+        """Whether something holds it."""
+        return self._holds != 0
+
     def open(self) -> None:
         """Take back every reason."""
         if self._holds:
@@ -82,6 +88,16 @@ def unread(transport: asyncio.Transport) -> bytes:
         while len(data) < _UNREAD_BYTES_MAX and (piece := os.read(sock.fileno(), _UNREAD_BYTES_MAX - len(data))):
             data += piece
     return data
+
+
+def broken(transport: asyncio.Transport) -> bool:
+    """Whether the connection is gone; of one that is not read, the event loop does not tell."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or transport.is_closing():
+        return False
+    asked = select.poll()
+    asked.register(sock.fileno(), 0)  # for nothing: that a connection broke is always told
+    return bool(asked.poll(0))
 
 
 def reset(transport: asyncio.Transport) -> None:

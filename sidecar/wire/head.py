@@ -167,7 +167,9 @@ def judge_response(raw: bytes, method: bytes, limits: Limits, *, upgrade: bool) 
     _ask_llhttp(httptools.HttpResponseParser(_NO_CALLBACKS), raw, 0, limits)
     head = Head(raw, status=int(line[2]))
     length, codings = _read_fields(head, line.end() - 2, http_1_0=line[1] == b"0")
-    chunked = _ends_chunked(codings) if codings else False
+    # HTTP/1.0 knows no Transfer-Encoding: who sends one there may mean it or not, so the message is what comes until
+    # the connection closes, and nothing comes behind it (RFC 9112 section 6.1).
+    chunked = bool(codings) and line[1] == b"1" and _ends_chunked(codings)
     status = head.status
     if status == 101:
         if not upgrade:
@@ -246,9 +248,12 @@ def _read_fields(head: Head, start: int, *, http_1_0: bool) -> tuple[int | None,
         head.upgrade = b"upgrade" in connection and text.find(_UPGRADE, start) >= 0
     at = text.find(_CODING, start)
     codings = _listed(text, _CODING, at) if at >= 0 else ()
-    if codings and (length is not None or http_1_0):
-        other = "a Content-Length" if length is not None else "HTTP/1.0"
-        raise FramingError("bad-head", f"there is a Transfer-Encoding beside {other}")
+    if codings and length is not None:
+        raise FramingError("bad-head", "there is a Transfer-Encoding beside a Content-Length")
+    if codings and http_1_0:
+        if head.method:
+            raise FramingError("bad-head", "there is a Transfer-Encoding in HTTP/1.0")
+        head.keep_alive = False
     return length, codings
 
 

@@ -126,6 +126,24 @@ def test_a_reset_by_the_client_is_a_reset(
     assert copies.next()[2] == EndFlag.ABORTED_BY_CLIENT
 
 
+@pytest.mark.parametrize("route", [0, 1], ids=["plain", "tls"])
+def test_a_reset_behind_an_upload_that_the_origin_does_not_read(
+    proxy: Proxy, origins: list[Origin], copies: Copies, route: int
+) -> None:
+    """The proxy does not read the client then, and is told of nothing."""
+    client = proxy.client(route)
+    client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n")
+    upstream = origins[route].next()
+    receive_head(upstream)
+    client.settimeout(1.0)
+    with pytest.raises(TimeoutError):
+        client.sendall(bytes(100_000_000))
+    reset(client)
+    assert EndFlag.ABORTED_BY_CLIENT in EndFlag(copies.next()[2])
+    origins[route].connections.remove(upstream)
+    assert_reset(upstream)
+
+
 @pytest.mark.parametrize("who", ["client", "origin"])
 def test_a_reset_within_a_tunnel_is_a_reset(proxy: Proxy, origin: Origin, copies: Copies, who: str) -> None:
     switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"

@@ -47,6 +47,11 @@ CASES = {
     ),
     "until close": Case([request()], [response(body=b"as long as it takes")], close=True),
     "until close, HTTP/1.0": Case([request()], [b"HTTP/1.0 200 OK\r\n\r\nold but good"], close=True),
+    "until close, HTTP/1.0 with Transfer-Encoding": Case(
+        [request()],
+        [b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS + b"\r\nand more"],
+        close=True,
+    ),
     "connection: close from the origin": Case(
         [request()], [response(fields=b"Connection: close\r\nContent-Length: 2\r\n", body=b"ok")], close=True
     ),

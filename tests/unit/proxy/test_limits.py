@@ -30,9 +30,13 @@ class Connection:
         self.state = state
         self.waiting = None
         self.done: list[bytes] = []
+        self.looks = 0
 
     def awaits(self) -> Awaits:
         return self.state
+
+    def look(self) -> None:
+        self.looks += 1
 
     def expire(self, answer: bytes) -> None:
         self.done.append(answer.partition(b"\r\n")[0])
@@ -102,7 +106,7 @@ async def test_a_sweep_looks_at_every_connection(status):
     for connection in connections:
         connection.waiting = (Awaits.FIRST_BYTE, -1e9)
     await sweep(connections, TIMEOUTS, status)
-    assert all(connection.done == [b""] for connection in connections)
+    assert all((connection.done, connection.looks) == ([b""], 1) for connection in connections)
 
 
 @given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(0, 20), st.integers(64, 10**6))

@@ -305,6 +305,13 @@ class TestBadRequests:
 
     def test_transfer_encoding_in_http_1_0(self):
         assert error_of(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n") == ("bad-head", 400)
+        for status, body in ((b"200", Body.UNTIL_CLOSE), (b"304", Body.NONE)):
+            scanner = Scanner(Role.RESPONSE)
+            scanner.resume(b"GET")
+            fields = b"Connection: keep-alive\r\nTransfer-Encoding: no-such, chunked\r\n"
+            head = scanner.feed(b"HTTP/1.0 " + status + b" \r\n" + fields + b"\r\n")[0]
+            assert isinstance(head, Head)
+            assert (head.body, head.keep_alive) == (body, False)
 
     @pytest.mark.parametrize("garbage", [b"\x16\x03\x01\x02\x00\x01", b"hello\nworld", b"hello world\r\n", b"a\rb"])
     def test_garbage_is_refused_before_a_head_is_whole(self, garbage):
