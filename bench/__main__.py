@@ -12,7 +12,7 @@ import os
 import random
 import shutil
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -38,7 +38,12 @@ def main() -> int:
 
         return ledger.main(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=40, help="rounds, each visiting every peer once (default 40)")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=40,
+        help="rounds, each visiting every peer once (default 40: a quarter of an hour)",
+    )
     parser.add_argument("--requests", type=int, default=150, help="requests per visit (default 150)")
     parser.add_argument(
         "--halting", choices=["both", "no", "yes"], default="both", help="let cores halt (default both)"
@@ -57,7 +62,7 @@ def main() -> int:
     gc.disable()
     _measure_latency(found, options)
     if not options.quick:
-        _measure_load(found, options.seed)
+        _measure_load(found, options)
     found.load.append(os.getloadavg()[0])
     _write(options.name, found)
     return 0
@@ -80,7 +85,7 @@ def _measure_latency(found: report.Results, options: argparse.Namespace) -> None
                 _say("2 kB up, cores kept awake")
                 found.small = latency.measure(everything, _SMALL, **how)
                 if not options.quick:
-                    _measure_large(found, everything, options.seed)
+                    _measure_large(found, everything, options)
         if options.halting != "no":
             with pinned_to(far):
                 _say("2 kB up, cores halting")
@@ -89,13 +94,15 @@ def _measure_latency(found: report.Results, options: argparse.Namespace) -> None
             _say("paced streams")
             some = {name: port for name, port in everything.items() if name in _PACED_PEERS}
             with pinned_to(far):
-                found.paced = streaming.measure(some, streams=20, seed=options.seed)
-            _measure_litellm(found, origin, everything, options.seed)
+                found.paced = streaming.measure(some, streams=options.rounds, seed=options.seed)
+            _measure_litellm(found, origin, everything, options)
     if not options.quick:
         _measure_apart(found, options)
 
 
-def _measure_litellm(found: report.Results, origin: proxies.Running, ports: dict[str, int], seed: int) -> None:
+def _measure_litellm(
+    found: report.Results, origin: proxies.Running, ports: dict[str, int], options: argparse.Namespace
+) -> None:
     _say("LiteLLM")
     if not litellm.install():
         print("!!! LITELLM CANNOT BE INSTALLED AND IS NOT MEASURED !!!", flush=True)
@@ -103,41 +110,49 @@ def _measure_litellm(found: report.Results, origin: proxies.Running, ports: dict
         return
     with litellm.running(origin[0], cores()[0]) as running, pinned_to(cores()[1]):
         some = {peers.DIRECT: ports[peers.DIRECT], peers.SIDECAR: ports[peers.SIDECAR], peers.LITELLM: running[0]}
-        found.litellm = latency.measure(some, _SMALL, rounds=20, requests=30, seed=seed)
+        found.litellm = latency.measure(some, _SMALL, rounds=options.rounds, requests=30, seed=options.seed)
 
 
 def _measure_apart(found: report.Results, options: argparse.Namespace) -> None:
     """What needs a proxy of its own: a TLS origin, and a crowd of silent clients."""
     near, far = cores()
-    with pinned_to(far):
+    with pinned_to(far):  # the client, that is: this process
         _say("TLS origin")
-        with awake():
-            found.tls = tls.measure(_SMALL, rounds=30, seed=options.seed, trees=peers.checkouts(options.tree))
+        with awake() if options.halting != "yes" else nullcontext():
+            trees = peers.checkouts(options.tree)
+            found.tls = tls.measure(_SMALL, rounds=options.rounds, seed=options.seed, trees=trees)
         _say("silent clients")
+        rounds = max(1, options.rounds // 5)
         with ExitStack() as stack:
             origin = stack.enter_context(proxies.python("bench.origin", [], far))
             running = stack.enter_context(proxies.sidecar(origin[0], near, capture=True))
-            found.slowloris = slowloris.measure(running[0], _SMALL, rounds=8, requests=1000)
+            found.slowloris = slowloris.measure(running[0], _SMALL, rounds=rounds, requests=1000)
 
 
-def _measure_large(found: report.Results, ports: dict[str, int], seed: int) -> None:
+def _measure_large(found: report.Results, ports: dict[str, int], options: argparse.Namespace) -> None:
     some = {name: port for name, port in ports.items() if name in _LARGE_PEERS}
     for size, (data, requests) in _LARGE.items():
         _say(f"{size} up")
-        found.large[size] = latency.measure(some, data, rounds=30, requests=requests, seed=seed)
+        how = {"rounds": options.rounds, "requests": requests, "seed": options.seed}
+        found.large[size] = latency.measure(some, data, **how)
 
 
-def _measure_load(found: report.Results, seed: int) -> None:
+def _measure_load(found: report.Results, options: argparse.Namespace) -> None:
     if shutil.which("wrk") is None or shutil.which("nginx") is None:
         print("!!! wrk AND nginx ARE NEEDED FOR CPU PER REQUEST AND SATURATION, WHICH ARE NOT MEASURED !!!", flush=True)
         found.missing.append("wrk (CPU per request, saturation)")
         return
     with proxies.nginx_origin(cores()[1], _ORIGIN_ANSWER) as origin, peers.start(origin) as started:
         some = {name: started.peers[name] for name in _LOAD_PEERS if name in started.peers}
-        _say("CPU per request, 16 connections")
-        found.cpu = load.measure(some, _SMALL, connections=16, rounds=3, seconds=1, seed=seed)
-        _say("saturation, 64 connections")
-        found.saturation = load.measure(some, _SMALL, connections=64, rounds=3, seconds=2, seed=seed)
+        how = {"rounds": options.rounds, "seconds": 1, "seed": options.seed}
+        with awake() if options.halting != "yes" else nullcontext():
+            _say("CPU per request, 16 connections")
+            found.cpu = load.measure(some, _SMALL, connections=16, **how)
+            _say("saturation, 64 connections")
+            found.saturation = load.measure(some, _SMALL, connections=64, **how)
+        if options.halting == "both":
+            _say("CPU per request, 16 connections, cores halting")
+            found.cpu_halting = load.measure(some, _SMALL, connections=16, **how | {"rounds": options.rounds // 4})
 
 
 def _say(what: str) -> None:

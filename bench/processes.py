@@ -8,11 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 PATIENCE_S = 20.0
-_TICK_US = 1_000_000 / os.sysconf("SC_CLK_TCK")
+_AVAILABLE = sorted(os.sched_getaffinity(0))  # before this process pins itself
 _SPIN = """import os
 os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 try: open("/proc/self/autogroup", "w").write("19")  # where sessions are scheduled as groups, the group yields too
@@ -23,8 +23,7 @@ while True: pass"""
 
 def cores() -> tuple[set[int], set[int]]:
     """The core of the proxies, and the core of client and origin (the same one when there is only one)."""
-    available = sorted(os.sched_getaffinity(0))
-    return {available[0]}, {available[-1]}
+    return {_AVAILABLE[0]}, {_AVAILABLE[-1]}
 
 
 @contextmanager
@@ -86,7 +85,7 @@ def awake() -> Iterator[None]:
     alike, once per hop and direction, and says nothing about any of them.
     """
     with ExitStack() as stack:
-        for core in sorted(os.sched_getaffinity(0)):
+        for core in _AVAILABLE:
             printed_port(stack.enter_context(process([sys.executable, "-c", _SPIN], {core}, own_session=True)))
         yield
 
@@ -112,9 +111,10 @@ def family(pid: int) -> list[int]:
 
 
 def cpu_us(pids: list[int]) -> float:
-    """User and system time used so far, in microseconds (the kernel counts in ticks of 10 ms)."""
-    ticks = 0
+    """User and system time used so far, in microseconds; by the scheduler's clock, since `stat` counts in 10 ms."""
+    used_ns = 0
     for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks * _TICK_US
+        for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            with suppress(FileNotFoundError):  # it has just ended
+                used_ns += int(thread.read_text().split()[0])
+    return used_ns / 1000

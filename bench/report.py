@@ -52,6 +52,7 @@ class Results:
     halting: dict[str, Added] = field(default_factory=dict)
     large: dict[str, dict[str, Added]] = field(default_factory=dict)
     cpu: dict[str, Load] = field(default_factory=dict)
+    cpu_halting: dict[str, Load] = field(default_factory=dict)
     saturation: dict[str, Load] = field(default_factory=dict)
     paced: dict[str, Paced] = field(default_factory=dict)
     memory: Memory | None = None
@@ -173,7 +174,11 @@ def markdown(found: Results) -> str:
     for size, rows in found.large.items():
         lines += ["", f"## {size} up", "", "| peer | added p50, µs | added p99, µs |", "|---|---|---|"]
         lines += [f"| {peer} | {one.p50_us:.0f} | {one.p99_us:.0f} |" for peer, one in rows.items() if peer != DIRECT]
-    for title, loads in (("16 connections", found.cpu), ("64 connections", found.saturation)):
+    for title, loads in (
+        ("16 connections", found.cpu),
+        ("16 connections, cores halting", found.cpu_halting),
+        ("64 connections", found.saturation),
+    ):
         if loads:
             lines += [
                 "",
