@@ -17,7 +17,7 @@ from sidecar.wire.status import Slot
 _LINGER_SECONDS: Final = 2.0
 
 
-class ClientSocket:
+class ClientSocket(asyncio.Protocol):
     """The parts of a client's connection that do not depend on what is said on it."""
 
     __slots__ = ("_client_ended", "_closing", "_gate", "_loop", "_route", "_timer", "_transport", "waiting")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.proxy.config import Address
-from sidecar.proxy.sockets import as_protocol, probe
+from sidecar.proxy.sockets import probe
 from sidecar.proxy.tls import RenewedContext
 from sidecar.proxy.tls_transport import TlsTransport
 
@@ -73,7 +73,7 @@ def _through_tls(
     factory: Callable[[], asyncio.Protocol], tls: RenewedContext, handshake_seconds: float
 ) -> Callable[[], asyncio.Protocol]:
     loop = asyncio.get_running_loop()
-    return lambda: as_protocol(TlsTransport(tls.to_client, factory(), loop, handshake_seconds))
+    return lambda: TlsTransport(tls.to_client, factory(), loop, handshake_seconds)
 
 
 def _bind(address: Address) -> socket.socket:

@@ -21,7 +21,6 @@ from sidecar.proxy.listeners import Listener, StartError, listen
 from sidecar.proxy.log import Log
 from sidecar.proxy.relay import ClientConnection
 from sidecar.proxy.route import Route, no_copy
-from sidecar.proxy.sockets import as_protocol
 from sidecar.proxy.tls import TlsFiles, server_files, tls_reason
 from sidecar.proxy.upstream import Origin
 from sidecar.wire.framing import Limits
@@ -178,8 +177,8 @@ class Server:
         """Listen; returns the address with the port that was taken for port 0."""
         loop, config = self._loop, self._config
 
-        def connection() -> asyncio.Protocol:
-            return as_protocol(ClientConnection(route, loop))
+        def connection() -> ClientConnection:
+            return ClientConnection(route, loop)
 
         listener = await listen(
             connection,

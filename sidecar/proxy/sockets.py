@@ -9,7 +9,7 @@ import select
 import socket
 import struct
 from enum import IntFlag
-from typing import Any, Final, cast
+from typing import Any, Final
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 _UNREAD_BYTES_MAX: Final = 262_144
@@ -57,13 +57,6 @@ class Gate:
         """Take back every reason."""
         if self._holds:
             self.release(self._holds)
-
-
-def as_protocol(connection: object) -> asyncio.Protocol:
-    """For the types alone: the event loop asks for the methods of asyncio.Protocol, not for that base class, and with a
-    base class that is not compiled mypyc makes slow classes.
-    """
-    return cast("asyncio.Protocol", connection)
 
 
 def probe(sock: Any) -> None:

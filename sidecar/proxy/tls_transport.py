@@ -40,7 +40,7 @@ class _State(IntEnum):
     CLOSED = 3
 
 
-class TlsTransport:
+class TlsTransport(asyncio.Protocol):
     """One connection, on which `protocol` speaks once the handshake is complete.
 
     `wrap` makes the TLS object of two buffers: for what arrives, and for what is to be sent. A handshake that takes

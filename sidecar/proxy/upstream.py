@@ -13,7 +13,7 @@ from typing import Final, Protocol, cast
 
 from sidecar.proxy import dialling
 from sidecar.proxy.config import Upstream
-from sidecar.proxy.sockets import as_protocol, probe, unread
+from sidecar.proxy.sockets import probe, unread
 from sidecar.proxy.tls import client_files, tls_reason
 from sidecar.proxy.tls_transport import TlsTransport
 from sidecar.wire.framing import DEFAULT_LIMITS, Event, Head, Limits, Role, Scanner
@@ -58,7 +58,7 @@ class Client(Protocol):
         """The connection's buffer is full, or has room again."""
 
 
-class UpstreamConnection:
+class UpstreamConnection(asyncio.Protocol):
     """One connection to the origin; belongs to `client` for the length of an exchange."""
 
     __slots__ = ("client", "exchanges", "full", "idle_since", "origin", "paused", "retired", "scanner", "transport")
@@ -337,7 +337,7 @@ class Origin:
                 if self.upstream.address.path:
                     path = self.upstream.address.path
                     connection = UpstreamConnection(self)
-                    await self._loop.create_unix_connection(lambda: as_protocol(connection), path)
+                    await self._loop.create_unix_connection(lambda: connection, path)
                     return connection
                 return await self._dial_addresses()
         except TimeoutError:
@@ -354,11 +354,9 @@ class Origin:
         """The name is resolved anew each time, so that DNS changes are followed."""
         address = self.upstream.address
         connection = UpstreamConnection(self)
-        protocol = as_protocol(connection)
-        tls: TlsTransport | None = None
+        protocol: asyncio.Protocol = connection
         if self._tls is not None:
-            tls = TlsTransport(self._tls.to_origin(address.host), protocol, self._loop)
-            protocol = as_protocol(tls)
+            protocol = TlsTransport(self._tls.to_origin(address.host), connection, self._loop)
         found = await dialling.resolve(address.host, address.port)
         if len(found) == 1:
             where = found[0][1]
@@ -370,6 +368,6 @@ class Origin:
             except BaseException:
                 sock.close()
                 raise
-        if tls is not None:
-            await tls.handshake()
+        if isinstance(protocol, TlsTransport):
+            await protocol.handshake()
         return connection
