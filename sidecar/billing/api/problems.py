@@ -63,10 +63,10 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except BusyError as error:
         return problem(503, str(error), Retry_After=str(RETRY_AFTER_SECONDS))
     except SQLAlchemyError as error:
-        log.error("database failed", path=request.path, error=str(error))
+        log.error("database_failed", path=request.path, error=str(error))
         return problem(503, "the ledger's database does not answer", Retry_After=str(RETRY_AFTER_SECONDS))
     except Exception:
-        log.exception("request failed", path=request.path)
+        log.exception("request_failed", path=request.path)
         return problem(500, "an error of the billing service; its log says more")
 
 
