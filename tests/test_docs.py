@@ -8,10 +8,20 @@ from typing import get_args
 
 import pytest
 
-from sidecar import cli, exports_reference, settings, settings_reference, traffic_reference, webhook_reference
+from sidecar import (
+    cli,
+    exports_reference,
+    logs_reference,
+    metrics_reference,
+    settings,
+    settings_reference,
+    traffic_reference,
+    webhook_reference,
+)
 from sidecar.billing.api.server import application
 from sidecar.billing.exports.config import load_exports
 from sidecar.billing.tokens import Tokens
+from sidecar.logged import LINES
 from sidecar.plantest.conversation import Conversation, Expected, Step
 from sidecar.policy.conditions import Operator
 from sidecar.policy.fields import FACTS
@@ -65,6 +75,29 @@ def test_every_variable_that_the_docs_name_is_read_by_something():
 
 def test_what_is_understood_of_traffic_is_current():
     assert (ROOT / "docs" / "traffic.md").read_text() == traffic_reference.document()
+
+
+def test_the_table_of_metrics_is_current_and_every_metric_that_the_docs_name_is_in_it():
+    assert (ROOT / "docs" / "metrics.md").read_text() == metrics_reference.document()
+    known = {measure.name for measure in metrics_reference.shown()}
+    for page in PAGES:
+        named = set(re.findall(r"`(sidecar_[a-z_]+)[`{]", page.read_text()))
+        assert {name.removesuffix("_bucket") for name in named} <= known, page.name
+
+
+def test_the_table_of_the_logs_lines_is_current_and_every_line_is_in_it():
+    assert (ROOT / "docs" / "logs.md").read_text() == logs_reference.document()
+    assert logs_reference.lines().keys() == LINES.keys()
+    for name, line in logs_reference.lines().items():
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name)
+        assert {"content", "text", "body", "headers", "message"}.isdisjoint(line.fields)
+
+
+def test_the_page_about_operating_names_lines_of_the_log_that_there_are():
+    page = (ROOT / "docs" / "operations.md").read_text()
+    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`(?= in the log| says| or `| and its code)", page))
+    assert named
+    assert named <= LINES.keys()
 
 
 def test_the_tables_of_webhooks_are_current():

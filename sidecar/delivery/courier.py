@@ -25,14 +25,13 @@ import httpx
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
-from sidecar.delivery.answers import Verdict, judge
+from sidecar.delivery.answers import AnswerTooLongError, Verdict, judge, read_answer
 from sidecar.delivery.event import Event, event_of, request_of
 from sidecar.sessions.store import GROUP, Store
 from sidecar.tasks import told_to_stop
 
 BATCH_MAX = 100
 POLL_MS = 250
-ANSWER_BYTES_MAX = 1 << 20
 REQUEST_SECONDS = 30.0
 PROBE_SECONDS = 5.0
 SERVER_ERRORS_MAX = 8  # in a row: most of a minute, before the batch is taken apart
@@ -41,6 +40,7 @@ BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX = 0.2, 30.0
 HURRY_SECONDS_MAX = 0.25
 TAKEOVER_SECONDS = 90.0  # longer than the longest pause and request together
 UNKNOWN, OK, DOWN = 0, 1, 2
+_UNREADABLE = Event("", b"")
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +57,8 @@ class Courier:
     """Delivers `store`'s outbox to `url` (or what the function `url` returns; None while that is not known).
 
     `name` is this replica's among the couriers: the same after a restart, so that it goes on with what it had taken.
-    `count(event, n)` is told what happens. `sleep`, `clock` and `rng` are parameters for the tests.
+    `count(event, n)` is told what happens, `posted(result, seconds)` how long a post took and what came of it (taken,
+    again, halved), `delivered` each event that the API has. `sleep`, `clock` and `rng` are parameters for the tests.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class Courier:
         token: str | None = None,
         name: str | None = None,
         count: Callable[[str, int], None] = lambda _event, _n: None,
+        posted: Callable[[str, float], None] = lambda _result, _seconds: None,
+        delivered: Callable[[Event], None] = lambda _event: None,
         takeover_seconds: float = TAKEOVER_SECONDS,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -79,6 +82,8 @@ class Courier:
         self._url = url
         self._name = name or socket.gethostname()
         self._count = count
+        self._posted = posted
+        self._delivered = delivered
         self._takeover_ms = int(takeover_seconds * 1000)
         self._sleep = sleep
         self._clock = clock
@@ -115,7 +120,7 @@ class Courier:
                 except (RedisError, OSError, TimeoutError) as error:
                     self._resumed = False
                     if failures == 0:
-                        log.warning("the outbox cannot be read", reason=repr(error))
+                        log.warning("outbox_not_read", reason=repr(error))
                     failures = min(failures + 1, 8)
                     await self._sleep(self._rng.uniform(0.5, 1.0) * min(0.1 * 2.0**failures, 5.0))
         finally:
@@ -207,7 +212,7 @@ class Courier:
             return []
         entries: list[tuple[Any, Any]] = [entry for entry in claimed[1] if entry[1]]
         if entries:
-            log.info("took over the deliveries of another courier", entries=len(entries))
+            log.info("deliveries_taken_over", entries=len(entries))
             self._count("deliveries_taken_over", len(entries))
         return entries
 
@@ -240,7 +245,7 @@ class Courier:
             try:
                 event = event_of(_text(fields["kind"]), _bytes(fields["body"]))
             except (ValueError, KeyError, TypeError) as error:
-                await self._bury(entry, f"not an outbox entry of this release: {error!r}")
+                await self._bury(entry, f"not an outbox entry of this release: {type(error).__name__}")
                 continue
             parcels.append(Parcel(entry, event))
         return parcels
@@ -259,12 +264,12 @@ class Courier:
         ids = {_text(entry) for entry in kept}
         return [parcel for parcel in parcels if parcel.entry in ids]
 
-    async def _bury(self, entry: str, reason: str) -> bool:
+    async def _bury(self, entry: str, reason: str, event: Event = _UNREADABLE) -> bool:
         """Among the dead letters; False when there is no room, and the entry is left in the outbox as it is."""
-        log.error("an event was refused; it is among the dead letters", entry=entry, reason=reason)
+        log.error("outcome_refused", outcome_id=event.id, session_id=event.session_id, entry=entry, reason=reason)
         buried = await self._store.bury(entry, reason)
         if not buried and not self._dead_full:
-            log.error("the dead letters are full: redeliver them or delete them", entry=entry)
+            log.error("dead_letters_full", entry=entry)
         self._dead_full = not buried
         self._count("dead_letter" if buried else "dead_letters_full", 1)
         return buried
@@ -307,9 +312,7 @@ class Courier:
         room = BATCH_MAX - len(self._aside)
         aside, left = failed[:room], failed[room:]
         if aside:
-            log.warning(
-                "the billing API fails at these events; they are put aside", ids=[one.event.id for one in aside]
-            )
+            log.warning("delivery_put_aside", ids=[one.event.id for one in aside])
             self._count("delivery_put_aside", len(aside))
             self._aside += aside
             self._aside_at = asyncio.get_running_loop().time() + BACKOFF_SECONDS_MAX
@@ -338,10 +341,22 @@ class Courier:
             self._count("delivered", len(done))
         for parcel in parcels:
             reason = verdict.rejected.get(parcel.event.id)
+            event = parcel.event
             if reason is not None:
-                await self._bury(parcel.entry, reason)
+                await self._bury(parcel.entry, reason, event)
+                continue
+            self._delivered(event)
+            if event.session_id:
+                log.info("outcome_delivered", outcome_id=event.id, session_id=event.session_id, state=event.state)
 
     async def _post(self, events: list[Event]) -> Verdict:
+        started = time.perf_counter()
+        verdict = await self._send(events)
+        result = "again" if verdict.again else "halved" if verdict.whole else "taken"
+        self._posted(result, time.perf_counter() - started)
+        return verdict
+
+    async def _send(self, events: list[Event]) -> Verdict:
         url = self._url() if callable(self._url) else self._url
         if url is None:
             return Verdict(again=True, reason="the billing API's address is not known yet")
@@ -353,8 +368,8 @@ class Courier:
                 asyncio.timeout(REQUEST_SECONDS),
                 self._client.stream("POST", target, content=request.body, headers=headers) as response,
             ):
-                body = await _read_answer(response)
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, _AnswerTooLongError) as error:
+                body = await read_answer(response.aiter_bytes())
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, AnswerTooLongError) as error:
             return Verdict(again=True, reason=repr(error))
         return judge(
             response.status_code,
@@ -367,9 +382,9 @@ class Courier:
     def _is(self, state: int, reason: str) -> None:
         if state != self.state:
             if state == DOWN:
-                log.warning("the billing API does not take outcomes; they wait in the outbox", reason=reason)
+                log.warning("billing_down", reason=reason)
             else:
-                log.info("the billing API takes outcomes")
+                log.info("billing_up")
         self.state = state
 
     # -- pauses ------------------------------------------------------------------------------------------------
@@ -392,20 +407,6 @@ class Courier:
         finally:
             sleeping.cancel()
             hurrying.cancel()
-
-
-class _AnswerTooLongError(Exception):
-    """Nobody can say what such an answer rejects."""
-
-
-async def _read_answer(response: httpx.Response) -> bytes:
-    """The answer's body; raises _AnswerTooLongError when it is longer than any answer to 100 events."""
-    body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > ANSWER_BYTES_MAX:
-            raise _AnswerTooLongError(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
-    return bytes(body)
 
 
 def _text(value: bytes | str) -> str:
