@@ -1,6 +1,6 @@
 """`sidecar doctor`: looks at everything the sidecar depends on, from this machine, and says what to change.
 
-It reads the same environment as `sidecar run` and changes nothing. Exit code 1 when any check failed.
+It reads the same environment as `sidecar run` and changes nothing.
 """
 
 from __future__ import annotations
@@ -12,18 +12,16 @@ import shutil
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import httpx
 from redis.exceptions import RedisError
-from rich.console import Console
-from rich.markup import escape
 
 from sidecar import preflight
 from sidecar.addresses import Address
-from sidecar.billing.main import ADDRESS_FILE
+from sidecar.billing.address import ADDRESS_FILE
 from sidecar.billing.settings import load_billing_settings
 from sidecar.connections import connect_redis, without_password
 from sidecar.embedded.redis import server_binary
@@ -45,19 +43,16 @@ class Finding:
     says: str
     change: str = ""
 
+    def to_dict(self) -> dict[str, str]:
+        """As `--json` shows it."""
+        return asdict(self)
 
-def run(environ: Mapping[str, str]) -> int:
-    """Check, print the report, return the exit code; raises SettingsError when the environment itself is wrong."""
+
+def run(environ: Mapping[str, str]) -> list[Finding]:
+    """Check; raises SettingsError when the environment itself is wrong."""
     settings, warnings = load_settings(environ)
     findings = [Finding("settings", "warning", warning) for warning in warnings]
-    findings += asyncio.run(examine(settings))
-    console = Console(highlight=False)
-    marks = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "failed": "[red]✗[/red]"}
-    for finding in findings:
-        console.print(f"{marks[finding.verdict]} [bold]{finding.part}[/bold]: {escape(finding.says)}", soft_wrap=True)
-        if finding.change:
-            console.print(f"    → {escape(finding.change)}", soft_wrap=True)
-    return 1 if any(finding.verdict == "failed" for finding in findings) else 0
+    return findings + asyncio.run(examine(settings))
 
 
 async def examine(settings: Settings) -> list[Finding]:
