@@ -1,7 +1,7 @@
 """`sidecar completion SHELL`: prints what a shell reads to complete commands, options and their values.
 
-argcomplete does the work: at a TAB the shell runs `sidecar` with `_ARGCOMPLETE` set, which answers from the grammar that
-is parsed. Ids of sessions are asked of a running sidecar, briefly; without one there are none.
+argcomplete does the work: at a TAB the shell runs `sidecar` with `_ARGCOMPLETE` set, which answers from the grammar
+that is parsed. Ids of sessions are asked of a running sidecar, briefly; without one there are none.
 """
 
 from __future__ import annotations

@@ -157,6 +157,7 @@ def _import(arguments: argparse.Namespace) -> int:
 def _doctor(arguments: argparse.Namespace) -> int:
     from sidecar import settings
     from sidecar.admin import doctor
+    from sidecar.admin.finding import Finding
     from sidecar.cli.show import paint
 
     try:
@@ -164,7 +165,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     except settings.SettingsError as error:
         if not arguments.json:
             raise CommandError(*error.problems, code=WRONG_USAGE) from None
-        findings = [doctor.Finding("settings", "failed", problem) for problem in error.problems]
+        findings = [Finding("settings", "failed", problem, "correct that variable") for problem in error.problems]
         print_json({"fine": False, "findings": [finding.to_dict() for finding in findings]})
         return WRONG_USAGE
     failed = any(finding.verdict == "failed" for finding in findings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from sidecar.cli.completion import session_ids
 from sidecar.cli.grammar import (
     ADMIN_ENVIRONMENT,
     BILLING_ENVIRONMENT,
@@ -61,7 +62,7 @@ def add(commands: Any) -> None:
         shape='the session: {"id", "state", …, "timeline": [{"at", "what", "from", "to", "rule", "reason"}], '
         '"explanation": ["…"]}',
     )
-    explain.add_argument("id", metavar="ID", help=ID_HELP)
+    _add_id(explain)
     verify = command(
         below,
         "verify",
@@ -77,7 +78,7 @@ def add(commands: Any) -> None:
         shape='{"session_id", "intact": true, "problems": [], "entries": n, "omitted": n, "evidence_chain", '
         '"posted": [{"revision", "evidence_chain"}], "ledger": entries there, or null}',
     )
-    verify.add_argument("id", metavar="ID", help=ID_HELP)
+    _add_id(verify)
     verify.add_argument("--billing", metavar="URL", help="compare with what the ledger of this billing API was told")
     redeliver = command(
         below,
@@ -97,6 +98,11 @@ def add(commands: Any) -> None:
     for each in (explain, verify, redeliver):
         add_admin(each)
         add_json(each)
+
+
+def _add_id(to: Parser) -> None:
+    named = to.add_argument("id", metavar="ID", help=ID_HELP)
+    named.completer = session_ids  # type: ignore[attr-defined]  # argcomplete asks for this name
 
 
 def _add_list(below: Any) -> None:
