@@ -20,7 +20,7 @@ from sidecar.cli.grammar import (
     command,
     period,
 )
-from sidecar.cli.show import count, paint, plain, print_json, print_line, print_table, say_nothing
+from sidecar.cli.show import count, moment, paint, plain, print_json, print_line, print_table, say_nothing
 
 STATES = ("RESOLVED", "NOT_BILLABLE", "INCONCLUSIVE", "REVERSED")
 _ROW = (
@@ -182,7 +182,7 @@ HEAD = ("TIME", "OUTCOME", "SESSION", "CUSTOMER", "CONVERSATION", "STATE", "NAME
 
 def _row(row: dict[str, Any]) -> tuple[Any, ...]:
     return (
-        row["time"],
+        moment(row["time"]),
         row["id"],
         row["session_id"],
         row["customer"],
@@ -217,7 +217,7 @@ def _show(arguments: argparse.Namespace) -> int:
         ("customer", _payer(found)),
         ("outcome", found["outcome"]),
         ("reason", data.get("reason")),
-        ("time", f"{found['time']}, arrived {found['received_at']}"),
+        ("time", f"{moment(found['time'])}, arrived {moment(found['received_at'])}"),
         ("period", found["late"] or found["period"]),
         ("costs", _amounts(found)),
         ("notes", notes(found)),
@@ -230,7 +230,7 @@ def _show(arguments: argparse.Namespace) -> int:
         print(f"  {'evidence':<13} {plain(one['at'])}  {plain(one['rule'])} ({plain(one['kind'])})  {one['digest']}")
     for one in found["decisions"]:
         to = f" to {plain(one['assigned'])}" if one["assigned"] else ""
-        print(f"  {one['kind']:<13} {one['decided_at']}{to} by {plain(one['actor'])}: {plain(one['reason'])}")
+        print(f"  {one['kind']:<13} {moment(one['decided_at'])}{to} by {plain(one['actor'])}: {plain(one['reason'])}")
     return OK
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -85,6 +86,11 @@ def _line(head: Sequence[str], row: Sequence[str], widths: Sequence[int], right:
         shown = paint(cell, STATE_COLOURS.get(cell)) if name == state else cell
         cells.append(pad + shown if name in right else shown if index == last else shown + pad)
     return "  ".join(cells).rstrip()
+
+
+def moment(text: str) -> str:
+    """An instant of an answer, to the millisecond."""
+    return re.sub(r"(\.\d{3})\d+Z$", r"\1Z", text)
 
 
 def say_nothing(text: str) -> None:

@@ -43,7 +43,8 @@ async def worth(
     total = mine if total is None else total
     with localcontext(EXACT):
         other = added([total, less(mine), without])
-    periods = sorted({state.period for _, state in (*mine, *without)})
+    # Of all periods: a later one's credits may be priced in another tier without it.
+    periods = sorted({state.period for _, state in (*total, *other)})
     return payer, _differences(payer, sections_of, (total, other), periods)
 
 
