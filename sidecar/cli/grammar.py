@@ -94,7 +94,7 @@ class Parser(argparse.ArgumentParser):
         formatter = self._get_formatter()
         formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
         formatter.add_text(self.description)
-        for title, entries in self._commands():
+        for title, entries in self.commands():
             self._section(formatter, title, entries)
         for group in self._action_groups:
             shown = [action for action in group._group_actions if not isinstance(action, argparse._SubParsersAction)]
@@ -110,7 +110,7 @@ class Parser(argparse.ArgumentParser):
         formatter.add_text(self.epilog)
         return formatter.format_help().rstrip() + "\n"
 
-    def _commands(self) -> list[tuple[str, Pairs]]:
+    def commands(self) -> list[tuple[str, Pairs]]:
         """Subcommands with their purposes, by group."""
         subparsers = self.subcommands()
         if subparsers is None:
@@ -124,6 +124,18 @@ class Parser(argparse.ArgumentParser):
         formatter.start_section(title)
         formatter.add_arguments([_Entry(name, text) for name, text in entries])
         formatter.end_section()
+
+    def below(self, name: str) -> Parser:
+        """The subcommand of that name."""
+        subparsers = self.subcommands()
+        if subparsers is None:
+            raise LookupError(name)
+        return subparsers.choices[name]
+
+    def arguments(self) -> list[argparse.Action]:
+        """Arguments and options, but --help and what leads to subcommands."""
+        left_out = (argparse._HelpAction, argparse._VersionAction, argparse._SubParsersAction)
+        return [action for action in self._actions if not isinstance(action, left_out)]
 
     def subcommands(self) -> argparse._SubParsersAction[Parser] | None:
         """The action that holds the commands below this one."""

@@ -87,9 +87,9 @@ def _add_check_and_test(below: Any) -> None:
             ("sidecar plan test examples/plans", "all of a directory"),
             ("sidecar plan test examples/plans --only escalat --verbose", "some of them, told in full"),
         ),
-        shape='{"passed": n, "failed": n, "problems": [{"file", "line", "message"}], "conversations": [{"file", "line", '
-        '"name", "plan", "passed", "failed", "differences": [{"line", "step", "session", "field", "expected", "seen"}], '
-        '"notes", "sessions"}]}',
+        shape='{"passed": n, "failed": n, "problems": [{"file", "line", "message"}], "conversations": [{"file", '
+        '"line", "name", "plan", "passed", "failed", "differences": [{"line", "step", "session", "field", "expected", '
+        '"seen"}], "notes", "sessions"}]}',
     )
     test.add_argument("paths", nargs="*", metavar="DIR", help="a directory, searched whole, or a file")
     test.add_argument("--schema", action="store_true", help="print the format's JSON schema, for editors, and exit")
@@ -115,8 +115,8 @@ def _add_evaluate(below: Any) -> None:
             ),
         ),
         environment=_ASKED,
-        shape='{"compared": n, "agreement": share, "resolved_but_people_say_not": n, "free_but_people_say_resolved": n, '
-        '"matrix": {label: {decision: n}}, "outcomes": {name: {"precision", "recall"}}, "disagreements": '
+        shape='{"compared": n, "agreement": share, "resolved_but_people_say_not": n, '
+        '"free_but_people_say_resolved": n, "matrix": {label: {decision: n}}, "outcomes": {name: {"precision", "recall"}}, "disagreements": '
         '[{"conversation", "label", "decided", "session_id", "reason"}], "missing": ["…"], "blank": n}',
     )
     evaluate.add_argument("--labels", required=True, metavar="FILE", help="CSV with a header: conversation, outcome")

@@ -38,13 +38,10 @@ def _anchor(title: str) -> str:
 
 def _purpose(root: Parser, command: Parser) -> str:
     """The line that stands beside a command in its parent's help."""
-    found = root
-    text = ""
+    found, text = root, ""
     for word in command.prog.split(" ")[1:]:
-        below = found.subcommands()
-        if below is not None and word in below.choices:
-            text = next(str(action.help) for action in below._choices_actions if action.dest == word)
-            found = below.choices[word]
+        text = dict(entry for _, entries in found.commands() for entry in entries)[word]
+        found = found.below(word)
     return text
 
 
@@ -74,21 +71,17 @@ def _commands(root: Parser) -> Iterator[str]:
 
 
 def _paragraphs(text: str) -> Iterator[str]:
-    for paragraph in text.split("\n\n"):
-        yield paragraph
+    yield from text.split("\n\n")
 
 
 def _arguments(command: Parser) -> Iterator[str]:
-    shown = [action for action in command._actions if not isinstance(action, _LEFT_OUT)]
+    shown = command.arguments()
     if shown:
         yield ""
         yield "| argument | meaning |"
         yield "|---|---|"
     for action in shown:
         yield f"| `{_name(action)}` | {_cell(str(action.help))}{' (needed)' if _needed(action) else ''} |"
-
-
-_LEFT_OUT = (argparse._HelpAction, argparse._VersionAction, argparse._SubParsersAction)
 
 
 def _name(action: argparse.Action) -> str:

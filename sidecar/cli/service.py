@@ -97,7 +97,7 @@ def _add_billing(commands: Any) -> None:
             ("SIDECAR_BILLING_DATABASE_URL", "the ledger (default: SQLite in SIDECAR_DATA_DIR)"),
             ("SIDECAR_BILLING_TOKEN", "bearer token of /v1/*; required unless the address is loopback"),
             ("SIDECAR_BILLING_PLAN", "path of the default plan (default: a built-in one)"),
-            ("SIDECAR_BILLING_…", "all others: docs/configuration.md"),
+            ("SIDECAR_…", "all others: docs/configuration.md"),
         ),
     )
     below = actions(billing, required=False)

@@ -18,10 +18,16 @@ from sidecar.billing.ledger.database import sqlite_url
 _METRIC = (
     "metrics: [{id: m, aggregation: COUNT, filter_conditions: [{field: outcome, operator: EQUALS, value: RESOLVED}]}]"
 )
+
+
+def priced(pricing: str) -> str:
+    return f"rate_plan: {{name: p, {_METRIC}, pricing: {pricing}}}"
+
+
 PLANS = {
-    "per unit, some free": f"rate_plan: {{name: p, {_METRIC}, pricing: {{model: PER_UNIT, rate: 0.99, included_free: 3}}}}",
-    "tiers": f"rate_plan: {{name: p, {_METRIC}, pricing: {{model: VOLUME, tiers: [{{up_to: 4, rate: 2}}, {{rate: 1}}]}}}}",
-    "packages": f"rate_plan: {{name: p, {_METRIC}, pricing: {{model: PACKAGE, rate: 5, package_size: 3}}}}",
+    "per unit, some free": priced("{model: PER_UNIT, rate: 0.99, included_free: 3}"),
+    "tiers": priced("{model: VOLUME, tiers: [{up_to: 4, rate: 2}, {rate: 1}]}"),
+    "packages": priced("{model: PACKAGE, rate: 5, package_size: 3}"),
     "capped": simple_plan(2, ", guardrails: {max_spend_cap: 9, max_spend_behavior: CAP}"),
     "once a conversation": simple_plan(2, window="CONVERSATION"),
     "once a period": simple_plan(2, window="BILLING_PERIOD"),

@@ -1,4 +1,4 @@
-"""The commands against a real admin server and a real billing API, and the docs' examples, which are what they print."""
+"""The commands against a real admin server and a real billing API; the docs show what they print."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """`sidecar tail`: every row once, whatever fails on the way, and what is said of it."""
 
+import argparse
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -54,8 +55,7 @@ def test_every_row_is_shown_once_in_order_whatever_fails(before, growth, fails, 
         for step in [0, *growth, *([0] * len(fails)), 0]:
             api.grow(step if begun is not None else 0)
             try:
-                for event in source.look():
-                    shown.append(event["outcome_id"])
+                shown.extend(event["outcome_id"] for event in source.look())
                 begun = begun if begun is not None else len(api.rows)
             except CommandError:
                 continue
@@ -103,3 +103,34 @@ def test_an_instant_needs_a_zone():
     assert tail.ago("2026-11-22T10:00:00+01:00") == datetime(2026, 11, 22, 9, tzinfo=UTC)
     with pytest.raises(Exception, match="a time like"):
         tail.ago("2026-11-22T10:00:00")
+
+
+class Ended(Exception):
+    """The test has seen enough."""
+
+
+def test_a_source_that_is_away_is_asked_again_later_and_later(monkeypatch, capsys):
+    asked, waited = [], []
+
+    def look():
+        asked.append(len(asked))
+        if len(asked) == 12:
+            raise Ended
+        if 2 <= len(asked) < 10:
+            raise CommandError("the billing API does not answer", "start it")
+        return iter(())
+
+    monkeypatch.setattr(tail.time, "sleep", waited.append)
+    arguments = argparse.Namespace(interval=1.0, json=True, customer=None, no_follow=False, since=None)
+    with pytest.raises(Ended):
+        tail._follow(look, arguments, tail.Sum())
+    assert waited == [1.0, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0, 15.0, 1.0, 1.0]
+    assert capsys.readouterr().err == "sidecar: the billing API does not answer; asked again until it does\n"
+
+
+def test_a_source_that_never_answered_is_an_error():
+    def look():
+        raise CommandError("does not answer")
+
+    with pytest.raises(CommandError):
+        tail._follow(look, argparse.Namespace(no_follow=False), tail.Sum())
