@@ -25,6 +25,10 @@ class NotFoundError(CommandError):
     """The API knows no such thing."""
 
 
+class AwayError(CommandError):
+    """The API is there, and says that it cannot answer now."""
+
+
 class Api:
     """One of the two. Raises CommandError for whatever goes wrong, with what to change."""
 
@@ -109,14 +113,17 @@ class Api:
                 f"the {self.what} at {self._client.base_url} refuses the token: give the right one in "
                 f"{self._token_name}, or the path of its file in {self._token_name}_FILE"
             )
+        kind = {404: NotFoundError, 429: AwayError, 502: AwayError, 503: AwayError, 504: AwayError}.get(
+            answer.status_code, CommandError
+        )
         try:
             problem = json.loads(answer.text)
-            detail, errors = problem["detail"], problem.get("errors", [])
+            if "error" in problem:  # the proxy's own, when it relays to an observer that does not answer
+                return kind(problem["error"]["message"])
+            return kind(problem["detail"], *(f"  {_error(error)}" for error in problem.get("errors", [])))
         except (ValueError, LookupError, TypeError):
             said = f"{answer.status_code} {answer.reason_phrase}: {answer.text.strip().partition(chr(10))[0][:200]}"
-            return CommandError(f"the {self.what} at {self._client.base_url} answers {said}")
-        kind = NotFoundError if answer.status_code == 404 else CommandError
-        return kind(detail, *(f"  {_error(error)}" for error in errors))
+            return kind(f"the {self.what} at {self._client.base_url} answers {said}")
 
 
 def _error(error: Any) -> str:

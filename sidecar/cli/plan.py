@@ -116,8 +116,9 @@ def _add_evaluate(below: Any) -> None:
         ),
         environment=_ASKED,
         shape='{"compared": n, "agreement": share, "resolved_but_people_say_not": n, '
-        '"free_but_people_say_resolved": n, "matrix": {label: {decision: n}}, "outcomes": {name: {"precision", "recall"}}, "disagreements": '
-        '[{"conversation", "label", "decided", "session_id", "reason"}], "missing": ["…"], "blank": n}',
+        '"free_but_people_say_resolved": n, "matrix": {label: {decision: n}}, "outcomes": {name: {"precision", '
+        '"recall"}}, "disagreements": [{"conversation", "label", "decided", "session_id", "reason"}], '
+        '"missing": ["…"], "blank": n}',
     )
     evaluate.add_argument("--labels", required=True, metavar="FILE", help="CSV with a header: conversation, outcome")
     evaluate.add_argument("--billing", metavar="URL", help="base URL of the billing API")

@@ -248,13 +248,14 @@ def _tail(arguments: argparse.Namespace) -> int:
             _follow(source.look, arguments, total)
         except KeyboardInterrupt:
             print(file=sys.stderr)
-        finally:
-            print(total.text(), file=sys.stderr)
+        print(total.text(), file=sys.stderr)
     return OK
 
 
 def _follow(look: Callable[[], Iterator[Event]], arguments: argparse.Namespace, total: Sum) -> None:
-    """Look again and again. The first look must succeed; later ones are tried again for as long as it takes."""
+    """Look again and again. What has answered once, or says that it will later, is asked for as long as it takes."""
+    from sidecar.cli.api import AwayError
+
     away_seconds, begun = 0.0, False
     while True:
         try:
@@ -266,10 +267,10 @@ def _follow(look: Callable[[], Iterator[Event]], arguments: argparse.Namespace, 
                     else:
                         print(line(event), flush=True)
         except CommandError as error:
-            if not begun or arguments.no_follow:
+            if arguments.no_follow or not (begun or isinstance(error, AwayError)):
                 raise
             if not away_seconds:
-                print(f"sidecar: {error.lines[0]}; asked again until it does", file=sys.stderr)
+                print(f"sidecar: {error.lines[0]}; it is asked again and again", file=sys.stderr)
             away_seconds = min(max(2 * away_seconds, arguments.interval), AWAY_SECONDS_MAX)
             time.sleep(away_seconds)
             continue

@@ -46,12 +46,14 @@ class Tail:
             self.process = subprocess.Popen(argv, env=environ(running), cwd=ROOT, stdout=out, stderr=err)
 
     def events(self):
+        assert self.process.poll() is None, self.err.read_text()
         return [json.loads(line) for line in self.out.read_text().splitlines()]
 
     def interrupt(self):
         """Ctrl-C; its exit code and what it said at the end."""
+        shown = self.events()
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(30), self.err.read_text()
+        return shown, self.process.wait(30), self.err.read_text()
 
 
 @pytest.fixture
@@ -97,18 +99,20 @@ def test_tail_follows_sessions_and_money_until_ctrl_c(running, tails):
     say(running, "c-2", "globex")
     tell(running, "1", "c-1", outcome="RESOLVED", reason="the customer said so")
     wait_for("the first row", lambda: len(money.events()) == 1)
-    wait_for("all moves", lambda: len(sessions.events()) == 4 and only.events())
-    code, said = sessions.interrupt()
+    wait_for("all moves", lambda: len(sessions.events()) == 4)
+    wait_for("the other customer's", only.events)
+    shown, code, said = sessions.interrupt()
     assert (code, "4 events: 2 AI_HANDLING, 1 RESOLVED, 1 RESOLVED_PENDING" in said) == (0, True)
-    moves = [(one["conversation"], one["state"]) for one in sessions.events()]
+    moves = [(one["conversation"], one["state"]) for one in shown]
     assert sorted(moves) == [
         ("c-1", "AI_HANDLING"), ("c-1", "RESOLVED"), ("c-1", "RESOLVED_PENDING"), ("c-2", "AI_HANDLING"),
     ]  # fmt: skip
     assert "xyzzy" not in sessions.out.read_text()
-    code, said = money.interrupt()
+    shown, code, said = money.interrupt()
     assert (code, said.rstrip().endswith("1 event: 1 RESOLVED; +0.99 USD")) == (0, True)
-    assert [one["conversation"] for one in only.events()] == ["c-2"]
-    assert only.interrupt()[0] == 0
+    assert [one["conversation"] for one in shown] == ["c-1"]
+    shown, code, _ = only.interrupt()
+    assert ([one["conversation"] for one in shown], code) == (["c-2"], 0)
 
 
 def test_what_was_charged_is_found_explained_and_taken_back_and_the_doctor_is_content(running):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.cli import tail
+from sidecar.cli.api import AwayError
 from sidecar.cli.grammar import CommandError
 
 
@@ -105,7 +106,7 @@ def test_an_instant_needs_a_zone():
         tail.ago("2026-11-22T10:00:00")
 
 
-class Ended(Exception):
+class EndedError(Exception):
     """The test has seen enough."""
 
 
@@ -115,17 +116,29 @@ def test_a_source_that_is_away_is_asked_again_later_and_later(monkeypatch, capsy
     def look():
         asked.append(len(asked))
         if len(asked) == 12:
-            raise Ended
+            raise EndedError
         if 2 <= len(asked) < 10:
             raise CommandError("the billing API does not answer", "start it")
         return iter(())
 
     monkeypatch.setattr(tail.time, "sleep", waited.append)
     arguments = argparse.Namespace(interval=1.0, json=True, customer=None, no_follow=False, since=None)
-    with pytest.raises(Ended):
+    with pytest.raises(EndedError):
         tail._follow(look, arguments, tail.Sum())
     assert waited == [1.0, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0, 15.0, 1.0, 1.0]
-    assert capsys.readouterr().err == "sidecar: the billing API does not answer; asked again until it does\n"
+    assert capsys.readouterr().err == "sidecar: the billing API does not answer; it is asked again and again\n"
+
+
+def test_a_source_that_will_answer_later_is_waited_for_from_the_beginning(monkeypatch):
+    monkeypatch.setattr(tail.time, "sleep", lambda _: None)
+    answers = [AwayError("the observer does not answer"), EndedError()]
+
+    def look():
+        raise answers.pop(0)
+
+    arguments = argparse.Namespace(interval=1.0, json=True, customer=None, no_follow=False, since=None)
+    with pytest.raises(EndedError):
+        tail._follow(look, arguments, tail.Sum())
 
 
 def test_a_source_that_never_answered_is_an_error():
