@@ -58,9 +58,9 @@ def add(commands: Any) -> None:
             ("sidecar tail --customer acme --json | jq .state", "for programs: one JSON object a line"),
         ),
         environment=(*ADMIN_ENVIRONMENT, *BILLING_ENVIRONMENT),
-        shape='{"source": "sidecar" or "billing", "time", "session_id", "conversation", "customer", "state", "reason", '
+        shape='{"source", "time", "session_id", "conversation", "customer", "state", "reason", '
         '"revision", "held", "shadow", "outcome_id", "amounts": [{"period", "currency", "amount"}], or null}, one a '
-        "line; of a sidecar, outcome_id and amounts are null",
+        "line; source is sidecar or billing; of a sidecar, outcome_id and amounts are null",
     )
     tail.add_argument(
         "--billing",

@@ -238,3 +238,40 @@ async def test_dead_letters_are_looked_at_before_they_are_sent_again(told, run):
     assert "conflict" in await run("sessions", "redeliver", "--dry-run")
     assert json.loads(await run("sessions", "redeliver", "--json")) == {"redelivered": 1}
     assert (await run("sessions", "redeliver")) == "no dead letters\n"
+
+
+def documented(command):
+    """The names at the top of what `--json` prints, by its help, and whether there may be more."""
+    found = cli.parser()
+    for word in command.split(" "):
+        found = found.below(word)
+    text = found.teaching.shape
+    names, depth = [], 0
+    for match in re.finditer(r'[{\[]|[}\]]|"(\w+)"(?=[:,}])|…', text[text.index("{") :]):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(match[0], 0)
+        if depth == 1 and (match[1] or match[0] == "…"):
+            names.append(match[1] or "…")
+        if depth == 0:
+            break
+    return set(names) - {"…"}, "…" in names
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sessions list", "sessions explain conversation:c-42", "sessions verify conversation:c-42",
+        "sessions redeliver", "outcomes list", "outcomes show ID", "customers", "invoice acme --period 2026-11",
+        "outcomes reverse ID --actor ann --reason why --yes", "tail --billing --since 2026-11-22T00:00:00Z --no-follow",
+        "tail --since 1h --no-follow", "plan check examples/plans/fin.yaml", "plan test examples/plans --only escalat",
+    ],
+)  # fmt: skip
+async def test_json_has_the_shape_that_help_says(told, run, command):
+    argv = command.replace("ID", await outcome(run, "c-45")).split(" ")
+    if argv[0] == "plan":
+        argv[2] = str(ROOT / argv[2])
+    printed = await run(*argv, "--json")
+    shown = lines(printed)[0] if argv[0] == "tail" else json.loads(printed)
+    words = [word for word in argv[:2] if word.isalpha()] if argv[0] not in {"invoice", "tail"} else argv[:1]
+    names, more = documented(" ".join(words))
+    assert names
+    assert names <= shown.keys() if more else names == shown.keys()
