@@ -52,6 +52,7 @@ docs: $(VENV)/.demo     ## redraw what the docs take from the code
 	$(BIN)/python -m sidecar.exports_reference docs/exports.md
 	$(BIN)/python -m sidecar.metrics_reference docs/metrics.md
 	$(BIN)/python -m sidecar.logs_reference docs/logs.md
+	$(BIN)/python -m sidecar.cli.reference docs/cli.md
 
 clean:           ## remove the environment and caches (not .sidecar: that is data)
 	rm -rf $(VENV) tests/clients/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

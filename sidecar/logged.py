@@ -97,6 +97,9 @@ _BILLING = {
     "address_note_gone": "the note of the address was gone already",
     "period_closed": "a period was closed",
     "upkeep_failed": "upkeep failed; it is tried again",
+    "page_closed": "somebody closed a page of the console that was kept up to date",
+    "run_failed": "a long work for the console failed: a defect",
+    "run_cut_off": "a long work for the console ended without a result",
     "export_not_taken": "another billing system did not take an entry",
 }
 _ANY = {

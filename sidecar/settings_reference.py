@@ -66,6 +66,14 @@ def describe() -> str:
     return "\n".join(f"{names} (default: {default})\n    {meaning}" for names, default, meaning in _rows())
 
 
+def rows() -> list[dict[str, Any]]:
+    """For programs."""
+    return [
+        {"variables": names.split(", "), "default": None if default == "–" else default, "meaning": meaning}
+        for names, default, meaning in _rows()
+    ]
+
+
 def document() -> str:
     """docs/configuration.md."""
     table = (

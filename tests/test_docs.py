@@ -21,6 +21,7 @@ from sidecar import (
 from sidecar.billing.api.server import application
 from sidecar.billing.exports.config import load_exports
 from sidecar.billing.tokens import Tokens
+from sidecar.cli import reference
 from sidecar.logged import LINES
 from sidecar.plantest.conversation import Conversation, Expected, Step
 from sidecar.policy.conditions import Operator
@@ -36,7 +37,7 @@ def commands(page):
     for block in re.findall(r"```(?:sh|bash|console)\n(.*?)```", page.read_text(), re.DOTALL):
         joined = block.replace("\\\n", " ")
         for line in joined.splitlines():
-            for part in re.split(r"\s(?:&&|\|)\s", line.removeprefix("$ ").partition(" #")[0]):
+            for part in re.split(r"\s(?:&&|\||>)\s", line.removeprefix("$ ").partition(" #")[0]):
                 words = part.strip()
                 while re.match(r"[A-Z_]+=\S*\s", words):
                     words = words.partition(" ")[2].strip()
@@ -116,6 +117,11 @@ def test_the_tables_of_exports_are_current_and_the_file_that_they_show_loads(tmp
         "stripe",
         "warehouse",
     ]
+
+
+def test_the_command_line_is_documented_as_it_is():
+    page = (ROOT / "docs" / "cli.md").read_text()
+    assert page == reference.document(page)
 
 
 def test_the_rules_that_the_docs_show_are_rules():

@@ -1,6 +1,6 @@
 """`sidecar doctor`: looks at everything the sidecar depends on, from this machine, and says what to change.
 
-It reads the same environment as `sidecar run` and changes nothing. Exit code 1 when any check failed.
+It reads the same environment as `sidecar run` and changes nothing.
 """
 
 from __future__ import annotations
@@ -9,21 +9,19 @@ import asyncio
 import errno
 import os
 import shutil
-import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 from redis.exceptions import RedisError
-from rich.console import Console
-from rich.markup import escape
 
 from sidecar import preflight
-from sidecar.addresses import Address
-from sidecar.billing.main import ADDRESS_FILE
+from sidecar.admin import surroundings
+from sidecar.admin.finding import Finding
+from sidecar.admin.surroundings import taken
+from sidecar.billing.address import ADDRESS_FILE
 from sidecar.billing.settings import load_billing_settings
 from sidecar.connections import connect_redis, without_password
 from sidecar.embedded.redis import server_binary
@@ -33,36 +31,19 @@ from sidecar.settings_types import EMBEDDED
 TIMEOUT_SECONDS = 5.0
 REDIS_VERSION_MIN = (7, 0)
 
-Verdict = Literal["ok", "warning", "failed"]
 
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report; `change` says what to do when it is not ok."""
-
-    part: str
-    verdict: Verdict
-    says: str
-    change: str = ""
-
-
-def run(environ: Mapping[str, str]) -> int:
-    """Check, print the report, return the exit code; raises SettingsError when the environment itself is wrong."""
+def run(environ: Mapping[str, str]) -> list[Finding]:
+    """Check; raises SettingsError when the environment itself is wrong."""
     settings, warnings = load_settings(environ)
     findings = [Finding("settings", "warning", warning) for warning in warnings]
-    findings += asyncio.run(examine(settings))
-    console = Console(highlight=False)
-    marks = {"ok": "[green]✓[/green]", "warning": "[yellow]![/yellow]", "failed": "[red]✗[/red]"}
-    for finding in findings:
-        console.print(f"{marks[finding.verdict]} [bold]{finding.part}[/bold]: {escape(finding.says)}", soft_wrap=True)
-        if finding.change:
-            console.print(f"    → {escape(finding.change)}", soft_wrap=True)
-    return 1 if any(finding.verdict == "failed" for finding in findings) else 0
+    return findings + asyncio.run(examine(settings))
 
 
 async def examine(settings: Settings) -> list[Finding]:
     """Every finding, the checks in parallel, in a fixed order."""
-    checks: list[Callable[[Settings], Awaitable[list[Finding]]]] = [_redis, _plan, _upstreams, _billing, _disk, _memory]
+    checks: list[Callable[[Settings], Awaitable[list[Finding]]]] = [
+        _settings, _redis, _plan, _upstreams, _billing, surroundings.clock, surroundings.ports, _disk, _memory,
+    ]  # fmt: skip
     found = await asyncio.gather(*(check(settings) for check in checks))
     return [finding for findings in found for finding in findings]
 
@@ -112,11 +93,26 @@ def judge_redis(shown: str, info: Mapping[str, Any]) -> list[Finding]:
     return findings or [Finding("redis", "ok", f"{shown}, version {version}, noeviction, append-only")]
 
 
+async def _settings(settings: Settings) -> list[Finding]:
+    """What `sidecar run` would refuse at its start, but what the other parts say."""
+    _, problems, _ = preflight.examine(settings, os.environ)
+    others = ["SIDECAR_PLAN", "SIDECAR_JOURNAL_HOURS", "SIDECAR_DATA_DIR"]
+    others += [] if settings.queue_dir.is_dir() else ["SIDECAR_QUEUE_DIR"]
+    refused = [problem for problem in problems if not problem.startswith(tuple(others))]
+    findings = [Finding("settings", "failed", problem, "correct that variable") for problem in refused]
+    return findings or [Finding("settings", "ok", "every variable can be used")]
+
+
 async def _plan(settings: Settings) -> list[Finding]:
     try:
         plan = preflight.read_plan(settings)
+        preflight.read_candidate(settings)
     except SettingsError as error:
-        return [Finding("plan", "failed", problem) for problem in error.problems]
+        change = "correct the file; `sidecar plan check FILE` says whether it is fine"
+        return [Finding("plan", "failed", problem, change) for problem in error.problems]
+    if short := preflight.retention(settings, plan):
+        change = "raise SIDECAR_JOURNAL_HOURS, or shorten the plan's times"
+        return [Finding("plan", "failed", problem, change) for problem in short]
     where = str(settings.plan) if settings.plan else "built in"
     return [Finding("plan", "ok", f"{plan.name} ({where}), {plan.digest[:19]}…")]
 
@@ -165,21 +161,10 @@ async def _billing(settings: Settings) -> list[Finding]:
 def _embedded_billing(settings: Settings) -> Finding:
     """Whether the service could listen, or does already."""
     listen = load_billing_settings({**os.environ, "SIDECAR_DATA_DIR": str(settings.data_dir)}).listen
-    if (settings.data_dir / ADDRESS_FILE).exists() or listen.is_unix or not _taken(listen):
+    if (settings.data_dir / ADDRESS_FILE).exists() or listen.is_unix or taken(listen) != errno.EADDRINUSE:
         return Finding("billing", "ok", "embedded; `sidecar run` starts it")
     change = "stop what listens there, or give another SIDECAR_BILLING_LISTEN"
     return Finding("billing", "failed", f"embedded, and {listen}, where it is to listen, is taken", change)
-
-
-def _taken(address: Address) -> bool:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address.host, address.port))
-        except OSError as error:
-            return error.errno == errno.EADDRINUSE
-    return False
 
 
 async def _disk(settings: Settings) -> list[Finding]:

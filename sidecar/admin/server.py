@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,11 +33,14 @@ from sidecar.sessions.explain import explain
 from sidecar.sessions.scripts import LIMITS
 from sidecar.sessions.states import State
 from sidecar.sessions.store import Store
+from sidecar.sessions.view import rfc3339
 
 # How long a signal's sender waits to be told whether it was a duplicate. It is durable before that.
 APPLIED_WAIT_SECONDS = 1.0
 LIST_MAX = 1000
 WEBHOOKS = "/v1/webhooks/{source}"
+_CURSOR = re.compile(r"\d{1,15}-\d{1,15}")
+_NO_MOVE = {"conversation": None, "customer": None, "from": None, "outcome": None}
 
 log = structlog.get_logger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -85,6 +89,7 @@ class AdminServer:
                 web.get("/v1/sessions", self._sessions),
                 web.get("/v1/sessions/{id}", self._session),
                 web.get("/v1/sessions/{id}/verification", self._verification),
+                web.get("/v1/events", self._events),
                 web.get("/v1/plan", self._plan),
                 web.get("/v1/candidate", self._candidate),
                 web.get("/v1/dead-letters", self._dead_letters),
@@ -197,14 +202,29 @@ class AdminServer:
             if found is None:
                 return problem(404, f"no session is known by {kind} {value!r}")
             return web.json_response(self._shown(found))
-        limit = request.query.get("limit", "100")
-        if not limit.isdecimal() or not 1 <= int(limit) <= LIST_MAX:
-            return problem(400, f"limit must be a number from 1 to {LIST_MAX}")
+        limit = _limit(request)
         state = request.query.get("state")
         if state is not None and state not in list(State):
             return problem(400, f"state must be one of {', '.join(State)}")
-        sessions = await self._parts.store.list(int(limit), state)
-        return web.json_response({"sessions": [session.to_dict() for session in sessions]})
+        after = request.query.get("after")
+        started_ms, dash, name = (after or "").partition("-")
+        if after is not None and not (started_ms.isdecimal() and dash and len(started_ms) < 16):
+            return problem(400, "after must be the `next` of the page before")
+        place = None if after is None else (int(started_ms), name)
+        sessions, following = await self._parts.store.page(limit, state, request.query.get("customer"), place)
+        shown = [session.to_dict() for session in sessions]
+        return web.json_response({"sessions": shown, "next": following and f"{following[0]}-{following[1]}"})
+
+    async def _events(self, request: web.Request) -> web.Response:
+        """How sessions came into their states, on whichever replica: what `sidecar tail` asks for again and again."""
+        after = request.query.get("after")
+        if after is not None and not _CURSOR.fullmatch(after):
+            return problem(400, "after must be the `next` of the answer before, or Unix milliseconds and -0")
+        moves, following = await self._parts.store.moves(after, _limit(request))
+        events = [{**_NO_MOVE, **move, "at": rfc3339(move["at"])} for move in moves]
+        for event in events:
+            event["revision"] = event["revision"] if event["revision"] >= 0 else None
+        return web.json_response({"events": events, "next": following})
 
     async def _session(self, request: web.Request) -> web.Response:
         found = await self._parts.store.session(request.match_info["id"])
@@ -242,6 +262,14 @@ class AdminServer:
     async def _redeliver(self, _: web.Request) -> web.Response:
         count = await self._parts.store.redeliver()
         return web.json_response({"redelivered": count})
+
+
+def _limit(request: web.Request) -> int:
+    """`?limit=`; raises HTTPBadRequest."""
+    text = request.query.get("limit", "100")
+    if not text.isdecimal() or not 1 <= int(text[:9]) <= LIST_MAX:
+        raise web.HTTPBadRequest(reason=f"limit must be a number from 1 to {LIST_MAX}")
+    return int(text)
 
 
 @web.middleware

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sidecar import logs
 from sidecar.addresses import Address
+from sidecar.billing.address import ADDRESS_FILE
 from sidecar.billing.alerts import Deliveries, alert_secret
 from sidecar.billing.api.server import application
 from sidecar.billing.exports.service import Exports
@@ -27,7 +28,6 @@ from sidecar.billing.upkeep import Upkeep
 
 log = structlog.get_logger()
 SHUTDOWN_SECONDS = 10.0
-ADDRESS_FILE = "billing.json"
 ALERT_SECRET_FILE = "billing-alert-secret"  # noqa: S105 - the name of a file
 
 

@@ -24,6 +24,7 @@ from sidecar.billing.ledger.database import CLOSING, Database
 from sidecar.billing.ledger.deciding import Ruling
 from sidecar.billing.ledger.model_prices import PriceChange, PriceVersion
 from sidecar.billing.ledger.summing import Roll, Summing
+from sidecar.billing.ledger.worth import worth
 from sidecar.billing.rating.account import Account, Customer
 from sidecar.billing.rating.backtest import Tested, backtest
 from sidecar.billing.rating.cost import Costs
@@ -179,6 +180,11 @@ class Billing:
         """Ledger rows, newest first."""
         async with self.database.reading() as connection:
             return [dict(row) for row in await entries.entries(connection, wanted)]
+
+    async def worth(self, outcome: Mapping[str, Any]) -> tuple[str | None, list[dict[str, str]]]:
+        """Who is charged for a row of the ledger, and how much; see `ledger.worth`."""
+        async with self.database.reading() as connection:
+            return await worth(connection, Catalog(connection), outcome)
 
     async def decisions_about(self, session_id: str) -> list[dict[str, Any]]:
         """What operators decided about a session's outcomes, oldest first."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from sidecar.admin.client import async_client
+from sidecar import remote
 from sidecar.plantest.agreement import Decision, agreement
 from sidecar.plantest.labels import LabelsError, read_labels
 
@@ -32,12 +31,13 @@ def run(arguments: Any) -> int:
             outcome=arguments.outcome_column,
             renamed=renamed,
         )
-        client = _billing(arguments.billing) if arguments.billing else async_client(arguments.admin)
+        asked = remote.billing(arguments.billing) if arguments.billing else remote.admin(arguments.admin)
+        client = asked.async_client(TIMEOUT_SECONDS)
     except LabelsError as error:
         return _wrong(error.problems)
     except OSError as error:
         return _wrong([f"{error.filename or arguments.labels} cannot be read: {error.strerror}"])
-    except (ValueError, httpx.InvalidURL) as error:
+    except ValueError as error:
         return _wrong([str(error)])
     ask = _of_ledger if arguments.billing else _of_sidecar
     try:
@@ -107,12 +107,6 @@ def decided(session: dict[str, Any]) -> str:
         return "OPEN"
     named = {"NOT_BILLABLE": "ESCALATED_TO_HUMAN", "INCONCLUSIVE": "INCONCLUSIVE", "REVERSED": "UNRESOLVED"}
     return named.get(session["state"]) or session["outcome"] or "RESOLVED"
-
-
-def _billing(url: str) -> httpx.AsyncClient:
-    token = os.environ.get("SIDECAR_BILLING_TOKEN")
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return httpx.AsyncClient(base_url=url.rstrip("/"), headers=headers, timeout=TIMEOUT_SECONDS)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -17,6 +17,7 @@ LIMITS = {
     "aliases_first": 8,
     "attributes": 32,
     "calls": 4096,  # tool-call digests per session
+    "events": 10_000,  # moves of sessions that who watches can still be told
     "evidence": 32,
     "merged_days": 40,  # the id of a session that became a part of another leads there
     "messages": 4096,  # user-message digests per conversation

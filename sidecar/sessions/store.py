@@ -95,6 +95,7 @@ class OutboxState:
 AppliedFacts = list[Applied]
 Views = list[SessionView]
 Letters = list[dict[str, Any]]
+Place = tuple[int, str]  # in the list of sessions: when one began, ms, and its id
 
 
 class Store(Producers):
@@ -202,17 +203,44 @@ class Store(Producers):
 
     async def list(self, limit: int = 100, state: str | None = None) -> Views:
         """The latest sessions, newest first, without timelines; only those in `state` when one is named."""
+        return (await self.page(limit, state))[0]
+
+    async def page(
+        self, limit: int, state: str | None = None, customer: str | None = None, after: Place | None = None
+    ) -> tuple[Views, Place | None]:
+        """Those that began after a place in that list, and where the next page begins (None: there is none)."""
         found: Views = []
-        for first in range(0, LIMITS["recent"], _READ_AT_ONCE):
-            ids = await self.redis.zrevrange(self.key("recent"), first, first + _READ_AT_ONCE - 1)
-            if not ids:
-                break
-            raws = await self.redis.mget([self.key("session", _text(session_id)) for session_id in ids])
-            views = [read_session(raw) for raw in raws if raw is not None]
-            found += [view for view in views if state is None or view.state == state]
-            if len(found) >= limit:
-                break
-        return found[:limit]
+        top, offset = ("+inf" if after is None else after[0]), 0
+        while True:
+            listed = await self.redis.zrevrangebyscore(
+                self.key("recent"), top, "-inf", start=offset, num=_READ_AT_ONCE, withscores=True
+            )
+            places = [(int(score), _text(session_id)) for session_id, score in listed]
+            unseen = [place for place in places if after is None or place < after]
+            raws = await self.redis.mget([self.key("session", name) for _, name in unseen]) if unseen else []
+            for place, raw in zip(unseen, raws, strict=True):
+                view = None if raw is None else read_session(raw)
+                if view and state in {None, view.state} and customer in {None, view.customer}:
+                    found.append(view)
+                    if len(found) == limit:
+                        return found, place
+            if len(places) < _READ_AT_ONCE:
+                return found, None
+            offset += _READ_AT_ONCE
+
+    async def moves(self, after: str | None, limit: int) -> tuple[Letters, str]:
+        """How sessions came into their states, oldest first: those after a cursor, or (None) the newest.
+
+        The newest 10,000 of the tenant are kept, for a day, whichever replica applied them. Returns the cursor to go
+        on from, too.
+        """
+        name = self.key("events")
+        if after is None:
+            raws = (await self.redis.xrevrange(name, count=limit))[::-1]
+        else:
+            raws = await self.redis.xrange(name, min=f"({after}", count=limit)
+        found = [orjson.loads(fields.get(b"body", fields.get("body"))) for _, fields in raws]
+        return found, _text(raws[-1][0]) if raws else after or "0-0"
 
     async def counters(self) -> dict[str, int]:
         """What the scripts count: opened, open, finalized:STATE, revised, trailing, incomplete, refused, …"""

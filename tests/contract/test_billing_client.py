@@ -68,14 +68,13 @@ async def test_what_a_backtest_says_when_it_cannot(
     plan, url = str(PLANS / "fin.yaml"), str(api.base_url)
     broken = tmp_path / "broken.yaml"
     broken.write_text("rate_plan: {name: x, nam: y}")
-    for argv, token, words in (
-        ((plan, url, "2026-11"), "wrong", "401"),
-        ((plan, url, "November"), "s3cret", "write a month like 2026-11"),
-        ((str(broken), url, "2026-11"), "s3cret", "unknown field 'nam'"),
-        ((plan, "localhost", "2026-11"), "s3cret", "is no URL"),
+    for file, where, token, code, words in (
+        (plan, url, "wrong", 1, "refuses the token: give the right one in SIDECAR_BILLING_TOKEN"),
+        (str(broken), url, "s3cret", 1, "unknown field 'nam'"),
+        (plan, "localhost", "s3cret", 2, "is no URL"),
     ):
         monkeypatch.setenv("SIDECAR_BILLING_TOKEN", token)
-        assert await run("plan", "backtest", argv[0], "--billing", argv[1], "--period", argv[2]) == 1
+        assert await run("plan", "backtest", file, "--billing", where, "--period", "2026-11") == code
         assert words in capsys.readouterr().err
     for body in ({"plan": {"rate_plan": {}}, "period": "2026-11"}, {"plan": "x"}):
         assert (await api.post("/v1/plans/backtest", json=body)).status_code == 422

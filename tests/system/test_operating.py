@@ -240,7 +240,10 @@ def test_the_admin_api_says_how_it_wants_to_be_asked(sidecar):
     unknown = httpx.get(running.admin + "/v1/sessions", params={"state": "OPEN"})
     assert unknown.status_code == 400
     assert "AI_HANDLING" in unknown.json()["detail"]
-    assert httpx.get(running.admin + "/v1/sessions", params={"state": "RESOLVED"}).json() == {"sessions": []}
+    assert httpx.get(running.admin + "/v1/sessions", params={"state": "RESOLVED"}).json() == {
+        "sessions": [],
+        "next": None,
+    }
     assert httpx.get(running.admin + "/nothing").json()["detail"] == "there is nothing at /nothing"
 
 

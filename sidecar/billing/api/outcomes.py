@@ -71,6 +71,18 @@ async def get_outcomes(request: web.Request) -> web.StreamResponse:
     return exact({"outcomes": [entry(row) for row in page], "next": str(page[-1]["seq"]) if more else None})
 
 
+async def get_outcome(request: web.Request) -> web.Response:
+    """One row of the ledger, the decisions about its session, and what it costs: the invoice minus one without it."""
+    billing, name = request.app[BILLING], storable(request.match_info["id"])
+    rows = await billing.entries(Wanted(id=name, limit=1))
+    if not rows:
+        raise ProblemError(404, f"there is no outcome {name!r}")
+    taken = await billing.decisions_about(rows[0]["session_id"])
+    payer, amounts = await billing.worth(rows[0])
+    told = {"decisions": [decision(one) for one in taken], "charged_to": payer, "amounts": amounts}
+    return exact({**entry(rows[0]), **told})
+
+
 async def get_session(request: web.Request) -> web.Response:
     """One session: where it stands by its last revision, its evidence, every ledger entry and decision."""
     session_id = request.match_info["id"]

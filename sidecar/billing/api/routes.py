@@ -69,6 +69,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             *_PAGE, _FORMAT,
         ),
     ),
+    Endpoint("GET", "/v1/outcomes/{id}", outcomes.get_outcome, {200: shapes.OutcomeShown}, refusals=(404,)),
     _decision(outcomes.release, bodies.DecisionBody),
     _decision(outcomes.drop, bodies.DecisionBody),
     _decision(outcomes.reverse, bodies.DecisionBody),

@@ -82,6 +82,22 @@ class Decision(TypedDict):
     decided_at: str
 
 
+class Amount(TypedDict):
+    """Money on the invoice of a period; below zero when it is taken back there."""
+
+    period: str
+    currency: str
+    amount: str
+
+
+class OutcomeShown(Entry):
+    """One row, with every decision about its session, and what it adds to the invoices of whom it is charged to."""
+
+    decisions: list[Decision]
+    charged_to: str | None
+    amounts: list[Amount]
+
+
 class Session(TypedDict):
     """A session by its last revision, with its evidence and every ledger entry, oldest first."""
 

@@ -161,6 +161,7 @@ class Wanted:
     state: str | None = None
     conversation: str | None = None
     session_id: str | None = None
+    id: str | None = None
     period: str | None = None
     before_seq: int | None = None
     limit: int = 100
@@ -174,6 +175,7 @@ async def entries(connection: AsyncConnection, wanted: Wanted) -> list[RowMappin
         "state": outcomes.c.state,
         "conversation": outcomes.c.conversation,
         "session_id": outcomes.c.session_id,
+        "id": outcomes.c.id,
         "period": outcomes.c.period,
     }
     for name, column in exact.items():

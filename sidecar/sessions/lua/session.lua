@@ -140,6 +140,9 @@ local function perform(work, session, decision, at, cause)
   elseif action == 'revise' then
     revise(work, session, decision, at)
   end
+  if moves then
+    announce(work, session, at, from)
+  end
 end
 
 local TIMEOUT_REASONS = { idle_timeout = 'no activity within the timeout' }
@@ -221,5 +224,6 @@ local function open_session(work, o, root)
   count(work, 'opened')
   count(work, 'open')
   note(work, session, { what = 'opened', at = o.started_ms, to = session.state })
+  announce(work, session, o.started_ms)
   return session
 end

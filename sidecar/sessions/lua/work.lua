@@ -12,6 +12,7 @@
 --   seen:<root>      set     digests of user messages seen       number:<base>  string running number of a base
 --   waiting:<name>   list    signals that came before            signal:<sha1>  string who brought this signal
 --   applied:<producer> string sequence applied                   recent         zset   session ids by their start
+--   events         stream  the newest moves of sessions, for who watches them live
 --   folded:<producer> string how many of its dropped copies are in dropped's total (field *)
 -- without TTL: outbox (stream), dead (stream), deadlines, marks, replays (zsets), beats, dropped, counters (hashes), hash-key,
 -- generation (strings): each is one key per tenant, or bounded by a count.
@@ -30,7 +31,7 @@ local function new_work()
   return {
     sessions = {}, dirty = {}, order = {}, events = {}, counters = {}, notes = {}, aliases = {}, registered = {},
     seen = {}, calls = {}, opened = {}, taken = {}, used = {}, waiting = {}, finalized = {},
-    entries = {}, texts = {}, passed = {}, moved = {}, gone = {}, failures = {},
+    entries = {}, texts = {}, passed = {}, moved = {}, gone = {}, failures = {}, moves = {},
   }
 end
 
@@ -111,6 +112,27 @@ local function note(work, session, entry)
   work.notes[session.id] = work.notes[session.id] or {}
   table.insert(work.notes[session.id], text)
   change(work, session)
+end
+
+-- For who watches live: a session came into a state. The newest are kept; nothing is decided by them.
+local function announce(work, session, at, from)
+  table.insert(work.moves, {
+    session = session, move = {
+      at = at, session_id = session.id, from = from, state = session.state, outcome = session.outcome,
+      reason = session.reason, revision = session.revision, held = session.held, shadow = session.shadow,
+    },
+  })
+end
+
+-- As of the end of the work: a session is opened before it is known whose it is.
+local function write_moves(work)
+  for _, each in ipairs(work.moves) do
+    each.move.conversation, each.move.customer = each.session.conversation, each.session.customer
+    redis.call('XADD', key('events'), 'MAXLEN', '~', int(LIMITS.events), '*', 'body', cjson.encode(each.move))
+  end
+  if #work.moves > 0 then
+    redis.call('PEXPIRE', key('events'), int(DAY))
+  end
 end
 
 local function session_of_alias(work, digest)
@@ -407,6 +429,7 @@ local function commit(work)
   for _, event in ipairs(work.events) do
     redis.call('XADD', key('outbox'), '*', 'kind', 'outcome', 'body', event.body)
   end
+  write_moves(work)
   for name in pairs(work.taken) do
     redis.call('DEL', name)
   end

@@ -11,6 +11,7 @@ from sidecar.settings import load_settings
 
 def examine(tmp_path, **environ):
     base = {"DATA_DIR": str(tmp_path / "data"), "QUEUE_DIR": "/dev/shm", "JOURNAL_BYTES": "1MiB"}
+    base |= {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0"}
     settings, _ = load_settings({f"SIDECAR_{name}": value for name, value in (base | environ).items()})
     findings = asyncio.run(doctor.examine(settings))
     return {finding.part: finding for finding in findings}
@@ -26,7 +27,7 @@ def closed_port():
 def test_embedded_defaults_are_fine(tmp_path):
     found = examine(tmp_path)
     assert {part: finding.verdict for part, finding in found.items()} == dict.fromkeys(
-        ("redis", "plan", "upstream", "billing", "disk", "shared memory"), "ok"
+        ("settings", "redis", "plan", "upstream", "billing", "clock", "ports", "disk", "shared memory"), "ok"
     )
 
 

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from sidecar import cli
-from sidecar.admin import client
+from sidecar.cli import api
 
 LONG = "ses_" + "0123456789abcdef" * 2 + "01234567"
 SESSION = {
@@ -25,11 +25,15 @@ EXPLAINED = SESSION | {
 }
 
 
+def asked(what, transport):
+    return api.Api(what, httpx.Client(base_url="http://there", transport=transport), "TOKEN", "--option")
+
+
 @pytest.fixture
 def ask(monkeypatch, capsys):
     def ask_with(answer, *arguments, status=200):
         transport = httpx.MockTransport(lambda _: httpx.Response(status, json=answer))
-        monkeypatch.setattr(client, "_client", lambda _: httpx.Client(base_url="http://sidecar", transport=transport))
+        monkeypatch.setattr(api, "admin", lambda _: asked("admin API", transport))
         code = cli.main(["sessions", *arguments])
         return code, *capsys.readouterr()
 
@@ -38,7 +42,7 @@ def ask(monkeypatch, capsys):
 
 def test_the_list_shows_ids_whole_however_narrow_the_terminal(ask, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
-    code, out, _ = ask({"sessions": [SESSION, SESSION | {"customer": "acme"}]}, "list")
+    code, out, _ = ask({"sessions": [SESSION, SESSION | {"customer": "acme"}], "next": None}, "list")
     head, first, second = out.splitlines()
     assert code == 0
     assert head.split()[:4] == ["SESSION", "CONVERSATION", "CUSTOMER", "STATE"]
@@ -55,7 +59,7 @@ def test_the_list_shows_ids_whole_however_narrow_the_terminal(ask, monkeypatch):
 
 
 def test_an_empty_list_says_so_and_leaves_stdout_to_programs(ask):
-    assert ask({"sessions": []}, "list") == (0, "", "no sessions\n")
+    assert ask({"sessions": [], "next": None}, "list") == (0, "", "no sessions\n")
 
 
 def test_an_explanation_breaks_no_digest(ask):
@@ -105,12 +109,11 @@ def ask_both(monkeypatch, capsys):
             verifying = request.url.path.endswith("/verification")
             return httpx.Response(200, json=verified if verifying else SESSION)
 
-        def billing(url, **_):
-            return httpx.Response(200, json={"entries": ledger}, request=httpx.Request("GET", url))
+        def billing(_):
+            return httpx.Response(200, json={"entries": ledger})
 
-        transport = httpx.MockTransport(admin)
-        monkeypatch.setattr(client, "_client", lambda _: httpx.Client(base_url="http://sidecar", transport=transport))
-        monkeypatch.setattr(client.httpx, "get", billing)
+        monkeypatch.setattr(api, "admin", lambda _: asked("admin API", httpx.MockTransport(admin)))
+        monkeypatch.setattr(api, "billing", lambda _: asked("billing API", httpx.MockTransport(billing)))
         code = cli.main(["sessions", "verify", *arguments])
         return code, *capsys.readouterr()
 

@@ -1,0 +1,280 @@
+"""`sidecar tail`: sessions as they move, and outcomes as they reach the ledger, one line each, until Ctrl-C.
+
+Nothing is pushed: each source is asked again and again for what came after its last answer, so that one that is away
+for a while, or starts again, is simply asked later. Bounded: pages of an answer, ids remembered, amounts asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from sidecar.cli.grammar import (
+    ADMIN_ENVIRONMENT,
+    BILLING_ENVIRONMENT,
+    OK,
+    WRONG_USAGE,
+    CommandError,
+    add_admin,
+    add_json,
+    command,
+)
+from sidecar.cli.show import NOTHING, STATE_COLOURS, count, paint, plain, print_line
+
+if TYPE_CHECKING:
+    from sidecar.cli.api import Api
+
+PAGE = 1000
+PAGES_MAX = 20  # of one look: what is older is told of as left out
+SEEN_MAX = 2 * PAGE
+AMOUNTS_MAX = 100  # of one look; past it rows come without
+AWAY_SECONDS_MAX = 15.0
+Event = dict[str, Any]
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+# Wide enough for most; a longer value moves its own line alone.
+WIDTHS = {"time": 20, "session": 44, "customer": 16, "state": 18, "amount": 12}
+
+
+def add(commands: Any) -> None:
+    """The command."""
+    tail = command(
+        commands,
+        "tail",
+        "live sessions and outcomes, one line each",
+        "Follows the sessions of a running sidecar's tenant as they open, resolve, escalate, settle and are reversed, "
+        "on whichever replica; with --billing the rows of the ledger as they arrive, each with what it adds to the "
+        "invoice. Never shows what anybody wrote. Ctrl-C ends it, with a sum on stderr.",
+        _tail,
+        examples=(
+            ("sidecar tail", "sessions, from now on"),
+            ("sidecar tail --billing --since 1h", "the ledger, from an hour ago on"),
+            ("sidecar tail --customer acme --json | jq .state", "for programs: one JSON object a line"),
+        ),
+        environment=(*ADMIN_ENVIRONMENT, *BILLING_ENVIRONMENT),
+        shape='{"source", "time", "session_id", "conversation", "customer", "state", "reason", '
+        '"revision", "held", "shadow", "outcome_id", "amounts": [{"period", "currency", "amount"}], or null}, one a '
+        "line; source is sidecar or billing; of a sidecar, outcome_id and amounts are null",
+    )
+    tail.add_argument(
+        "--billing",
+        nargs="?",
+        const="",
+        metavar="URL",
+        help="follow the ledger of this billing API (without a URL: the environment's) instead of a sidecar",
+    )
+    tail.add_argument("--customer", metavar="ID", help="only this customer's")
+    tail.add_argument(
+        "--since",
+        type=ago,
+        metavar="1h",
+        help="begin so long ago (90s, 10m, 1h, 1d), or at a time like 2026-11-22T10:00:00Z",
+    )
+    tail.add_argument("--interval", type=seconds, default=1.0, metavar="SECONDS", help="between two looks (default 1)")
+    tail.add_argument("--no-follow", action="store_true", help="end when all that there is has been shown")
+    add_admin(tail)
+    add_json(tail, lines=True)
+
+
+def ago(text: str) -> timedelta | datetime:
+    """A stretch of time, or an instant."""
+    if match := re.fullmatch(r"(\d{1,6})([smhd])", text):
+        return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        instant = None
+    if instant is None or instant.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: write a stretch like 10m or a time like 2026-11-22T10:00:00Z")
+    return instant.astimezone(UTC)
+
+
+def seconds(text: str) -> float:
+    """How long to wait."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0.1 <= number <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of seconds from 0.1 to 3600")
+    return number
+
+
+class Sessions:
+    """Moves of sessions, from the admin API."""
+
+    def __init__(self, api: Api, since: datetime | None) -> None:
+        self._api = api
+        self._after = None if since is None else f"{max(int(since.timestamp() * 1000) - 1, 0)}-0"
+
+    def look(self) -> Iterator[Event]:
+        """What has happened since the last look, oldest first; the first one, without a beginning, shows nothing."""
+        if self._after is None:
+            self._after = self._api.get("/v1/events", limit=1)["next"]
+            return
+        for _ in range(PAGES_MAX):
+            page = self._api.get("/v1/events", after=self._after, limit=PAGE)
+            yield from map(self._event, page["events"])
+            self._after = page["next"]
+            if len(page["events"]) < PAGE:
+                return
+
+    @staticmethod
+    def _event(move: dict[str, Any]) -> Event:
+        names = ("session_id", "conversation", "customer", "state", "reason", "revision", "held", "shadow")
+        told = {name: move[name] for name in names}
+        return {"source": "sidecar", "time": move["at"], **told, "outcome_id": None, "amounts": None}
+
+
+class Ledger:
+    """Rows of the ledger, from the billing API, each with what it adds to the invoice."""
+
+    def __init__(self, api: Api, since: datetime | None, customer: str | None) -> None:
+        self._api = api
+        self._since = since
+        self._customer = customer
+        self._seen: deque[str] = deque(maxlen=SEEN_MAX)  # ids of the rows that arrived last
+        self._first = True
+
+    def look(self) -> Iterator[Event]:
+        """Likewise. A row is seen when it is shown, so that none is lost when an answer fails half-way."""
+        rows = list(self._new())[::-1]
+        number = 0
+        for row in rows:
+            if self._wanted(row):
+                yield self._event(row, with_amount=number < AMOUNTS_MAX)
+                number += 1
+            self._seen.append(row["id"])
+        self._first = False
+
+    def _new(self) -> Iterator[dict[str, Any]]:
+        """Newest first, down to one that was seen, or is too old; of a ledger that is looked at first, the newest."""
+        after, known = None, set(self._seen)
+        limit = 1 if self._first and self._since is None else PAGE
+        for _ in range(PAGES_MAX):
+            page = self._api.get("/v1/outcomes", customer=self._customer, after=after, limit=limit)
+            for row in page["outcomes"]:
+                if row["id"] in known:
+                    return
+                yield row
+                if not self._wanted(row):
+                    return
+            after = page["next"]
+            if after is None:
+                return
+        print(f"sidecar: more than {PAGES_MAX * PAGE:,} rows at once: those before are left out", file=sys.stderr)
+
+    def _wanted(self, row: dict[str, Any]) -> bool:
+        """Whether it arrived after the beginning; of what was there at the first look without one, nothing did."""
+        if self._first:
+            return self._since is not None and datetime.fromisoformat(row["received_at"]) >= self._since
+        return True
+
+    def _event(self, row: dict[str, Any], *, with_amount: bool) -> Event:
+        from sidecar.cli.api import segment
+
+        amounts = self._api.get(f"/v1/outcomes/{segment(row['id'])}")["amounts"] if with_amount else None
+        names = ("session_id", "conversation", "customer", "state")
+        told = {name: row[name] for name in names}
+        told |= {"reason": row["event"]["data"].get("reason") or ""}
+        told |= {name: row[name] for name in ("revision", "held", "shadow")}
+        return {"source": "billing", "time": row["received_at"], **told, "outcome_id": row["id"], "amounts": amounts}
+
+
+class Sum:
+    """What was shown: events by state, and money by currency."""
+
+    def __init__(self) -> None:
+        self.states: Counter[str] = Counter()
+        self.money: dict[str, Decimal] = {}
+        self.without = 0
+
+    def add(self, event: Event) -> None:
+        """Count one."""
+        self.states[event["state"]] += 1
+        if event["source"] == "billing" and event["amounts"] is None:
+            self.without += 1
+        for one in event["amounts"] or ():
+            self.money[one["currency"]] = self.money.get(one["currency"], Decimal()) + Decimal(one["amount"])
+
+    def text(self) -> str:
+        """One line."""
+        states = ", ".join(f"{number:,} {state}" for state, number in sorted(self.states.items()))
+        said = [count(self.states.total(), "event") + (f": {states}" if states else "")]
+        said += [f"{amount:+f} {code}" for code, amount in sorted(self.money.items())]
+        said += [f"{self.without:,} without their amount"] if self.without else []
+        return "; ".join(said)
+
+
+def line(event: Event) -> str:
+    """One event for people: time, session, customer, state, reason, amount."""
+    amounts = event["amounts"]
+    money = NOTHING if amounts is None else ", ".join(f"{one['amount']} {one['currency']}" for one in amounts) or "0"
+    state = event["state"]
+    notes = [name for name in ("held", "shadow") if event[name]]
+    notes += [f"revision {event['revision']}"] if event["revision"] else []
+    reason = plain(event["reason"]) + (f" ({', '.join(notes)})" if notes else "")
+    cells = (
+        event["time"][:19] + "Z",
+        event["session_id"],
+        plain(event["customer"] or "unattributed"),
+        state,
+    )
+    padded = [cell.ljust(width) for cell, width in zip(cells, WIDTHS.values(), strict=False)]
+    padded[3] = padded[3].replace(state, paint(state, STATE_COLOURS.get(state)))
+    shown = [*padded, money.rjust(WIDTHS["amount"])] if event["source"] == "billing" else padded
+    return "  ".join([*shown, reason]).rstrip()
+
+
+def _tail(arguments: argparse.Namespace) -> int:
+    from sidecar.cli import api
+
+    since = arguments.since
+    if isinstance(since, timedelta):
+        since = datetime.fromtimestamp(time.time(), UTC) - since
+    if arguments.billing is not None and arguments.admin is not None:
+        raise CommandError("give either --admin or --billing: each is followed apart", code=WRONG_USAGE)
+    total = Sum()
+    ledger = arguments.billing is not None
+    with api.billing(arguments.billing) if ledger else api.admin(arguments.admin) as asked:
+        source = Ledger(asked, since, arguments.customer) if ledger else Sessions(asked, since)
+        try:
+            _follow(source.look, arguments, total)
+        except KeyboardInterrupt:
+            print(file=sys.stderr)
+        print(total.text(), file=sys.stderr)
+    return OK
+
+
+def _follow(look: Callable[[], Iterator[Event]], arguments: argparse.Namespace, total: Sum) -> None:
+    """Look again and again. What has answered once, or says that it will later, is asked for as long as it takes."""
+    from sidecar.cli.api import AwayError
+
+    away_seconds, begun = 0.0, False
+    while True:
+        try:
+            for event in look():
+                if arguments.customer in {None, event["customer"]}:
+                    total.add(event)
+                    if arguments.json:
+                        print_line(event)
+                    else:
+                        print(line(event), flush=True)
+        except CommandError as error:
+            if arguments.no_follow or not (begun or isinstance(error, AwayError)):
+                raise
+            if not away_seconds:
+                print(f"sidecar: {error.lines[0]}; it is asked again and again", file=sys.stderr)
+            away_seconds = min(max(2 * away_seconds, arguments.interval), AWAY_SECONDS_MAX)
+            time.sleep(away_seconds)
+            continue
+        if arguments.no_follow and (begun or arguments.since is not None):
+            return
+        begun, away_seconds = True, 0.0
+        time.sleep(arguments.interval)

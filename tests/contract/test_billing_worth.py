@@ -1,0 +1,118 @@
+"""What one outcome costs: the same as a second ledger says that never had it, whatever the plan."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from decimal import Decimal
+from pathlib import Path
+
+import httpx
+import pytest
+from billing_api import event, get, post, put_plan, reversal, serving, simple_plan
+from sqlalchemy.engine import URL
+
+from sidecar.billing.ledger.database import sqlite_url
+
+_METRIC = (
+    "metrics: [{id: m, aggregation: COUNT, filter_conditions: [{field: outcome, operator: EQUALS, value: RESOLVED}]}]"
+)
+
+
+def priced(pricing: str) -> str:
+    return f"rate_plan: {{name: p, {_METRIC}, pricing: {pricing}}}"
+
+
+PLANS = {
+    "per unit, some free": priced("{model: PER_UNIT, rate: 0.99, included_free: 3}"),
+    "tiers": priced("{model: VOLUME, tiers: [{up_to: 4, rate: 2}, {rate: 1}]}"),
+    "packages": priced("{model: PACKAGE, rate: 5, package_size: 3}"),
+    "capped": simple_plan(2, ", guardrails: {max_spend_cap: 9, max_spend_behavior: CAP}"),
+    "once a conversation": simple_plan(2, window="CONVERSATION"),
+    "once a period": simple_plan(2, window="BILLING_PERIOD"),
+}
+
+
+def story(seed: int) -> list[dict]:
+    """Ten outcomes of three customers, some held, shadow, taken back at once or in the next month."""
+    rng = random.Random(seed)
+    events = []
+    for number in range(10):
+        data = {"conversation": f"c-{rng.randrange(5)}", "held": rng.random() < 0.1, "shadow": rng.random() < 0.1}
+        subject = rng.choice(["a", "a", "b", "unattributed"])
+        events.append(event(number, subject=subject, time=f"2026-11-{rng.randrange(10, 20)}T00:00:00Z", data=data))
+        if rng.random() < 0.3:
+            time = rng.choice(["2026-11-25T00:00:00Z", "2026-12-02T00:00:00Z"])
+            events.append(reversal(100 + number, of=number, time=time, subject=subject))
+    return events
+
+
+@pytest.fixture
+async def made(tmp_path: Path) -> AsyncIterator[object]:
+    """A factory of ledgers."""
+    async with AsyncExitStack() as stack:
+        count = 0
+
+        async def make(plan: str, events: list[dict]) -> httpx.AsyncClient:
+            nonlocal count
+            count += 1
+            api = await stack.enter_async_context(serving(sqlite_url(tmp_path / f"{count}.sqlite3")))
+            await put_plan(api, "default", plan)
+            await post(api, *events, kind="application/cloudevents-batch+json")
+            return api
+
+        yield make
+
+
+async def totals(api: httpx.AsyncClient, customer: str) -> dict[tuple[str, str], Decimal]:
+    found = {}
+    for period in ("2026-11", "2026-12"):
+        invoice = await get(api, f"/v1/customers/{customer}/invoice", period=period)
+        found |= {(period, code): Decimal(amount) for code, amount in invoice["totals"].items()}
+    return found
+
+
+@pytest.mark.parametrize("plan", PLANS)
+async def test_it_is_the_invoice_minus_one_without_the_outcome(made, plan: str) -> None:
+    events = story(len(plan))
+    whole = await made(PLANS[plan], events)
+    pending = {one["id"]: await get(whole, f"/v1/outcomes/{one['id']}") for one in events}
+    await whole.upkeep.settle()
+    for left_out in events[::4]:
+        shown = await get(whole, f"/v1/outcomes/{left_out['id']}")
+        assert shown == pending[left_out["id"]], "the same from what is pending and from the sums"
+        if shown["charged_to"] is None:
+            assert shown["amounts"] == []
+            continue
+        without = await made(PLANS[plan], [one for one in events if one is not left_out])
+        now, then = await totals(whole, shown["charged_to"]), await totals(without, shown["charged_to"])
+        expected = {key: now.get(key, 0) - then.get(key, 0) for key in now.keys() | then.keys()}
+        told = {(one["period"], one["currency"]): Decimal(one["amount"]) for one in shown["amounts"]}
+        assert told == {key: amount for key, amount in expected.items() if amount}, left_out["id"]
+
+
+async def test_it_follows_what_operators_decide(ledger_url: URL) -> None:
+    async with serving(ledger_url) as api:
+        await put_plan(api, "default", simple_plan(2))
+        await post(api, event(1, data={"held": True}), event(2, subject="unattributed"), event(3))
+        assert await costs(api, 1) == ("customer-17", [])
+        assert await costs(api, 2) == (None, [])
+        two = [{"period": "2026-11", "currency": "USD", "amount": "2.00"}]
+        assert await costs(api, 3) == ("customer-17", two)
+        ann = {"actor": "ann", "reason": "r"}
+        await api.post("/v1/outcomes/out_1/release", json=ann)
+        await api.post("/v1/outcomes/out_2/assign", json={**ann, "customer": "late"})
+        await api.post("/v1/outcomes/out_3/reverse", json=ann)
+        assert await costs(api, 1) == ("customer-17", two)
+        assert await costs(api, 2) == ("late", two)
+        assert await costs(api, 3) == ("customer-17", [])
+        shown = await get(api, "/v1/outcomes/out_2")
+        assert [one["kind"] for one in shown["decisions"]] == ["assign"]
+        await get(api, "/v1/outcomes/out_none", 404)
+        await get(api, "/v1/outcomes/%00", 404)
+
+
+async def costs(api: httpx.AsyncClient, number: int) -> tuple[str | None, list[dict]]:
+    shown = await get(api, f"/v1/outcomes/out_{number}")
+    return shown["charged_to"], shown["amounts"]
