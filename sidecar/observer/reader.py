@@ -17,7 +17,7 @@ the record that made it due.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from sidecar.observer.spill import OpenExchange, Spill, largest
@@ -64,7 +64,7 @@ class RawExchange:
     response: bytes
     flags: EndFlag
     finished: bool
-    timing: Timing | None = None
+    timing: Timing | None = field(default=None, compare=False)  # the same exchange, read again, may have lost it
 
 
 class ExchangeReader:
