@@ -40,7 +40,8 @@ lint: $(VENV)/.dev      ## formatter, linter, types, import layers
 
 lock: pyproject.toml    ## resolve the dependencies again (needs the `uv` command)
 	$(LOCK) pyproject.toml --extra demo --group build -o requirements.txt
-	$(LOCK) pyproject.toml --extra demo --group build --group compile --group dev -c requirements.txt -o requirements-dev.txt
+	$(LOCK) pyproject.toml --extra demo --extra otel --group build --group compile --group dev -c requirements.txt -o requirements-dev.txt
+	$(LOCK) pyproject.toml --extra demo --extra otel --group build -c requirements-dev.txt -o requirements-image.txt
 	$(LOCK) --group compile -c requirements-dev.txt -o requirements-compile.txt
 
 docs: $(VENV)/.demo     ## redraw what the docs take from the code
@@ -49,6 +50,7 @@ docs: $(VENV)/.demo     ## redraw what the docs take from the code
 	$(BIN)/python -m sidecar.traffic_reference docs/traffic.md
 	$(BIN)/python -m sidecar.webhook_reference docs/webhooks.md
 	$(BIN)/python -m sidecar.exports_reference docs/exports.md
+	$(BIN)/python -m sidecar.metrics_reference docs/metrics.md
 
 clean:           ## remove the environment and caches (not .sidecar: that is data)
 	rm -rf $(VENV) tests/clients/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

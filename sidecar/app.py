@@ -24,15 +24,22 @@ import structlog
 from redis.exceptions import RedisError
 
 from sidecar import logs, preflight
+from sidecar.admin import measured
 from sidecar.admin.metrics import Metrics
 from sidecar.admin.server import AdminParts, AdminServer
+from sidecar.admin.vitals import Vitals
 from sidecar.connections import connect_redis
 from sidecar.delivery.courier import Courier
+from sidecar.delivery.event import Event
 from sidecar.handover import HandOver
-from sidecar.observer.journal import Journal
+from sidecar.observer.apis.call import Call
+from sidecar.observer.exchange import Exchange
+from sidecar.observer.journal import Journal, JournalFull
 from sidecar.observer.observe import Observing
 from sidecar.observer.pipeline import Pipeline, now_ms
 from sidecar.observer.reader import ExchangeReader
+from sidecar.otel import wanted
+from sidecar.otel.telemetry import Telemetry
 from sidecar.policy.current import CurrentPlan
 from sidecar.proxy_config import proxy_config
 from sidecar.remembered import PlanMemory, Remembered
@@ -44,6 +51,7 @@ from sidecar.settings import Settings, SettingsError, load_settings
 from sidecar.settings_types import EMBEDDED
 from sidecar.steadyclock import SteadyClock
 from sidecar.tasks import told_to_stop
+from sidecar.wire.lag import watch_loop
 from sidecar.wire.ring import RingReader
 from sidecar.wire.status import Slot
 
@@ -51,6 +59,7 @@ BEAT_SECONDS = 1.0
 PLAN_POLL_SECONDS = 2.0
 PROBE_SECONDS = 10.0
 FORMER_OBSERVER_SECONDS = 60.0
+TELEMETRY_SECONDS = 2.0  # for what is left of spans at the end
 OK, DOWN = 1, 2
 
 log = structlog.get_logger(__name__)
@@ -69,7 +78,7 @@ def run(environ: Mapping[str, str]) -> NoReturn:
     lock_fd = preflight.hold(settings)
     with contextlib.suppress(OSError):  # a full disk is no reason to refuse traffic
         preflight.remember_plan(settings, plan)
-    for warning in warnings + more:
+    for warning in [*warnings, *more, *wanted.problems(environ)]:
         log.warning(warning)
     config = json.dumps(proxy_config(settings) | {"lock_fd": lock_fd})
     sys.stderr.flush()
@@ -106,18 +115,11 @@ class ObserverApp:
             journal_hours=settings.journal_hours,
         )
         self.counters: dict[str, int] = {}
-        self.metrics = Metrics(self.status, lambda: self.counters)
+        self.vitals = Vitals(now_ms)
+        self.metrics = Metrics(self.status, lambda: self.counters, routes=self._routes())
         self.metrics.plan(plan.loaded.name, plan.loaded.digest)
         self.applier = Applier(self.journal, self.store, count=self.metrics.count, clock_ms=now_ms)
         self.sweeper = Sweeper(self.store, count=self.metrics.count)
-        self.metrics.gauge(
-            "mark_lag_seconds", "How long deadlines wait for the slowest replica", self.sweeper.lag_seconds
-        )
-        self.metrics.gauge(
-            "mark_held_here",
-            "1 when this replica is the slowest",
-            lambda: float(self.sweeper.holder == self.journal.id),
-        )
         self.plan_memory = PlanMemory(settings, self.metrics.count)
         self.remembered = Remembered(
             self.journal,
@@ -135,7 +137,28 @@ class ObserverApp:
             # The same after a restart, so that it goes on with what it had taken.
             name=f"{socket.gethostname()}-{self.journal.id[:12]}",
             count=self.metrics.count,
+            posted=self.metrics.posted,
+            delivered=self._delivered,
         )
+        self.telemetry = Telemetry(
+            os.environ,
+            upstreams=[(route.upstream.host, route.upstream.port) for route in settings.all_routes],
+            instance=self.journal.id,
+            count=self.metrics.count,
+        )
+        self._show_gauges()
+
+    def _routes(self) -> list[str]:
+        return [str(route.listen) for route in self.settings.all_routes]
+
+    def _show_gauges(self) -> None:
+        gauge = self.metrics.gauge
+        gauge(measured.QUEUE_USED, lambda: self.ring.used_bytes)
+        gauge(measured.QUEUE_CAPACITY, lambda: self.ring.capacity)
+        gauge(measured.JOURNAL_BYTES_MAX, lambda: self.settings.journal_bytes)
+        gauge(measured.MARK_LAG, self.sweeper.lag_seconds)
+        gauge(measured.MARK_HELD, lambda: self.sweeper.holder == self.journal.id)
+        self.vitals.show(self.metrics)
 
     async def run(self) -> None:
         """Until SIGTERM, then hand over: the queue's rest, what can be applied, what can be delivered."""
@@ -158,6 +181,7 @@ class ObserverApp:
                 group.create_task(part)
                 for part in (
                     self.applier.run(),
+                    watch_loop(self.status, Slot.OBSERVER_LAG_2MS),
                     self._every(BEAT_SECONDS, lambda: self._beat(pipeline)),
                     self._every(PLAN_POLL_SECONDS, self._follow_plan),
                     self._every(PROBE_SECONDS, self.courier.probe),
@@ -168,6 +192,7 @@ class ObserverApp:
             ]
             await reading
             await self._hand_over(pipeline, admin, background)
+        await asyncio.to_thread(self.telemetry.close, TELEMETRY_SECONDS)
         self.ring.close()
         self.journal.close()
         log.info("observer stopped")
@@ -180,7 +205,8 @@ class ObserverApp:
             customer=self.settings.customer,
             shadow=self.settings.mode == "shadow",
             on_count=self.metrics.count,
-            listeners=[str(route.listen) for route in self.settings.all_routes],
+            listeners=self._routes(),
+            on_exchange=self._exchange,
         )
         if self.candidate_plan is not None:
             plan, producer, count = self.candidate_plan, self.ring.producer, self.metrics.count
@@ -192,8 +218,22 @@ class ObserverApp:
         )
         beside = self.candidate.exchange if self.candidate else None
         return Pipeline(
-            reader, observing, self.journal, self.plan, wake=self.applier.wake, count=self.metrics.count, beside=beside
+            reader,
+            observing,
+            self.journal,
+            self.plan,
+            wake=self.applier.wake,
+            count=self.metrics.count,
+            beside=beside,
+            took=self.metrics.observed,
         )
+
+    def _exchange(self, exchange: Exchange, call: Call | None, conversation: str | None) -> None:
+        self.metrics.exchange(exchange)
+        self.telemetry.exchange(exchange, call, conversation)
+
+    def _delivered(self, event: Event) -> None:
+        self.telemetry.outcome(event)
 
     def _admin_parts(self, hash_key: bytes) -> AdminParts:
         token = self.settings.admin_token
@@ -221,21 +261,27 @@ class ObserverApp:
         self.status.set(Slot.PLAN_STATE, DOWN if self.plan.problems else OK)
         self.status.set(Slot.BILLING_STATE, self.courier.state)
         # Order matters: an exchange moves from the queue to the journal, never back.
-        mark_ms = pipeline.mark_ms(self.clock.believe(now, time.monotonic()))
+        mark_ms = self.vitals.unread_since_ms = pipeline.mark_ms(self.clock.believe(now, time.monotonic()))
         pending_ms = self.applier.pending_ms()
+        self.vitals.facts_wait(self.applier.backlog(), pending_ms)
+        with contextlib.suppress(JournalFull):
+            self.vitals.journal_bytes = self.journal.size_bytes()
         if pending_ms is not None:
             mark_ms = min(mark_ms, pending_ms)
         try:
             async with asyncio.timeout(BEAT_SECONDS * 3):
                 dropped = self.status.get(Slot.RECORDS_DROPPED) + self.status.get(Slot.SPILL_DROPPED)
                 if self.journal.opened:  # before that, under what name it would beat is not known
+                    asked = time.perf_counter()
                     generation = await self.store.heartbeat(self.journal.id, mark_ms, now, dropped=dropped)
+                    self.metrics.redis_answered(time.perf_counter() - asked)
                     await self.remembered.keep_hash_key(generation)
                 self.counters = await self.store.counters()
                 if self.candidate:
                     await self.candidate.beat(mark_ms, now)
                     self.counters |= self.candidate.compared
-                self.status.set(Slot.OUTBOX_LENGTH, await self.store.outbox_length())
+                self.vitals.outbox = await self.store.outbox_state()
+                self.status.set(Slot.OUTBOX_LENGTH, self.vitals.outbox.length)
             self._redis_is(DOWN if self.applier.refusal else OK, self.applier.refusal)
         except (RedisError, OSError, TimeoutError) as error:
             self._redis_is(DOWN, error)

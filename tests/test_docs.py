@@ -8,7 +8,15 @@ from typing import get_args
 
 import pytest
 
-from sidecar import cli, exports_reference, settings, settings_reference, traffic_reference, webhook_reference
+from sidecar import (
+    cli,
+    exports_reference,
+    metrics_reference,
+    settings,
+    settings_reference,
+    traffic_reference,
+    webhook_reference,
+)
 from sidecar.billing.api.server import application
 from sidecar.billing.exports.config import load_exports
 from sidecar.billing.tokens import Tokens
@@ -65,6 +73,14 @@ def test_every_variable_that_the_docs_name_is_read_by_something():
 
 def test_what_is_understood_of_traffic_is_current():
     assert (ROOT / "docs" / "traffic.md").read_text() == traffic_reference.document()
+
+
+def test_the_table_of_metrics_is_current_and_every_metric_that_the_docs_name_is_in_it():
+    assert (ROOT / "docs" / "metrics.md").read_text() == metrics_reference.document()
+    known = {measure.name for measure in metrics_reference.shown()}
+    for page in PAGES:
+        named = set(re.findall(r"`(sidecar_[a-z_]+)[`{]", page.read_text()))
+        assert {name.removesuffix("_bucket") for name in named} <= known, page.name
 
 
 def test_the_tables_of_webhooks_are_current():

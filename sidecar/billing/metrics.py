@@ -1,24 +1,91 @@
-"""`GET /metrics`: what this replica took, and where the database stands. Tenants are the only labels from outside,
-and there are at most `TENANTS_MAX` of them.
+"""`GET /metrics`: what this replica took, and where the database stands. Tenants, and the targets and meters of the
+exports' file, are the only labels from outside; of tenants there are at most `TENANTS_MAX`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from sidecar import measures
 from sidecar.billing.alerts import undelivered
 from sidecar.billing.exports.service import Exports
+from sidecar.billing.exports.target import Result
 from sidecar.billing.ledger.catalog import read_closings
 from sidecar.billing.ledger.reconcile import reconcile, tenants
 from sidecar.billing.ledger.tables import pending
 from sidecar.billing.service import Billing, Receipt
+from sidecar.measures import CONTENT_TYPE, Label, Measure, plain
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+__all__ = ["CONTENT_TYPE", "SHOWN", "TENANTS_MAX", "Metrics"]
+
 TENANTS_MAX = 100
+
+_TENANT: Final = Label("tenant", bound=f"the first {TENANTS_MAX} tenants by name")
+_TARGET: Final = Label("target", bound="the targets in `SIDECAR_BILLING_EXPORTS`")
+_METER: Final = Label("meter", bound="their meters")
+
+
+def _measure(kind: str, name: str, meaning: str, *labels: Label) -> Measure:
+    return Measure(f"sidecar_billing_{name}", "counter" if kind == "counter" else "gauge", meaning, labels)
+
+
+EVENTS: Final = _measure(
+    "counter",
+    "events_total",
+    "Events posted to this replica, by what became of them",
+    plain("result", "accepted", "duplicate", "conflict", "rejected"),
+)
+WAITING: Final = _measure("gauge", "ingest_waiting_events", "Events that wait for a transaction in this replica")
+REFUSED: Final = _measure("gauge", "ingest_refused_events", "Events sent away because too many waited, since the start")
+PENDING: Final = _measure("gauge", "pending_rows", "Events and decisions not summed up yet")
+CLOSED: Final = _measure("gauge", "closed_period", "The newest closed period, as 202611; 0: none")
+ALERTS_WAITING: Final = _measure("gauge", "alerts_waiting", "Alerts about spending not delivered yet")
+ALERTS_GIVEN_UP: Final = _measure("gauge", "alerts_given_up", "Alerts that the receiver never took")
+DIFFERENCE: Final = _measure(
+    "gauge", "statement_difference", "Sessions that sidecars state as finalized, less those that have arrived", _TENANT
+)
+ALARM: Final = _measure("gauge", "statement_alarm", "1 when events are missing for good", _TENANT)
+NOT_SHOWN: Final = _measure(
+    "gauge", "tenants_not_shown", "Tenants whose statements are not shown here because there are too many"
+)
+EXPORT_ENTRIES: Final = _measure(
+    "gauge",
+    "export_entries",
+    "Entries for a meter of another billing system that are not acknowledged, by state",
+    _TARGET,
+    _METER,
+    plain("state", "waiting", "parked"),
+)
+EXPORT_AGE: Final = _measure(
+    "gauge", "export_oldest_waiting_seconds", "How long the oldest entry that is not parked has waited", _TARGET, _METER
+)
+EXPORT_ANSWERS: Final = _measure(
+    "counter",
+    "export_answers_total",
+    "Answers of other billing systems to entries, by what they meant",
+    _TARGET,
+    plain("result", *get_args(Result)),
+)
+SHOWN: Final = (
+    EVENTS,
+    WAITING,
+    REFUSED,
+    PENDING,
+    CLOSED,
+    ALERTS_WAITING,
+    ALERTS_GIVEN_UP,
+    DIFFERENCE,
+    ALARM,
+    NOT_SHOWN,
+    EXPORT_ENTRIES,
+    EXPORT_AGE,
+    EXPORT_ANSWERS,
+)
 
 
 class Metrics:
@@ -26,36 +93,21 @@ class Metrics:
 
     def __init__(self, billing: Billing) -> None:
         self._billing = billing
-        self._registry = CollectorRegistry()
-        about = "Events posted, by what became of them"
-        self._events = Counter("sidecar_billing_events", about, ["result"], registry=self._registry)
-        for result in ("accepted", "duplicate", "conflict", "rejected"):
-            self._events.labels(result)
-        self._pending = self._gauge("pending_rows", "Events and decisions not summed up yet")
-        self._queued = self._gauge("ingest_waiting_events", "Events that wait for a transaction")
-        self._refused = self._gauge(
-            "ingest_refused_events", "Events sent away because too many waited, since the start"
-        )
-        self._closed = self._gauge("closed_period", "The newest closed period, as 202611; 0: none")
-        self._waiting = self._gauge("alerts_waiting", "Alerts about spending not delivered yet")
-        self._given_up = self._gauge("alerts_given_up", "Alerts that the receiver never took")
-        difference = "Sessions that sidecars state as finalized, less those that have arrived"
-        self._difference = self._gauge("statement_difference", difference, "tenant")
-        self._alarm = self._gauge("statement_alarm", "1 when events are missing for good", "tenant")
-        untold = "Tenants whose statements are not shown here because there are too many"
-        self._untold = self._gauge("tenants_not_shown", untold)
-
-        entries = "Entries for a meter of another billing system that are not acknowledged, by state"
-        self._exports = self._gauge("export_entries", entries, "target", "meter", "state")
-        age = "How long the oldest entry that is not parked has waited"
-        self._export_age = self._gauge("export_oldest_waiting_seconds", age, "target", "meter")
-        answers = "Answers of other billing systems to entries, by what they meant"
-        labels = ["target", "result"]
-        self._export_answers = Counter("sidecar_billing_export_answers", answers, labels, registry=self._registry)
+        self._registry = registry = CollectorRegistry()
+        self._events = measures.counter(EVENTS, registry)
+        self._queued = measures.gauge(WAITING, registry)
+        self._refused = measures.gauge(REFUSED, registry)
+        self._pending = measures.gauge(PENDING, registry)
+        self._closed = measures.gauge(CLOSED, registry)
+        self._waiting = measures.gauge(ALERTS_WAITING, registry)
+        self._given_up = measures.gauge(ALERTS_GIVEN_UP, registry)
+        self._difference = measures.gauge(DIFFERENCE, registry)
+        self._alarm = measures.gauge(ALARM, registry)
+        self._untold = measures.gauge(NOT_SHOWN, registry)
+        self._exports = measures.gauge(EXPORT_ENTRIES, registry)
+        self._export_age = measures.gauge(EXPORT_AGE, registry)
+        self._export_answers = measures.counter(EXPORT_ANSWERS, registry)
         self._export_told: dict[tuple[str, str], int] = {}
-
-    def _gauge(self, name: str, meaning: str, *labels: str) -> Gauge:
-        return Gauge(f"sidecar_billing_{name}", meaning, labels, registry=self._registry)
 
     def took(self, receipt: Receipt) -> None:
         """Count the events of one post."""

@@ -1,4 +1,4 @@
-"""What an answer of the billing API means for the events that were sent. Pure.
+"""What an answer of the billing API means for the events that were sent. Pure, but for `read_answer`.
 
 2xx: delivered, but for the ids under `rejected`. 408, 425, 429, 5xx and everything that is no final answer: again
 later. Any other 4xx: refused; of a batch as a whole, it says nothing about each event.
@@ -6,7 +6,7 @@ later. Any other 4xx: refused; of a batch as a whole, it says nothing about each
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -15,6 +15,11 @@ import orjson
 
 AGAIN = frozenset({408, 425, 429})
 RETRY_AFTER_SECONDS_MAX = 3600.0
+ANSWER_BYTES_MAX = 1 << 20
+
+
+class AnswerTooLongError(Exception):
+    """Nobody can say what such an answer rejects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,16 @@ class Verdict:
     retry_after_seconds: float | None = None
     rejected: dict[str, str] = field(default_factory=dict)
     reason: str = ""
+
+
+async def read_answer(chunks: AsyncIterator[bytes]) -> bytes:
+    """The answer's body; raises AnswerTooLongError when it is longer than any answer to 100 events."""
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > ANSWER_BYTES_MAX:
+            raise AnswerTooLongError(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
+    return bytes(body)
 
 
 def judge(status: int, body: bytes, ids: Sequence[str], *, retry_after: str | None = None, now: float = 0.0) -> Verdict:

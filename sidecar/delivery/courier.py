@@ -25,14 +25,13 @@ import httpx
 import structlog
 from redis.exceptions import RedisError, ResponseError
 
-from sidecar.delivery.answers import Verdict, judge
+from sidecar.delivery.answers import AnswerTooLongError, Verdict, judge, read_answer
 from sidecar.delivery.event import Event, event_of, request_of
 from sidecar.sessions.store import GROUP, Store
 from sidecar.tasks import told_to_stop
 
 BATCH_MAX = 100
 POLL_MS = 250
-ANSWER_BYTES_MAX = 1 << 20
 REQUEST_SECONDS = 30.0
 PROBE_SECONDS = 5.0
 SERVER_ERRORS_MAX = 8  # in a row: most of a minute, before the batch is taken apart
@@ -57,7 +56,8 @@ class Courier:
     """Delivers `store`'s outbox to `url` (or what the function `url` returns; None while that is not known).
 
     `name` is this replica's among the couriers: the same after a restart, so that it goes on with what it had taken.
-    `count(event, n)` is told what happens. `sleep`, `clock` and `rng` are parameters for the tests.
+    `count(event, n)` is told what happens, `posted(result, seconds)` how long a post took and what came of it (taken,
+    again, halved), `delivered` each event that the API has. `sleep`, `clock` and `rng` are parameters for the tests.
     """
 
     def __init__(
@@ -68,6 +68,8 @@ class Courier:
         token: str | None = None,
         name: str | None = None,
         count: Callable[[str, int], None] = lambda _event, _n: None,
+        posted: Callable[[str, float], None] = lambda _result, _seconds: None,
+        delivered: Callable[[Event], None] = lambda _event: None,
         takeover_seconds: float = TAKEOVER_SECONDS,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -79,6 +81,8 @@ class Courier:
         self._url = url
         self._name = name or socket.gethostname()
         self._count = count
+        self._posted = posted
+        self._delivered = delivered
         self._takeover_ms = int(takeover_seconds * 1000)
         self._sleep = sleep
         self._clock = clock
@@ -338,10 +342,19 @@ class Courier:
             self._count("delivered", len(done))
         for parcel in parcels:
             reason = verdict.rejected.get(parcel.event.id)
-            if reason is not None:
+            if reason is None:
+                self._delivered(parcel.event)
+            else:
                 await self._bury(parcel.entry, reason)
 
     async def _post(self, events: list[Event]) -> Verdict:
+        started = time.perf_counter()
+        verdict = await self._send(events)
+        result = "again" if verdict.again else "halved" if verdict.whole else "taken"
+        self._posted(result, time.perf_counter() - started)
+        return verdict
+
+    async def _send(self, events: list[Event]) -> Verdict:
         url = self._url() if callable(self._url) else self._url
         if url is None:
             return Verdict(again=True, reason="the billing API's address is not known yet")
@@ -353,8 +366,8 @@ class Courier:
                 asyncio.timeout(REQUEST_SECONDS),
                 self._client.stream("POST", target, content=request.body, headers=headers) as response,
             ):
-                body = await _read_answer(response)
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, _AnswerTooLongError) as error:
+                body = await read_answer(response.aiter_bytes())
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, AnswerTooLongError) as error:
             return Verdict(again=True, reason=repr(error))
         return judge(
             response.status_code,
@@ -392,20 +405,6 @@ class Courier:
         finally:
             sleeping.cancel()
             hurrying.cancel()
-
-
-class _AnswerTooLongError(Exception):
-    """Nobody can say what such an answer rejects."""
-
-
-async def _read_answer(response: httpx.Response) -> bytes:
-    """The answer's body; raises _AnswerTooLongError when it is longer than any answer to 100 events."""
-    body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > ANSWER_BYTES_MAX:
-            raise _AnswerTooLongError(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
-    return bytes(body)
 
 
 def _text(value: bytes | str) -> str:

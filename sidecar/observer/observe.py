@@ -59,7 +59,8 @@ class Observing:
     """Observes the exchanges of one deployment.
 
     `session_keys` and `customer` are lines of locators (ValueError when they are none); `listeners` are the names of
-    the routes by number, for `listener:` locators. `on_count` is told the name of each thing worth counting, each time:
+    the routes by number, for `listener:` locators. `on_exchange` is shown every finished exchange, with what was read
+    of it and the conversation's explicit id. `on_count` is told the name of each thing worth counting, each time:
 
     `request_unreadable`, `response_unreadable`; `opaque`, with `coding_unknown`, `coding_nested`, `body_too_large` or
     `body_too_dense` if it was a body's coding, `too_many_values` if it was its JSON; `coding_broken`; `json_broken`,
@@ -80,6 +81,7 @@ class Observing:
         on_count: Callable[[str], None],
         *,
         listeners: Sequence[str] = (),
+        on_exchange: Callable[[Exchange, Call | None, str | None], None] = lambda _exchange, _call, _conversation: None,
     ) -> None:
         self._tenant = tenant
         self._hash_key = hash_key
@@ -88,11 +90,13 @@ class Observing:
         self._shadow = shadow
         self._count = on_count
         self._listeners = tuple(listeners)
+        self._show = on_exchange
 
     def quietly(self) -> Observing:
         """One that sees the same and counts nothing."""
         twin = copy.copy(self)
         twin._count = lambda _name: None  # noqa: SLF001 -- its own kind
+        twin._show = lambda _exchange, _call, _conversation: None  # noqa: SLF001
         return twin
 
     def observe(self, raw: RawExchange, plan: Plan, former: Sequence[Plan] = ()) -> Observation | None:
@@ -108,6 +112,7 @@ class Observing:
         for reason in (*exchange.reasons, *(["opaque"] if exchange.opaque else [])):
             self._count(reason)
         self._count_times("session_key_unusable", stitch.unusable)
+        self._show(exchange, call, stitch.conversation)
         opens = stitch.conversation is not None or (call is not None and call.opens and exchange.succeeded)
         if not opens and (dropped := _belongs_nowhere(call, stitch)):
             self._count(dropped)

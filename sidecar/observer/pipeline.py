@@ -29,7 +29,8 @@ log = structlog.get_logger(__name__)
 class Pipeline:
     """Reads the queue until stopped; `wake` is called when rows were added to the journal.
 
-    `beside` gets every exchange that left an observation, once that is in the journal: for a candidate plan.
+    `took` is told how many seconds the work on each exchange took. `beside` gets every exchange that left an
+    observation, once that is in the journal: for a candidate plan.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Pipeline:
         wake: Callable[[], None],
         count: Callable[[str], None],
         beside: Callable[[RawExchange], None] | None = None,
+        took: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
         self._reader = reader
         self._observing = observing
@@ -50,6 +52,7 @@ class Pipeline:
         self._wake = wake
         self._count = count
         self._beside = beside
+        self._took = took
         self.journal_ok = True
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -108,6 +111,7 @@ class Pipeline:
                 self._beside(raw)
 
     def _row(self, raw: RawExchange) -> NewRow | None:
+        started = time.perf_counter()
         try:
             observation = self._observing.observe(raw, self._plan.loaded, self._plan.former)
         except Exception:
@@ -115,6 +119,8 @@ class Pipeline:
             log.exception("an exchange could not be observed", producer=raw.producer, sequence=raw.sequence)
             self._count("observe_failed")
             return None
+        finally:
+            self._took(time.perf_counter() - started)
         if observation is None:
             return None
         return NewRow(raw.producer, raw.sequence, "observation", observation.at_ms, observation.to_json())

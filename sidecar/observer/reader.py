@@ -34,12 +34,24 @@ _START, _REQUEST, _RESPONSE, _END, _GAP = (int(kind) for kind in Kind)
 
 
 @dataclass(frozen=True, slots=True)
+class Timing:
+    """When bytes of one exchange arrived at the proxy, in Unix microseconds: the request's last, the response's first
+    and last; and when the proxy was done with it.
+    """
+
+    asked_us: int
+    first_answer_us: int
+    last_answer_us: int
+    ended_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class RawExchange:
     """One exchange as bytes, or, with `finished` False, as far as it has come.
 
     (`producer`, `sequence`) identify this sight of it, `first` is the exchange's number. Times are Unix milliseconds:
     of the first byte and of the last byte copied. `request` and `response` are prefixes of what was sent: all of it
-    unless `flags` say BODY_CUT or DROPPED.
+    unless `flags` say BODY_CUT or DROPPED. `timing` is None where it is not known, or the two overlapped.
     """
 
     producer: str
@@ -52,6 +64,7 @@ class RawExchange:
     response: bytes
     flags: EndFlag
     finished: bool
+    timing: Timing | None = None
 
 
 class ExchangeReader:
@@ -127,7 +140,7 @@ class ExchangeReader:
             exchange = self._open.pop(record.exchange, None)
             if exchange is not None:
                 flags = EndFlag(record.flags) | (EndFlag.DROPPED if exchange.lost else EndFlag(0))
-                self._emit(exchange, record.sequence, flags, out, finished=True)
+                self._emit(exchange, record.sequence, flags, out, finished=True, timing=_timing(exchange, record))
         elif record.kind == _START:
             self._end_all(record, out)
         elif record.kind == _GAP:
@@ -170,7 +183,14 @@ class ExchangeReader:
             self._emit(exchange, start.sequence + number, flags, out, finished=True)
 
     def _emit(
-        self, exchange: OpenExchange, sequence: int, flags: EndFlag, out: list[RawExchange], *, finished: bool
+        self,
+        exchange: OpenExchange,
+        sequence: int,
+        flags: EndFlag,
+        out: list[RawExchange],
+        *,
+        finished: bool,
+        timing: Timing | None = None,
     ) -> None:
         if finished:
             self._finished.append(exchange.first)
@@ -194,6 +214,7 @@ class ExchangeReader:
                 response=response,
                 flags=flags,
                 finished=finished,
+                timing=timing,
             )
         )
 
@@ -233,11 +254,23 @@ class ExchangeReader:
 def _add(exchange: OpenExchange, record: Record) -> None:
     exchange.sequence = record.sequence
     exchange.last_us = record.time_us
+    if record.kind == _REQUEST:
+        # What was answered before the request was whole says nothing about how long the answer took.
+        exchange.asked_us, exchange.first_answer_us = record.time_us, 0
+    else:
+        exchange.first_answer_us = exchange.first_answer_us or record.time_us
+        exchange.last_answer_us = record.time_us
     if exchange.hold is None:
         exchange.hold = record.position
     if exchange.lost:
         return  # the copy stays a prefix of what was sent
     (exchange.request if record.kind == _REQUEST else exchange.response).append(record.payload)
+
+
+def _timing(exchange: OpenExchange, end: Record) -> Timing | None:
+    if not exchange.asked_us or not exchange.first_answer_us:
+        return None
+    return Timing(exchange.asked_us, exchange.first_answer_us, exchange.last_answer_us, end.time_us)
 
 
 def _note_gap(exchange: OpenExchange, record: Record) -> None:

@@ -46,6 +46,10 @@ class OpenExchange:
     hold: int | None = None
     spilled_bytes: int = 0  # of segments in its file
     spilled: bool = False
+    # For its timing alone, and not in its file: when its last byte was asked with, answered first and last; 0: unknown.
+    asked_us: int = 0
+    first_answer_us: int = 0
+    last_answer_us: int = 0
     request: list[bytes] = field(default_factory=list)
     response: list[bytes] = field(default_factory=list)
 

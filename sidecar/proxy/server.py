@@ -24,6 +24,7 @@ from sidecar.proxy.route import Route, no_copy
 from sidecar.proxy.tls import TlsFiles, server_files, tls_reason
 from sidecar.proxy.upstream import Origin
 from sidecar.wire.framing import Limits
+from sidecar.wire.lag import watch_loop
 from sidecar.wire.ring import RingWriter
 from sidecar.wire.status import STATUS_BYTES, Slot, StatusPage
 
@@ -209,7 +210,7 @@ class Server:
     def _ticks(self, status: StatusPage) -> list[Coroutine[Any, Any, None]]:
         """What is done now and then, each at its own pace."""
         dns_seconds = self._config.upstream_dns_seconds
-        ticks = [self._tick_connections(status), self._tick_pools()]
+        ticks = [self._tick_connections(status), self._tick_pools(), watch_loop(status, Slot.LOOP_LAG_2MS)]
         if dns_seconds:
             ticks += [self._follow_name(origin, dns_seconds) for origin in self._origins.values()]
         if self._tls_files:

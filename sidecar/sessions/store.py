@@ -82,6 +82,15 @@ class Swept:
     events: tuple[Posted, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class OutboxState:
+    """`length` events wait, the oldest since `since_ms` (Redis' clock; None: none waits); `dead` were refused."""
+
+    length: int
+    since_ms: int | None
+    dead: int
+
+
 # Inside the class, `list` is the method.
 AppliedFacts = list[Applied]
 Views = list[SessionView]
@@ -222,6 +231,16 @@ class Store(Producers):
     async def outbox_length(self) -> int:
         """Outcomes not delivered yet."""
         return int(await self.redis.xlen(self.key("outbox")))
+
+    async def outbox_state(self) -> OutboxState:
+        """How much waits there, since when, and what was refused."""
+        pipeline = self.redis.pipeline(transaction=False)
+        pipeline.xlen(self.key("outbox"))
+        pipeline.xrange(self.key("outbox"), count=1)
+        pipeline.xlen(self.key("dead"))
+        length, oldest, dead = await pipeline.execute()
+        since_ms = int(_text(oldest[0][0]).partition("-")[0]) if oldest else None
+        return OutboxState(int(length), since_ms, int(dead))
 
     async def bury(self, entry: str, reason: str) -> bool:
         """Move an outbox entry to the dead letters; False when these have no room (it stays in the outbox)."""

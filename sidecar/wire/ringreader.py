@@ -54,6 +54,11 @@ class RingReader:
         return int(self._slots[S_TAIL])
 
     @property
+    def used_bytes(self) -> int:
+        """How much of the ring is taken: not read, or not given back yet."""
+        return int(self._slots[S_HEAD] - self._slots[S_TAIL])
+
+    @property
     def acknowledged(self) -> int:
         """The highest sequence that was emitted and is safe, as `acknowledge` stored it; outlives the reader."""
         return int(self._slots[S_RELEASED])

@@ -51,6 +51,17 @@ class Slot(IntEnum):
     UPSTREAM_RETIRED = 31  # connections closed because the name no longer leads to their address
     CERTIFICATE_RELOADS = 32
     CERTIFICATE_FAILURES = 33  # changed certificate files that could not be used; the former ones stay
+    # How late the event loop came to what was due, as a histogram (wire/lag.py).
+    LOOP_LAG_2MS = 48
+    LOOP_LAG_5MS = 49
+    LOOP_LAG_10MS = 50
+    LOOP_LAG_25MS = 51
+    LOOP_LAG_50MS = 52
+    LOOP_LAG_100MS = 53
+    LOOP_LAG_250MS = 54
+    LOOP_LAG_1S = 55
+    LOOP_LAG_LONGER = 56
+    LOOP_LAG_SUM_US = 57
 
     # Written by the observer. States: 0 unknown, 1 ok, 2 down or refused.
     OBSERVER_PID = 64
@@ -67,6 +78,16 @@ class Slot(IntEnum):
     SPILL_DROPPED = 75  # exchanges of which the observer dropped the body, to keep spill/ within its bound
     QUEUE_CORRUPTIONS = 76  # places in the queue that could not be read and were skipped
     QUEUE_BYTES_SKIPPED = 77
+    OBSERVER_LAG_2MS = 80
+    OBSERVER_LAG_5MS = 81
+    OBSERVER_LAG_10MS = 82
+    OBSERVER_LAG_25MS = 83
+    OBSERVER_LAG_50MS = 84
+    OBSERVER_LAG_100MS = 85
+    OBSERVER_LAG_250MS = 86
+    OBSERVER_LAG_1S = 87
+    OBSERVER_LAG_LONGER = 88
+    OBSERVER_LAG_SUM_US = 89
 
 
 # What describes a running proxy and not its history: a new one begins at zero.

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sidecar.admin.metrics import Metrics
+from sidecar.observer.exchange import Exchange
+from sidecar.observer.reader import RawExchange, Timing
+from sidecar.wire.records import EndFlag
 
 
 class NoStatus:
@@ -26,3 +31,52 @@ def test_shares_of_exchanges_with_an_id_and_a_customer() -> None:
 
 def test_nothing_is_claimed_before_there_is_traffic() -> None:
     assert not [name for name in rendered({"opened": 0}) if "ratio" in name or "per_session" in name]
+
+
+WHOLE = EndFlag(0)
+TIMING = Timing(1_000_100, 1_250_100, 1_400_000, 1_400_030)
+
+
+def seen(flags=WHOLE, *, timing=TIMING, head=b"Content-Length: 0\r\n"):
+    raw = RawExchange(
+        producer="q",
+        sequence=2,
+        first=1,
+        listener=0,
+        started_ms=1_000,
+        at_ms=1_400,
+        request=b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        response=b"HTTP/1.1 404 Not Found\r\n" + head + b"\r\n",
+        flags=flags,
+        finished=True,
+        timing=timing,
+    )
+    metrics = Metrics(NoStatus(), dict, routes=["127.0.0.1:8080"])
+    metrics.exchange(Exchange(raw))
+    lines = metrics.render().decode().splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+
+
+def test_an_exchange_is_counted_by_route_and_class_and_timed_by_the_proxys_clock() -> None:
+    found = seen()
+    assert found['sidecar_exchanges_total{class="4xx",route="127.0.0.1:8080"}'] == 1
+    assert found['sidecar_exchanges_total{class="2xx",route="127.0.0.1:8080"}'] == 0
+    assert found['sidecar_first_byte_seconds_sum{route="127.0.0.1:8080"}'] == 0.25
+    assert found['sidecar_exchange_seconds_sum{route="127.0.0.1:8080"}'] == 0.4
+    assert found["sidecar_added_latency_seconds_sum"] == pytest.approx(30e-6)
+
+
+def test_what_was_cut_aborted_or_ended_by_its_connection_has_no_added_latency() -> None:
+    assert seen(EndFlag.ABORTED_BY_CLIENT)["sidecar_added_latency_seconds_count"] == 0
+    assert seen(EndFlag.BODY_CUT)['sidecar_exchange_seconds_count{route="127.0.0.1:8080"}'] == 0
+    assert seen(timing=None)["sidecar_added_latency_seconds_count"] == 0
+    until_closed = seen(head=b"")
+    assert until_closed["sidecar_added_latency_seconds_count"] == 0
+    assert until_closed['sidecar_first_byte_seconds_count{route="127.0.0.1:8080"}'] == 1
+
+
+def test_an_event_of_another_release_grows_no_series() -> None:
+    metrics = Metrics(NoStatus(), dict)
+    metrics.count("what_nobody_knows", 3)
+    assert 'sidecar_events_total{event="other"} 3.0' in metrics.render().decode()
+    assert "what_nobody_knows" not in metrics.render().decode()

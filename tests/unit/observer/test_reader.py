@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sidecar.observer import spill as spill_module
-from sidecar.observer.reader import ExchangeReader
+from sidecar.observer.reader import ExchangeReader, Timing
 from sidecar.observer.spill import BEGINNING_BYTES
 from sidecar.wire import ring as ring_module
 from sidecar.wire.records import START_RESERVES, EndFlag
@@ -87,6 +87,28 @@ def test_an_exchange_comes_out_whole_with_its_identity(ends, clock):
     assert (raw.started_ms, raw.at_ms) == (T0 // 1000, T0 // 1000 + 1000), "the last byte, not the END"
     assert (raw.flags, raw.finished) == (EndFlag.ABORTED_BY_CLIENT, True)
     assert ends.reader.poll() == []
+
+
+def timed(ends, clock, *steps, flags=0):
+    """The timing of an exchange of these steps, each a microsecond after the one before."""
+    copy = ends.writer.copy(0)
+    for step in steps:
+        clock.us += 1
+        (copy.request if step == "ask" else copy.response)(b"x")
+    clock.us += 1
+    copy.end(flags)
+    [raw] = ends.reader.poll()
+    return raw.timing
+
+
+def test_an_exchange_says_when_its_bytes_passed(ends, clock):
+    assert timed(ends, clock, "ask", "ask", "answer", "answer") == Timing(T0 + 2, T0 + 3, T0 + 4, T0 + 5)
+
+
+def test_what_was_answered_before_the_request_was_whole_is_no_first_byte(ends, clock):
+    assert timed(ends, clock, "ask", "answer", "ask", "answer") == Timing(T0 + 3, T0 + 4, T0 + 4, T0 + 5)
+    assert timed(ends, clock, "ask", "answer", "ask") is None
+    assert timed(ends, clock, "ask") is None
 
 
 def test_what_was_not_released_comes_again_and_what_was_does_not(ends):
