@@ -74,6 +74,18 @@ def test_base_images_are_tagged_the_last_one_slim_and_dependencies_locked_by_has
     assert "--no-build-isolation" in project
 
 
+def pinned(name):
+    return dict(re.findall(r"^([a-z0-9._-]+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE))
+
+
+def test_the_image_has_what_the_demo_has_in_the_same_versions_and_opentelemetry():
+    demo, image = pinned("requirements.txt"), pinned("requirements-image.txt")
+    assert image | demo == image
+    assert not [name for name in demo if name.startswith("opentelemetry")]
+    assert {"opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"} <= image.keys()
+    assert not [name for name in image if name.startswith("pytest")]
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """The wheel that the build stage installs, built from the build context."""
