@@ -4,8 +4,8 @@
 #   docker run --rm outcome-sidecar demo
 # Every dependency is a wheel, checked against the hashes of requirements-image.txt: those of requirements.txt and the
 # extra `otel`, which nobody can add to an image that has no pip (about 12 MB, and nothing of ours loads it unless an
-# endpoint is set). Of the project itself the proxy's hot path
-# is compiled (hatch_build.py); a pure wheel behaves the same and costs more of the processor.
+# endpoint is set). Of the project itself the proxy's hot path is compiled (hatch_build.py); a pure wheel behaves the
+# same and costs more of the processor.
 
 # Not the slim image: it has a C compiler.
 FROM python:3.11-bookworm AS build
