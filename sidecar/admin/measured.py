@@ -109,8 +109,9 @@ EXCHANGES: Final = _counter(
 )
 ADDED_LATENCY: Final = _histogram(
     "added_latency",
-    "What the proxy's own work added on the way back: from the copy of an answer's last bytes until they were written "
-    "and the exchange was done. What had to wait before that is sidecar_loop_lag_seconds",
+    "What the proxy's own work added on the way back, for answers that came in several pieces, as streams do: from the "
+    "copy of the last piece until it was written and the exchange was done. What had to wait before that is in "
+    "sidecar_loop_lag_seconds",
     _QUICK_SECONDS,
 )
 FIRST_BYTE: Final = _histogram(

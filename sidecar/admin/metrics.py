@@ -75,8 +75,10 @@ class Metrics:
             return
         self._first_byte.labels(route).observe((timing.first_answer_us - timing.asked_us) / 1_000_000)
         self._duration.labels(route).observe((timing.last_answer_us - raw.started_ms * 1000) / 1_000_000)
-        # An answer that ends with its connection is done only when the origin closes that: nothing of ours.
-        if not {"content-length", "transfer-encoding"}.isdisjoint(exchange.response_headers):
+        # An answer that ends with its connection is done only when the origin closes that: nothing of ours. One that
+        # came whole may be copied together with its end.
+        framed = not {"content-length", "transfer-encoding"}.isdisjoint(exchange.response_headers)
+        if framed and timing.ended_us > timing.last_answer_us:
             self._added.observe((timing.ended_us - timing.last_answer_us) / 1_000_000)
 
     def gauge(self, measure: Measure, read: Callable[[], float]) -> None:

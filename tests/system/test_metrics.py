@@ -17,8 +17,22 @@ exports:
 HOSTILE = [f"{word}-{number}" for word in ("x'\"}", "évil", "a" * 40) for number in range(5)]
 
 
-def say(url, conversation, *, customer="acme", model="gpt-4o", method="POST", path="/v1/chat/completions", **headers):
-    body = {"model": model, "messages": [{"role": "user", "content": f"{conversation}: where is my order?"}]}
+def say(
+    url,
+    conversation,
+    *,
+    customer="acme",
+    model="gpt-4o",
+    stream=False,
+    method="POST",
+    path="/v1/chat/completions",
+    **headers,
+):
+    body = {
+        "model": model,
+        "stream": stream,
+        "messages": [{"role": "user", "content": f"{conversation}: where is my order?"}],
+    }
     sent = {"authorization": "Bearer x", "x-session-id": conversation, "x-customer-id": customer} | headers
     encoded = {name: text.encode() for name, text in sent.items()}
     return httpx.request(method, url + path, json=body, headers=encoded)
@@ -37,7 +51,7 @@ def test_the_table_is_what_a_running_system_shows_and_hostile_traffic_adds_no_se
     zendesk = first_of("zendesk")
     running = sidecar(WEBHOOK_SECRET_ZENDESK=zendesk.secret, BILLING_EXPORTS=tmp_path / "exports.yaml").start()
     running.wait_up()
-    say(running.url, "c-1").raise_for_status()
+    say(running.url, "c-1", stream=True).raise_for_status()
     wait_for("the session", lambda: running.session("conversation", "c-1"))
     post_signals(running, ["c-1"])
     httpx.post(f"{running.admin}/v1/webhooks/nobody", json={})

@@ -70,6 +70,8 @@ def test_what_was_cut_aborted_or_ended_by_its_connection_has_no_added_latency() 
     assert seen(EndFlag.ABORTED_BY_CLIENT)["sidecar_added_latency_seconds_count"] == 0
     assert seen(EndFlag.BODY_CUT)['sidecar_exchange_seconds_count{route="127.0.0.1:8080"}'] == 0
     assert seen(timing=None)["sidecar_added_latency_seconds_count"] == 0
+    together = Timing(1_000_100, 1_400_000, 1_400_000, 1_400_000)
+    assert seen(timing=together)["sidecar_added_latency_seconds_count"] == 0
     until_closed = seen(head=b"")
     assert until_closed["sidecar_added_latency_seconds_count"] == 0
     assert until_closed['sidecar_first_byte_seconds_count{route="127.0.0.1:8080"}'] == 1
