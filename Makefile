@@ -51,6 +51,7 @@ docs: $(VENV)/.demo     ## redraw what the docs take from the code
 	$(BIN)/python -m sidecar.webhook_reference docs/webhooks.md
 	$(BIN)/python -m sidecar.exports_reference docs/exports.md
 	$(BIN)/python -m sidecar.metrics_reference docs/metrics.md
+	$(BIN)/python -m sidecar.logs_reference docs/logs.md
 
 clean:           ## remove the environment and caches (not .sidecar: that is data)
 	rm -rf $(VENV) tests/clients/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -79,7 +79,7 @@ def run(environ: Mapping[str, str]) -> NoReturn:
     with contextlib.suppress(OSError):  # a full disk is no reason to refuse traffic
         preflight.remember_plan(settings, plan)
     for warning in [*warnings, *more, *wanted.problems(environ)]:
-        log.warning(warning)
+        log.warning("setting_warning", problem=warning)
     config = json.dumps(proxy_config(settings) | {"lock_fd": lock_fd})
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-m", "sidecar.proxy", config])  # noqa: S606 - ourselves
@@ -174,7 +174,7 @@ class ObserverApp:
         await self.remembered.settle()
         await self._beat(pipeline)
         _step_back()
-        log.info("observer started", producer=self.ring.producer, plan=self.plan.loaded.name, pid=os.getpid())
+        log.info("observer_started", producer=self.ring.producer, plan=self.plan.loaded.name, pid=os.getpid())
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(pipeline.run(self.stopping))
             background = [
@@ -195,7 +195,7 @@ class ObserverApp:
         await asyncio.to_thread(self.telemetry.close, TELEMETRY_SECONDS)
         self.ring.close()
         self.journal.close()
-        log.info("observer stopped")
+        log.info("observer_stopped")
 
     def _pipeline(self, hash_key: bytes) -> Pipeline:
         observing = Observing(
@@ -291,9 +291,9 @@ class ObserverApp:
             self.status.set(Slot.REDIS_STATE, state)
             self.status.set(Slot.REDIS_SINCE_MS, now_ms())
             if state == OK:
-                log.info("redis answers")
+                log.info("redis_up")
             else:
-                log.warning("redis takes no facts; observations wait in the journal", reason=repr(error))
+                log.warning("redis_down", reason=repr(error))
 
     async def _follow_plan(self) -> None:
         self._reload_plan(force=False)
@@ -308,12 +308,12 @@ class ObserverApp:
         if self.plan.refresh(force=force):
             self.plan_memory.keep(self.plan.loaded)
             self.metrics.plan(self.plan.loaded.name, self.plan.loaded.digest)
-            log.info("plan in force", plan=self.plan.loaded.name, digest=self.plan.loaded.digest)
+            log.info("plan_in_force", plan=self.plan.loaded.name, digest=self.plan.loaded.digest)
         elif broken and not self.plan.problems:
-            log.info("the plan's file is right again", plan=self.plan.loaded.name)
+            log.info("plan_right_again", plan=self.plan.loaded.name)
         if self.plan.refused > refused:
             self.metrics.count("plan_refused")
-            log.error("plan refused; the former one stays in force", problems=self.plan.problems)
+            log.error("plan_refused", problems=self.plan.problems)
 
     async def _every(self, seconds: float, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while not told_to_stop():
@@ -380,7 +380,7 @@ def observe() -> int:
         problems = error.problems
     if problems:
         # The file broke after the start: a restarted observer must not stay down for it.
-        log.error("plan refused; the last good one is in force", problems=problems)
+        log.error("plan_refused_at_start", problems=problems)
         loaded = preflight.last_good_plan(settings)
     plan = CurrentPlan(loaded, settings.plan, problems, judge=judge, former=preflight.former_plans(settings))
 
@@ -388,7 +388,7 @@ def observe() -> int:
     try:
         candidate = preflight.read_candidate(settings)
     except SettingsError as error:
-        log.error("candidate plan refused; none is judged until the observer starts again", problems=error.problems)
+        log.error("candidate_refused_at_start", problems=error.problems)
 
     async def run_app() -> None:
         await ObserverApp(settings, plan, candidate).run()

@@ -53,11 +53,11 @@ class HandOver:
             task.cancel()
         await asyncio.gather(*self.background, return_exceptions=True)
         if not (drained and self.applier.backlog() == 0 and self.emptied()):
-            log.warning("facts are left here; other replicas wait for them", backlog=self.applier.backlog())
+            log.warning("facts_left", backlog=self.applier.backlog())
             return False
         try:
             await self.store.leave(self.producer)
         except (RedisError, OSError, TimeoutError) as error:
-            log.warning("redis was not told that this replica leaves", reason=repr(error))
+            log.warning("leave_not_told", reason=repr(error))
             return False
         return True

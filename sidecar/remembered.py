@@ -85,14 +85,14 @@ class Remembered:
             self._journal.set_meta("hash_key", self._hash_key_hex)
         name = f"queue:{self._queue}"
         if self._was_read and self._journal.meta(name) is None:
-            log.error("the journal is gone; what Redis has not applied of it is lost", queue=self._queue)
+            log.error("journal_lost", queue=self._queue)
             self._count("journal_lost", 1)
         self._journal.set_meta(name, "known")
 
     def _report_recovered(self) -> None:
         """At any time: what was in the former file, and not in Redis yet, is lost."""
         if self._journal.recoveries > self._recoveries:
-            log.error("the journal was begun anew", reason=self._journal.recovered_from)
+            log.error("journal_recovered", reason=self._journal.recovered_from)
             self._count("journal_recovered", self._journal.recoveries - self._recoveries)
             self._recoveries = self._journal.recoveries
 
@@ -109,7 +109,7 @@ class Remembered:
         self._generation = generation
 
     def _changed(self, why: str) -> None:
-        log.error("this observer starts again with the hash key that is in force", reason=why)
+        log.error("hash_key_changed", reason=why)
         self._count("hash_key_changed", 1)
         self._start_again()
 
@@ -131,7 +131,7 @@ class PlanMemory:
             remember_plan(self._settings, plan)
         except OSError as error:
             if self._waiting is None:
-                log.warning("the plan in force is not on disk yet", plan=plan.name, reason=str(error))
+                log.warning("plan_not_kept", plan=plan.name, reason=str(error))
                 self._count("plan_not_kept", 1)
             self._waiting = plan
             return

@@ -11,6 +11,7 @@ import pytest
 from sidecar import (
     cli,
     exports_reference,
+    logs_reference,
     metrics_reference,
     settings,
     settings_reference,
@@ -20,6 +21,7 @@ from sidecar import (
 from sidecar.billing.api.server import application
 from sidecar.billing.exports.config import load_exports
 from sidecar.billing.tokens import Tokens
+from sidecar.logged import LINES
 from sidecar.plantest.conversation import Conversation, Expected, Step
 from sidecar.policy.conditions import Operator
 from sidecar.policy.fields import FACTS
@@ -81,6 +83,21 @@ def test_the_table_of_metrics_is_current_and_every_metric_that_the_docs_name_is_
     for page in PAGES:
         named = set(re.findall(r"`(sidecar_[a-z_]+)[`{]", page.read_text()))
         assert {name.removesuffix("_bucket") for name in named} <= known, page.name
+
+
+def test_the_table_of_the_logs_lines_is_current_and_every_line_is_in_it():
+    assert (ROOT / "docs" / "logs.md").read_text() == logs_reference.document()
+    assert logs_reference.lines().keys() == LINES.keys()
+    for name, line in logs_reference.lines().items():
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)*", name)
+        assert {"content", "text", "body", "headers", "message"}.isdisjoint(line.fields)
+
+
+def test_the_page_about_operating_names_lines_of_the_log_that_there_are():
+    page = (ROOT / "docs" / "operations.md").read_text()
+    named = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`(?= in the log| says| or `| and its code)", page))
+    assert named
+    assert named <= LINES.keys()
 
 
 def test_the_tables_of_webhooks_are_current():

@@ -261,5 +261,5 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
             503, f"Redis does not answer ({type(error).__name__}); signals are still taken", {"Retry-After": "5"}
         )
     except Exception:
-        log.exception("admin request failed", path=request.path)
+        log.exception("admin_request_failed", path=request.path)
         return problem(500, "the sidecar failed to answer; its log says why")

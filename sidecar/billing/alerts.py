@@ -154,11 +154,11 @@ class Deliveries:
             values |= {"delivered_us": now, "next_us": None}
         elif attempts >= ATTEMPTS_MAX:
             values |= {"next_us": None}
-            log.error("alert given up", alert=_identifier(claimed), attempts=attempts, error=error)
+            log.error("alert_given_up", alert=_identifier(claimed), attempts=attempts, error=error)
         else:
             wait = min(_FIRST_RETRY_US * 2 ** min(attempts - 1, 20), _LONGEST_RETRY_US)
             values |= {"next_us": now + wait}
-            log.warning("alert not delivered, will be tried again", alert=_identifier(claimed), error=error)
+            log.warning("alert_not_delivered", alert=_identifier(claimed), error=error)
         async with self._database.writing() as connection:
             await connection.execute(update(alerts).where(alerts.c.seq == claimed["seq"]).values(values))
         return True

@@ -42,7 +42,7 @@ def run() -> int:
         return 2
     logs.configure(settings.log_level, settings.log_format)
     for warning in settings.warnings:
-        log.warning("unknown variable ignored", variable=warning)
+        log.warning("variable_unknown", variable=warning)
     return asyncio.run(_serve(settings))
 
 
@@ -63,7 +63,7 @@ async def _serve(settings: BillingSettings) -> int:
             await _warn_of_unknown_metrics(billing, billing.exports)
     except (SQLAlchemyError, OSError, ImportError) as error:
         shown = settings.database.render_as_string(hide_password=True)
-        log.error("database cannot be used", database=shown, error=str(error))
+        log.error("database_unusable", database=shown, error=str(error))
         return 2
     runner = web.AppRunner(
         application(billing, settings.tokens, settings.help_desk_url),
@@ -75,7 +75,7 @@ async def _serve(settings: BillingSettings) -> int:
         address = await _listen(runner, settings.listen)
     except OSError as error:
         change = "stop what listens there, or give another SIDECAR_BILLING_LISTEN"
-        log.error("cannot listen", address=str(settings.listen), error=error.strerror or str(error), change=change)
+        log.error("cannot_listen", address=str(settings.listen), error=error.strerror or str(error), change=change)
         await runner.cleanup()
         await database.close()
         return 2
@@ -106,7 +106,7 @@ async def _deliveries(settings: BillingSettings, billing: Billing) -> Deliveries
         path = settings.data_dir / ALERT_SECRET_FILE
         path.touch(mode=0o600)
         path.write_text(secret + "\n", encoding="utf-8")
-        log.info("alerts are signed with a secret made by this ledger", file=str(path))
+        log.info("alerts_secret_made", file=str(path))
     return Deliveries(billing.database, settings.alert_url, secret, billing.clock)
 
 
@@ -116,7 +116,7 @@ async def _warn_of_unknown_metrics(billing: Billing, exports: Exports) -> None:
     for one in exports.destinations:
         for meter in one.meters.values():
             for name in sorted(meter.metrics - known):
-                log.warning("no plan has this metric", exports=one.name, meter=meter.code, metric=name)
+                log.warning("metric_unknown", exports=one.name, meter=meter.code, metric=name)
 
 
 async def _listen(runner: web.AppRunner, address: Address) -> str:
@@ -142,4 +142,4 @@ def _remove_note(path: Path) -> None:
         if json.loads(path.read_text(encoding="utf-8"))["pid"] == os.getpid():
             path.unlink()
     except (OSError, ValueError, KeyError):
-        log.debug("the note of the address was gone already", path=str(path))
+        log.debug("address_note_gone", path=str(path))

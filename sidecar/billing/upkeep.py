@@ -81,7 +81,7 @@ class Upkeep:
     async def _close(self) -> bool:
         period = await self._billing.close_due()
         if period is not None:
-            log.info("period closed", period=str(period))
+            log.info("period_closed", period=str(period))
         return False
 
     async def _for_ever(self, step: Callable[[], Awaitable[bool]], idle_seconds: float) -> None:
@@ -90,5 +90,5 @@ class Upkeep:
                 if not await step():
                     await asyncio.sleep(idle_seconds)
             except (SQLAlchemyError, OSError) as error:
-                log.error("upkeep failed, will be tried again", step=step.__name__, error=str(error))
+                log.error("upkeep_failed", step=step.__name__, error=str(error))
                 await asyncio.sleep(_FAILED_SECONDS)

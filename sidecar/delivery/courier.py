@@ -40,6 +40,7 @@ BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX = 0.2, 30.0
 HURRY_SECONDS_MAX = 0.25
 TAKEOVER_SECONDS = 90.0  # longer than the longest pause and request together
 UNKNOWN, OK, DOWN = 0, 1, 2
+_UNREADABLE = Event("", b"")
 
 log = structlog.get_logger(__name__)
 
@@ -119,7 +120,7 @@ class Courier:
                 except (RedisError, OSError, TimeoutError) as error:
                     self._resumed = False
                     if failures == 0:
-                        log.warning("the outbox cannot be read", reason=repr(error))
+                        log.warning("outbox_not_read", reason=repr(error))
                     failures = min(failures + 1, 8)
                     await self._sleep(self._rng.uniform(0.5, 1.0) * min(0.1 * 2.0**failures, 5.0))
         finally:
@@ -211,7 +212,7 @@ class Courier:
             return []
         entries: list[tuple[Any, Any]] = [entry for entry in claimed[1] if entry[1]]
         if entries:
-            log.info("took over the deliveries of another courier", entries=len(entries))
+            log.info("deliveries_taken_over", entries=len(entries))
             self._count("deliveries_taken_over", len(entries))
         return entries
 
@@ -244,7 +245,7 @@ class Courier:
             try:
                 event = event_of(_text(fields["kind"]), _bytes(fields["body"]))
             except (ValueError, KeyError, TypeError) as error:
-                await self._bury(entry, f"not an outbox entry of this release: {error!r}")
+                await self._bury(entry, f"not an outbox entry of this release: {type(error).__name__}")
                 continue
             parcels.append(Parcel(entry, event))
         return parcels
@@ -263,12 +264,12 @@ class Courier:
         ids = {_text(entry) for entry in kept}
         return [parcel for parcel in parcels if parcel.entry in ids]
 
-    async def _bury(self, entry: str, reason: str) -> bool:
+    async def _bury(self, entry: str, reason: str, event: Event = _UNREADABLE) -> bool:
         """Among the dead letters; False when there is no room, and the entry is left in the outbox as it is."""
-        log.error("an event was refused; it is among the dead letters", entry=entry, reason=reason)
+        log.error("outcome_refused", outcome_id=event.id, session_id=event.session_id, entry=entry, reason=reason)
         buried = await self._store.bury(entry, reason)
         if not buried and not self._dead_full:
-            log.error("the dead letters are full: redeliver them or delete them", entry=entry)
+            log.error("dead_letters_full", entry=entry)
         self._dead_full = not buried
         self._count("dead_letter" if buried else "dead_letters_full", 1)
         return buried
@@ -311,9 +312,7 @@ class Courier:
         room = BATCH_MAX - len(self._aside)
         aside, left = failed[:room], failed[room:]
         if aside:
-            log.warning(
-                "the billing API fails at these events; they are put aside", ids=[one.event.id for one in aside]
-            )
+            log.warning("delivery_put_aside", ids=[one.event.id for one in aside])
             self._count("delivery_put_aside", len(aside))
             self._aside += aside
             self._aside_at = asyncio.get_running_loop().time() + BACKOFF_SECONDS_MAX
@@ -342,10 +341,13 @@ class Courier:
             self._count("delivered", len(done))
         for parcel in parcels:
             reason = verdict.rejected.get(parcel.event.id)
-            if reason is None:
-                self._delivered(parcel.event)
-            else:
-                await self._bury(parcel.entry, reason)
+            event = parcel.event
+            if reason is not None:
+                await self._bury(parcel.entry, reason, event)
+                continue
+            self._delivered(event)
+            if event.session_id:
+                log.info("outcome_delivered", outcome_id=event.id, session_id=event.session_id, state=event.state)
 
     async def _post(self, events: list[Event]) -> Verdict:
         started = time.perf_counter()
@@ -380,9 +382,9 @@ class Courier:
     def _is(self, state: int, reason: str) -> None:
         if state != self.state:
             if state == DOWN:
-                log.warning("the billing API does not take outcomes; they wait in the outbox", reason=reason)
+                log.warning("billing_down", reason=reason)
             else:
-                log.info("the billing API takes outcomes")
+                log.info("billing_up")
         self.state = state
 
     # -- pauses ------------------------------------------------------------------------------------------------

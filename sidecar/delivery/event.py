@@ -6,7 +6,7 @@ Pure, and a function of the entry alone, so that every retry, by any replica, se
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -24,10 +24,12 @@ BATCH = "application/cloudevents-batch+json"
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An event's id and its bytes."""
+    """An event's id and its bytes; `session_id` and `state` are an outcome's, for the log."""
 
     id: str
     body: bytes
+    session_id: str = ""
+    state: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ def outcome_event(o: Outcome) -> Event:
     # What an earlier release froze is posted as it would have posted it.
     if o.chain is not None:
         data["evidence_chain"] = o.chain
-    return _event(event_id, OUTCOME_TYPE, o.customer or UNATTRIBUTED, o.time_ms, data)
+    event = _event(event_id, OUTCOME_TYPE, o.customer or UNATTRIBUTED, o.time_ms, data)
+    return replace(event, session_id=o.session_id, state=o.state)
 
 
 def statement_event(s: Statement) -> Event:

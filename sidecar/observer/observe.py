@@ -206,7 +206,7 @@ class Observing:
             call = api.read(exchange)
         except Exception:
             # A defect of one API's module must not cost the exchange: with an id in its head it is still activity.
-            log.exception("an exchange could not be read", api=api.name, sequence=exchange.raw.sequence)
+            log.exception("exchange_not_read", api=api.name, sequence=exchange.raw.sequence)
             self._count("api_failed")
             return None
         if call.overflow:

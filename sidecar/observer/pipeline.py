@@ -89,7 +89,7 @@ class Pipeline:
                 await asyncio.to_thread(self._journal.append, rows)
             except JournalFull as error:
                 if self.journal_ok:
-                    log.error("journal cannot take more; copies wait in the queue", reason=str(error))
+                    log.error("journal_full", reason=str(error))
                 self.journal_ok = False
                 self._count("journal_full")
                 if stopping.is_set():
@@ -116,7 +116,7 @@ class Pipeline:
             observation = self._observing.observe(raw, self._plan.loaded, self._plan.former)
         except Exception:
             # Hostile bytes must not stop the others; the bytes themselves are never logged.
-            log.exception("an exchange could not be observed", producer=raw.producer, sequence=raw.sequence)
+            log.exception("exchange_not_observed", producer=raw.producer, sequence=raw.sequence)
             self._count("observe_failed")
             return None
         finally:

@@ -84,9 +84,7 @@ class Applier:
         self._verified = False
         self._acknowledged: dict[str, int] = {}  # producer → last sequence that Redis is known to have had
         self._holes: set[tuple[str, int]] = set()  # (producer, sequence) whose predecessors are lost
-        self._unreadable: dict[
-            str, tuple[int, int]
-        ] = {}  # producer → its last unreadable row, and what Redis has before
+        self._unreadable: dict[str, tuple[int, int]] = {}  # producer → its last unreadable row, what Redis has before
         self._replay: Replay | None = None  # while journals are applied again after a loss
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
@@ -154,7 +152,7 @@ class Applier:
             try:
                 worked = await self.step()
                 if self.state != OK:
-                    log.info("facts are applied", backlog=self.backlog())
+                    log.info("facts_applied", backlog=self.backlog())
                 self.state, self.refusal, self._failures = OK, None, 0
                 if not worked:
                     await self._idle()
@@ -205,7 +203,7 @@ class Applier:
 
     async def _back_off(self, error: BaseException) -> None:
         if self.state != DOWN:
-            log.warning("facts wait in the journal", reason=repr(error), backlog=self.backlog())
+            log.warning("facts_wait", reason=repr(error), backlog=self.backlog())
         self.state = DOWN
         self.refusal = error if isinstance(error, RedisError | _RedisRefusedError) else None
         self._count("apply_failed", 1)
@@ -225,7 +223,7 @@ class Applier:
             try:
                 fact = read_fact(row.kind, row.body)
             except ValueError as error:
-                log.error("a journal row cannot be read; it is passed over", row=row.row, reason=str(error)[:200])
+                log.error("journal_row_unreadable", row=row.row, reason=type(error).__name__)
                 self._count("journal_row_unreadable", 1)
                 # The producer's next row names this one; Redis knows only the one before.
                 self._unreadable[row.producer] = row.sequence, previous
@@ -284,10 +282,11 @@ class Applier:
         self._acknowledged[row.producer] = max(self._acknowledged.get(row.producer, 0), row.sequence)
         self._holes.discard((row.producer, row.sequence))
         if answer.status == "refused":
-            log.error("a fact cannot be applied; it is passed over", row=row.row, reason=answer.reason)
+            log.error("fact_refused", row=row.row, reason=answer.reason)
         if answer.status == "late":
-            log.warning("a signal came too late: its session is forgotten; it has no effect", row=row.row)
+            log.warning("signal_late", row=row.row)
         self._count(f"{row.kind}_{answer.status}", 1)
+        log.debug("fact_applied", kind=row.kind, row=row.row, status=answer.status, session_id=answer.session_id)
         if row.kind != "signal" or row.producer != self._journal.id or row.sequence in self._results:
             return
         self._results[row.sequence] = answer
@@ -307,7 +306,7 @@ class Applier:
         if generation != self._generation:
             await self._store.hold_others(self._journal.id)
             if self._generation is not None:
-                log.error("redis lost its data; the journal is applied again", rows=self._journal.last_row())
+                log.error("redis_data_lost", rows=self._journal.last_row())
                 self._count("redis_data_lost", 1)
                 self._replay = Replay(self._store, self._journal.id, self._journal.last_row(), count=self._count)
             self._generation, self._cursor, self._saved, self._facts = generation, 0, (0, ""), 0
@@ -355,7 +354,7 @@ class Applier:
             if self._saved[0] and await self._store.facts() >= self._facts:
                 mark = await asyncio.to_thread(self._journal.last_up_to, producer, self._saved[0])
             if mark > 0:
-                log.warning("a producer's mark was gone from redis; it was put back", producer=producer, mark=mark)
+                log.warning("mark_restored", producer=producer, mark=mark)
                 self._count("mark_restored", 1)
                 await self._store.restore_mark(producer, mark)
                 if mark >= self._acknowledged.get(producer, 0):
@@ -378,9 +377,7 @@ class Applier:
         await self._hold()
 
     def _hole(self, producer: str, mark: int, sequence: int | None) -> None:
-        log.error(
-            "facts are lost: neither Redis nor the journal has them", producer=producer, after=mark, until=sequence
-        )
+        log.error("facts_lost", producer=producer, after=mark, until=sequence)
         self._count("facts_lost", 1)
 
     async def _hold(self) -> None:
@@ -414,7 +411,7 @@ class Applier:
             document = {"row": position[0], "generation": position[1], "facts": facts, "peers": self._store.live()}
             await asyncio.to_thread(self._journal.set_meta, _CURSOR, orjson.dumps(document).decode())
         except JournalFull as error:
-            log.warning("the journal's disk refuses; how far it is applied is saved later", reason=str(error))
+            log.warning("cursor_not_saved", reason=str(error))
             self._count("cursor_not_saved", 1)
             return
         self._saved, self._facts = position, facts

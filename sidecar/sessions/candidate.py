@@ -93,7 +93,7 @@ class Candidate:
         try:
             observation = self._observing.observe(raw, self.plan.loaded)
         except Exception:
-            log.exception("an exchange could not be judged by the candidate", sequence=raw.sequence)
+            log.exception("candidate_failed", sequence=raw.sequence)
             self._count("candidate_failed", 1)
             return
         if observation is not None:
@@ -119,7 +119,7 @@ class Candidate:
 
     async def run(self) -> None:
         """Until cancelled: judge, fire the candidate's timers, compare."""
-        log.info("a candidate plan is judged beside the live one", plan=self.plan.loaded.name)
+        log.info("candidate_started", plan=self.plan.loaded.name)
         sweeper = Sweeper(self.store, count=lambda event, n: self._count(f"candidate_{event}", n))
         async with asyncio.TaskGroup() as group:
             for part in (self._judge(), sweeper.run(), self._compare()):
@@ -131,7 +131,7 @@ class Candidate:
                 worked = await self.step()
             except (RedisError, OSError, TimeoutError) as error:
                 self._count("candidate_waits", 1)
-                log.debug("the candidate waits for redis", reason=repr(error))
+                log.debug("candidate_waits", reason=repr(error))
                 await asyncio.sleep(BACKOFF_SECONDS)
                 continue
             if not worked:
@@ -171,10 +171,10 @@ class Candidate:
         """Read the candidate's file again if it changed; its sessions begin anew then."""
         refused = self.plan.refused
         if self.plan.refresh():
-            log.info("candidate plan changed", plan=self.plan.loaded.name, digest=self.plan.loaded.digest)
+            log.info("candidate_changed", plan=self.plan.loaded.name, digest=self.plan.loaded.digest)
         elif self.plan.refused > refused:
             self._count("candidate_refused", 1)
-            log.error("candidate plan refused; the former one is judged on", problems=self.plan.problems)
+            log.error("candidate_refused", problems=self.plan.problems)
 
     # -- comparing -----------------------------------------------------------------------------------------------
 

@@ -86,6 +86,6 @@ class Replay:
             self._waited_for = others_ms, now
         if now - self._waited_for[1] < self._patience_seconds:
             return False
-        log.error("another replica's journal does not come on; what it holds may get other session numbers than before")
+        log.error("replay_not_waited_for")
         self._count("replay_not_waited_for", 1)
         return True

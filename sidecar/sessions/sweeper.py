@@ -93,7 +93,7 @@ class Sweeper:
                 failures += 1
                 self._count("sweep_failed", 1)
                 if failures == 1:
-                    log.warning("deadlines wait", reason=repr(error))
+                    log.warning("sweep_failed", reason=repr(error))
                 pause = min(SWEEP_SECONDS * 2 ** min(failures, 8), BACKOFF_SECONDS_MAX)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311  jitter
                 continue
@@ -131,7 +131,7 @@ class Sweeper:
         still = self._watch.look(beats, now)
         pruned = await self._store.prune(still)
         if pruned:
-            log.warning("producers presumed dead; nobody waits for them any more", producers=sorted(still))
+            log.warning("producers_pruned", producers=sorted(still))
             self._count("producers_pruned", pruned)
         await self._look_at_lag()
         now_ms = self._clock_ms()
@@ -148,9 +148,7 @@ class Sweeper:
             return
         if not self._lag_told:
             self._lag_told = True
-            log.warning(
-                "deadlines wait for a producer that does not come on", producer=self.holder, seconds=lag_seconds
-            )
+            log.warning("mark_lagging", producer=self.holder, seconds=lag_seconds)
             self._count("mark_lagging", 1)
         if lag_seconds * 1000 >= REFRESH_LAG_MS:
             seen = await self._store.refresh(self._refreshed, REFRESH_AT_ONCE)

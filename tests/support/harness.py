@@ -200,6 +200,10 @@ class Sidecar:
     def signal(self, **body):
         return httpx.post(self.admin + "/v1/signals", json=body)
 
+    def signal_taken(self, **body):
+        """Sent again until it is: 503 says that the observer, at the lowest priority, had no time."""
+        return wait_for("the signal to be taken", lambda: self.signal(**body).status_code == 202)
+
     def session(self, kind, value):
         answer = httpx.get(self.admin + "/v1/sessions", params={"alias": f"{kind}:{value}"})
         return None if answer.status_code == 404 else answer.raise_for_status().json()

@@ -65,9 +65,9 @@ def problem_of(request: web.Request, error: Exception) -> ProblemError:
         case BusyError():
             return ProblemError(503, str(error), Retry_After=str(RETRY_AFTER_SECONDS))
         case SQLAlchemyError():
-            log.error("database failed", path=request.path, error=str(error))
+            log.error("database_failed", path=request.path, error=str(error))
             return ProblemError(503, "the ledger's database does not answer", Retry_After=str(RETRY_AFTER_SECONDS))
-    log.error("request failed", path=request.path, exc_info=error)
+    log.error("request_failed", path=request.path, exc_info=error)
     return ProblemError(500, "an error of the billing service; its log says more")
 
 

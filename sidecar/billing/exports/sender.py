@@ -46,7 +46,7 @@ class Sender:
         for one, verdict in zip(claimed, verdicts, strict=True):
             if verdict.reason:
                 level = log.error if verdict.result == "refused" else log.warning
-                level("export not taken", target=self.destination.name, entry=one.sent.id, error=verdict.reason)
+                level("export_not_taken", target=self.destination.name, entry=one.sent.id, error=verdict.reason)
         await settle(self._database, claimed, verdicts, self._clock(), wait_us)
         return True
 

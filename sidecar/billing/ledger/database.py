@@ -62,7 +62,7 @@ class Database:
             arguments: dict[str, Any] = {"connect_args": {"timeout": _BUSY_TIMEOUT_SECONDS}}
         else:
             arguments = {"pool_pre_ping": True, "pool_size": _POOL_SIZE}
-        self.engine: AsyncEngine = create_async_engine(url, **arguments)
+        self.engine: AsyncEngine = create_async_engine(url, hide_parameters=True, **arguments)
         self._writer = asyncio.Lock()
         if self.sqlite:
             event.listen(self.engine.sync_engine, "connect", _on_connect)
