@@ -44,11 +44,9 @@ class _Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         said = str(record.msg).split("\n", 1)[0]
-        more = {"exc_info": record.exc_info} if record.exc_info else {}
         log = structlog.get_logger()
-        (log.error if record.levelno >= logging.ERROR else log.warning)(
-            "library", logger=record.name, said=said, **more
-        )
+        tell = log.error if record.levelno >= logging.ERROR else log.warning
+        tell("library", logger=record.name, said=said, exc_info=record.exc_info or None)
 
 
 def _crashed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -71,20 +71,19 @@ def _calls(tree: ast.AST) -> Iterator[list[tuple[str, str, list[str]]]]:
             continue
         levels = _levels(node.func)
         if levels:
-            given = [word.arg or "…" for word in node.keywords if word.arg not in {"exc_info", None}]
+            given = [word.arg or "…" for word in node.keywords if word.arg != "exc_info"]
             exception = isinstance(node.func, ast.Attribute) and node.func.attr == "exception"
-            caught = exception or any(word.arg in {"exc_info", None} for word in node.keywords)
+            caught = exception or any(word.arg == "exc_info" for word in node.keywords)
             yield [(level, first.value, given + (["exception"] if caught else [])) for level in levels]
 
 
 def _levels(function: ast.expr) -> list[str]:
-    """At which levels a call logs: `log.info(…)`, or one of two, chosen before or on the spot."""
+    """At which levels a call logs: `log.info(…)`, or one of two that was chosen before."""
     if isinstance(function, ast.Attribute) and _is_log(function.value):
         level = "error" if function.attr == "exception" else function.attr
         return [level] if level in _LEVELS else []
-    if isinstance(function, ast.IfExp):
-        return [*_levels(function.body), *_levels(function.orelse)]
-    return ["error", "warning"] if isinstance(function, ast.Name) and function.id == "level" else []
+    chosen = isinstance(function, ast.Name) and function.id in {"level", "tell"}
+    return ["error", "warning"] if chosen else []
 
 
 def _is_log(value: ast.expr) -> bool:

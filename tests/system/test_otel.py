@@ -63,7 +63,14 @@ def test_calls_are_spans_and_measured_and_outcomes_are_evaluations_without_a_wor
     wait_for("the session", lambda: running.session("conversation", "c-1"))
     resolve(running, "c-1")
     [row] = wait_for("the outcome", lambda: ledger(running.billing_url()))
+    check_spans(running, collector, usage)
+    check_metrics(collector, usage)
+    check_evaluation(collector, row)
+    assert not [body for body in collector.raw if CANARY.encode() in body]
+    assert running.stop() == 0
 
+
+def check_spans(running, collector, usage):
     spans = wait_for("three spans", lambda: len(found := collector.spans()) >= 3 and found)
     whole, streamed, other = sorted(spans, key=lambda found: found[2].start_time_unix_nano)
     resource, scope, span = whole
@@ -94,6 +101,8 @@ def test_calls_are_spans_and_measured_and_outcomes_are_evaluations_without_a_wor
     assert (other[2].name, other[2].status.code) == ("POST", other[2].status.STATUS_CODE_ERROR)
     assert told(other[2].attributes)["error.type"] == "404"
 
+
+def check_metrics(collector, usage):
     def measured():
         found = collector.metrics()
         duration = found["gen_ai.client.operation.duration"][1]
@@ -108,6 +117,8 @@ def test_calls_are_spans_and_measured_and_outcomes_are_evaluations_without_a_wor
     [first_chunk] = metrics["gen_ai.client.operation.time_to_first_chunk"][1]
     assert first_chunk.count == 1
 
+
+def check_evaluation(collector, row):
     [record] = wait_for("the evaluation", collector.records)
     evaluation = told(record.attributes)
     assert record.event_name == "gen_ai.evaluation.result"
@@ -124,8 +135,6 @@ def test_calls_are_spans_and_measured_and_outcomes_are_evaluations_without_a_wor
         "sidecar.outcome.billable": True,
         "sidecar.outcome.shadow": False,
     }
-    assert not [body for body in collector.raw if CANARY.encode() in body]
-    assert running.stop() == 0
 
 
 @pytest.mark.parametrize("mode", ["refuse", "silent", "away"])
