@@ -48,7 +48,7 @@ class Live:
             await answer.write(b"retry: 3000\n\n")
             await self._follow(answer)
         except ConnectionError:
-            log.debug("a page was closed")
+            log.debug("page_closed")
         finally:
             self.pages -= 1
             if not self.pages and self._task is not None:

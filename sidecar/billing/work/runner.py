@@ -108,7 +108,7 @@ class Runner:
             if "result" in told:
                 return {"state": "done", "result": json.dumps(told["result"])}
             if "error" in told:
-                log.error("run failed", run=run_id, error=told["error"])
+                log.error("run_failed", run=run_id, error=told["error"])
                 return {"state": "failed", "error": told["error"]}
             now = asyncio.get_running_loop().time()
             if "total" in told or now - noted >= _NOTE_SECONDS:
@@ -118,5 +118,5 @@ class Runner:
                         self._billing.database, run_id, state="running", beat_us=self._billing.clock(), **told
                     )
         code = await process.wait()
-        log.error("run ended early", run=run_id, exit_code=code)
+        log.error("run_ended_early", run=run_id, exit_code=code)
         return {"state": "failed", "error": f"the process that worked on it ended early, with {code}"}
