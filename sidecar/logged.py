@@ -95,11 +95,11 @@ _BILLING = {
     "alert_not_delivered": "an alert was not delivered; it is tried again",
     "alert_given_up": "an alert was not delivered and is given up",
     "address_note_gone": "the note of the address was gone already",
+    "page_closed": "a page of the console that was kept current was closed",
+    "run_failed": "a long work (a backtest) failed",
+    "run_ended_early": "the process of a long work ended before its work",
     "period_closed": "a period was closed",
     "upkeep_failed": "upkeep failed; it is tried again",
-    "page_closed": "somebody closed a page of the console that was kept up to date",
-    "run_failed": "a long work for the console failed: a defect",
-    "run_cut_off": "a long work for the console ended without a result",
     "export_not_taken": "another billing system did not take an entry",
 }
 _ANY = {

@@ -16,7 +16,8 @@ as `X_FILE`, the path of a file that holds it. Every wrong variable is named at 
 unknown `SIDECAR_…` name is a warning with the nearest known one. `sidecar doctor` checks what the variables point at.
 
 The timeouts of a session stand in the rate plan (`session_config`), not here. What happens at each of the proxy's
-limits, and which metric counts it, stands in [limits.md](limits.md).
+limits, and which metric counts it, stands in [limits.md](limits.md). OpenTelemetry has variables of its own
+([opentelemetry.md](opentelemetry.md)).
 
 | variable | default | meaning |
 |---|---|---|

@@ -118,5 +118,5 @@ class Runner:
                         self._billing.database, run_id, state="running", beat_us=self._billing.clock(), **told
                     )
         code = await process.wait()
-        log.error("run_cut_off", run=run_id, exit_code=code)
+        log.error("run_ended_early", run=run_id, exit_code=code)
         return {"state": "failed", "error": f"the process that worked on it ended early, with {code}"}
