@@ -26,10 +26,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.ledger.catalog import Catalog
 from sidecar.billing.ledger.differences import Difference, Group, Noted, Sums, basis, differences, worked_out
-from sidecar.billing.ledger.entries import CHUNK, Record, account_parts, chunks, decided, decisions_of, rows_where
+from sidecar.billing.ledger.entries import CHUNK, Record, account_parts, chunks, decisions_of, rows_where
 from sidecar.billing.ledger.summaries import Summaries
 from sidecar.billing.ledger.tables import decisions, movements, outcomes, pending, rated, tallies
 from sidecar.billing.ledger.upserting import upsert
+from sidecar.billing.rating.account import UNATTRIBUTED
 from sidecar.billing.rating.counts import Change, Counts
 from sidecar.billing.rating.movements import Movements, Place, State, Units, added, widest
 from sidecar.billing.rating.periods import Period
@@ -165,7 +166,12 @@ class Aggregates:
         if not talking or (talkers is not None and not talkers):
             return set()
         taken = await decisions_of(self._connection, {row["session_id"] for row in talking})
-        payers = [(row.customer, row.conversation or "") for row in decided(talking, taken)]
+        assigned = {one.session_id: one.assigned for one in taken if one.assigned is not None}
+        payers = [
+            (assigned.get(row["session_id"], UNATTRIBUTED) if row["customer"] == UNATTRIBUTED else row["customer"],
+             row["conversation"])
+            for row in talking
+        ]  # fmt: skip
         if talkers is None:
             names = {name for name, _ in payers}
             await self._catalog.customers(names)
