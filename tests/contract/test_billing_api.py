@@ -157,6 +157,24 @@ async def test_a_reversal_that_arrives_before_what_it_reverses(api: httpx.AsyncC
     await get(api, "/v1/sessions/ses_unknown", status=404)
 
 
+async def test_outcomes_and_statements_share_their_ids(api: httpx.AsyncClient) -> None:
+    statement = {**event(1), "type": "sidecar.statement.v1"}
+    assert (await post(api, event(1)))["accepted"] == 1
+    conflict = {"accepted": 0, "duplicates": 0, "rejected": [{"id": "out_1", "reason": "conflict"}]}
+    assert await post(api, statement) == conflict
+    assert (await post(api, event(1)))["duplicates"] == 1
+    other = {**statement, "id": "sta_1"}
+    assert await post(api, other, {**event(2), "id": "sta_1"}, {**statement, "id": "out_3"}, event(3)) == {
+        "accepted": 2, "duplicates": 0, "rejected": [
+            # Of one request, outcomes come first.
+            {"id": "sta_1", "reason": "conflict"}, {"id": "out_3", "reason": "conflict"},
+        ],
+    }  # fmt: skip
+    assert (await post(api, {**statement, "id": "sta_2"}))["accepted"] == 1
+    assert (await post(api, {**event(2), "id": "sta_2"}))["rejected"] == [{"id": "sta_2", "reason": "conflict"}]
+    assert len((await get(api, "/v1/outcomes", customer="customer-17"))["outcomes"]) == 3
+
+
 async def test_statements_are_kept_apart(api: httpx.AsyncClient) -> None:
     statement = {
         "specversion": "1.0", "id": "sta_1", "source": "sidecar/acme", "type": "sidecar.statement.v1",

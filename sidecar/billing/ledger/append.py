@@ -9,25 +9,21 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
 import asyncpg
-from sqlalchemy import Table, func, select
+from sqlalchemy import Table, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.events import OutcomeEvent, Posted
-from sidecar.billing.ledger.tables import closings, outcomes, statements
+from sidecar.billing.ledger.tables import outcomes, statements
 from sidecar.billing.rating.periods import Period
 
 Verdict = Literal["accepted", "duplicate", "conflict"]
 Rows = list[tuple[Any, ...]]
-_CLOSED_AND_TAKEN = {
-    table: f"SELECT max(period) FROM closings UNION ALL SELECT id FROM {table.name} "  # noqa: S608 - names of ours
-    "WHERE id IN (SELECT value FROM json_each(?))"
-    for table in (outcomes, statements)
-}
 _TYPES = {"INTEGER": "bigint", "BIGINT": "bigint", "BOOLEAN": "boolean", "TEXT": "text"}
 
 
@@ -35,7 +31,8 @@ async def append(connection: AsyncConnection, posted: Sequence[Posted], received
     """Add events inside the caller's transaction; a verdict for each, in their order.
 
     The unique index decides, also between replicas: where the id is taken, the bodies are compared. An id that
-    stands twice among the events is decided by the first of them. An event whose period is closed stands on the
+    stands twice among the events is decided by the first of them; outcomes and statements share their ids, so the
+    caller keeps others from adding either while it adds a statement. An event whose period is closed stands on the
     first open one.
     """
     verdicts: dict[int, Verdict] = {}
@@ -52,17 +49,18 @@ async def _append_to(
     firsts: dict[str, tuple[int, Posted]] = {}
     for index, event in chosen:
         firsts.setdefault(event.event.id, (index, event))
-    closed, taken = await _look(connection, table, list(firsts))
-    open_from = None if closed is None else str(Period.parse(closed).next)
+    seen = await _look(connection, table, list(firsts))
     rows = [
-        values(event, received_us, open_from) for identifier, (_, event) in firsts.items() if identifier not in taken
+        values(event, received_us, seen.open_from)
+        for identifier, (_, event) in firsts.items()
+        if identifier not in seen.taken and identifier not in seen.elsewhere
     ]
     added = await _insert_new(connection, table, rows)
     digests = {identifier: event.digest for identifier, (_, event) in firsts.items()}
     known = [identifier for identifier in firsts if identifier not in added]
     if known:
         stored = await connection.execute(select(table.c.id, table.c.digest).where(table.c.id.in_(known)))
-        digests |= {row.id: row.digest for row in stored}
+        digests |= dict.fromkeys(seen.elsewhere, "") | {row.id: row.digest for row in stored}
     verdicts: dict[int, Verdict] = {}
     for index, event in chosen:
         identifier = event.event.id
@@ -73,13 +71,38 @@ async def _append_to(
     return verdicts
 
 
-async def _look(connection: AsyncConnection, table: Table, ids: list[str]) -> tuple[str | None, set[str]]:
-    """The newest closed period and, on SQLite, where nobody else writes meanwhile, the ids that are taken."""
-    if connection.dialect.name != "sqlite":
-        return (await connection.execute(select(func.max(closings.c.period)))).scalar(), set()
-    statement = _CLOSED_AND_TAKEN[table]
-    (closed,), *taken = await _drive(connection, "execute_fetchall", statement, (json.dumps(ids),))
-    return closed, {identifier for (identifier,) in taken}
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Before anything is added: the first period that is open, ids that are taken here, and those of the other table.
+
+    What is taken here is only looked up on SQLite, where nobody else writes meanwhile.
+    """
+
+    open_from: str | None
+    taken: set[str]
+    elsewhere: set[str]
+
+
+async def _look(connection: AsyncConnection, table: Table, ids: list[str]) -> _Seen:
+    if connection.dialect.name == "sqlite":
+        found = await _drive(connection, "execute_fetchall", _look_statement(table, sqlite=True), (json.dumps(ids),))
+    else:
+        found = await _drive(connection, "fetch", _look_statement(table, sqlite=False), ids)
+    by_kind: dict[str, set[str]] = {"closed": set(), "taken": set(), "elsewhere": set()}
+    for kind, text in found:
+        by_kind[kind].add(text)
+    closed = max((period for period in by_kind["closed"] if period is not None), default=None)
+    open_from = None if closed is None else str(Period.parse(closed).next)
+    return _Seen(open_from, by_kind["taken"], by_kind["elsewhere"])
+
+
+@cache
+def _look_statement(table: Table, *, sqlite: bool) -> str:
+    other = statements if table is outcomes else outcomes
+    among = "id IN (SELECT value FROM json_each(?1))" if sqlite else "id = ANY($1::text[])"
+    asked = {"elsewhere": other.name, "taken": table.name} if sqlite else {"elsewhere": other.name}
+    parts = [f"SELECT '{kind}', id FROM {name} WHERE {among}" for kind, name in asked.items()]  # noqa: S608
+    return " UNION ALL ".join(["SELECT 'closed', max(period) FROM closings", *parts])
 
 
 async def _insert_new(connection: AsyncConnection, table: Table, rows: list[tuple[Any, ...]]) -> set[str]:
