@@ -15,6 +15,7 @@ decide about any other (`RatedPlan.coupling`): they are always rated from the ro
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from decimal import Decimal, localcontext
@@ -221,7 +222,7 @@ class Aggregates:
     async def differences(self, group: Group, kept: Mapping[str, SectionsOf]) -> dict[str, Difference]:
         """What the pending notes of a group add to the sums of customers."""
         coupling = widest([await self._catalog.coupling(name) for name in kept])
-        return differences(group, coupling, kept)
+        return await asyncio.to_thread(differences, group, coupling, kept)  # requests are answered meanwhile
 
     async def rebuild(self, customer: str) -> None:
         """Sum a customer up anew from the rows that are not pending. The caller holds the lock."""
@@ -233,8 +234,8 @@ class Aggregates:
             return
         group = Group(*await account_parts(self._connection, customer))
         group.noted = await self._notes_about(row["id"] for row in group.rows)
-        rows = group.before()
-        worked = worked_out(rows, await self._catalog.prices(), coupling, {customer: sections_of})[customer]
+        rows, prices = await asyncio.to_thread(group.before), await self._catalog.prices()
+        worked = (await asyncio.to_thread(worked_out, rows, prices, coupling, {customer: sections_of}))[customer]
         sums = await self._add({customer: worked.movements})
         whole = Difference(worked.movements, Change.between(Counts(), worked.counts))
         fed, _ = await self._summaries.change({customer: whole}, {customer: sections_of}, sums)
