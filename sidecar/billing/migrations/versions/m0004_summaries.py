@@ -1,4 +1,4 @@
-"""Sums behind the summary of a period, and conflicts; everything derived is made anew from the ledger."""
+"""Sums behind the summary of a period; everything derived is made anew from the ledger."""
 
 from __future__ import annotations
 
@@ -48,15 +48,6 @@ def upgrade() -> None:
         sa.Column("llm_cost", sa.Text, nullable=False),
     )
     op.create_index("earnings_by_period", "earnings", ["period"])
-    op.create_table(
-        "conflicts",
-        sa.Column("outcome_id", sa.Text, primary_key=True),
-        sa.Column("session_id", sa.Text, nullable=False),
-        sa.Column("started_us", sa.BigInteger),
-        sa.Column("received_us", sa.BigInteger, nullable=False),
-        sa.Column("digest", sa.Text, nullable=False),
-    )
-    op.create_index("conflicts_by_session", "conflicts", ["session_id"])
     for table in ("movements", "rated", "tallies", "pending"):
         op.execute(f"DELETE FROM {table}")  # noqa: S608 - names of ours
     op.execute(
@@ -72,5 +63,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Back to where summaries were made from the rows."""
-    for table in ("classes", "class_days", "allowances", "earnings", "conflicts"):
+    for table in ("classes", "class_days", "allowances", "earnings"):
         op.drop_table(table)
