@@ -1,4 +1,5 @@
-"""`python -m bench ledger`: what the ledger takes, beside a raw INSERT of the same rows, and what an invoice costs.
+"""`python -m bench ledger`: what the ledger takes, beside a raw INSERT of the same rows, and what reading it costs: an
+invoice, and the summary of a month over all customers.
 
 Ingest is everything from the bytes of a request's body to the verdicts, on disk: reading, checking, canonical form,
 insert. The raw INSERT puts the same finished rows into a table with the same indexes, in transactions of
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import statistics
@@ -45,6 +47,8 @@ CLIENTS = 4
 SIZES = [10_000, 100_000, 1_000_000]
 INGEST_GOAL = 0.5
 INVOICE_GOAL_MS = 50.0
+SUMMARY_GOAL_MS = 200.0
+CUSTOMERS = 200
 _RESULTS = Path(__file__).parent / "results"
 _MONTH = Period(2026, 11)
 _READS = 30
@@ -52,13 +56,16 @@ _READS = 30
 
 @dataclass
 class Measured:
-    """Of one database: events per second by round, and milliseconds of an invoice by its number of outcomes."""
+    """Of one database: events per second by round; milliseconds of an invoice by its number of outcomes, and of the
+    summary by the number of outcomes that it sums up.
+    """
 
     database: str
     ingest: list[float] = field(default_factory=list)
     raw: list[float] = field(default_factory=list)
     summed: float = 0.0
     invoice_ms: dict[int, float] = field(default_factory=dict)
+    summary_ms: dict[int, float] = field(default_factory=dict)
     ratio: float = 0.0
 
 
@@ -160,9 +167,11 @@ async def measure(name: str, url: URL, options: argparse.Namespace) -> Measured:
     await make_raw_table(database)
     work, first = Upkeep(billing), 0
     for number in range(options.rounds):
-        requests = bodies(first, options.events, customers=200)
+        requests = bodies(first, options.events, customers=CUSTOMERS)
         rows = [[values(one, 0) for one in checked(body)] for body in requests]
         first += options.events
+        gc.collect()
+        gc.freeze()  # as the process does once it has started; what was made here to be measured is no part of it
         measured = [("ingest", found.ingest), ("raw", found.raw)]
         for what, rates in measured if number % 2 else reversed(measured):
             rates.append(await (ingest(billing, requests) if what == "ingest" else raw_insert(database, rows)))
@@ -171,14 +180,17 @@ async def measure(name: str, url: URL, options: argparse.Namespace) -> Measured:
     await work.settle()
     found.summed = first / (time.perf_counter() - start)
     for size in options.sizes:
-        found.invoice_ms[size] = await invoice_ms(billing, work, first, size)
+        found.invoice_ms[size], summary_ms = await reading_ms(billing, work, first, size)
         first += size
+        found.summary_ms[first] = summary_ms
     await database.close()
     return found
 
 
-async def invoice_ms(billing: Billing, work: Upkeep, first: int, size: int) -> float:
-    """The median time of an invoice over so many outcomes of one customer, the newest hundred of them not summed up."""
+async def reading_ms(billing: Billing, work: Upkeep, first: int, size: int) -> tuple[float, float]:
+    """Median times of an invoice over so many outcomes of one customer and of the summary of all outcomes, the newest
+    hundred of them not summed up.
+    """
     customer = f"customer-of-{size}"
     for start in range(first, first + size - BATCH, BATCH):
         posted = checked(
@@ -189,13 +201,17 @@ async def invoice_ms(billing: Billing, work: Upkeep, first: int, size: int) -> f
     await work.settle()
     last = [event(n, customer) for n in range(first + size - BATCH, first + size)]
     expect((await billing.post(last)).accepted, BATCH)
-    times = []
+    invoices, summaries = [], []
     for _ in range(_READS):
         start_s = time.perf_counter()
         made = await billing.invoice(customer, _MONTH)
-        times.append((time.perf_counter() - start_s) * 1000)
+        middle_s = time.perf_counter()
+        summed = await billing.summary(_MONTH)
+        invoices.append((middle_s - start_s) * 1000)
+        summaries.append((time.perf_counter() - middle_s) * 1000)
         expect(made["lines"][0]["quantity"], size)
-    return statistics.median(times)
+        expect(summed["sessions"], first + size)
+    return statistics.median(invoices), statistics.median(summaries)
 
 
 @asynccontextmanager
@@ -247,12 +263,25 @@ def markdown(found: Sequence[Measured], options: argparse.Namespace, load: Seque
     lines += [
         f"| {size} | " + " | ".join(f"{one.invoice_ms[size]:.1f}" for one in found) + " |" for size in options.sizes
     ]
+    several = [sorted(one.summary_ms.items()) for one in found]
+    lines += ["", f"The summary of the month over {CUSTOMERS} customers and one more a line, likewise:", ""]
+    lines += ["| outcomes | " + " | ".join(f"{one.database}, ms" for one in found) + " |"]
+    lines += ["|---|" + "---|" * len(found)]
+    lines += [
+        f"| {row[0][0]} | " + " | ".join(f"{ms:.1f}" for _, ms in row) + " |" for row in zip(*several, strict=True)
+    ]
     missed = [f"ingest on {one.database}: {one.ratio:.2f} < {INGEST_GOAL}" for one in found if one.ratio < INGEST_GOAL]
     missed += [
         f"invoice of {size} on {one.database}: {ms:.0f} ms > {INVOICE_GOAL_MS:.0f} ms"
         for one in found
         for size, ms in one.invoice_ms.items()
         if ms > INVOICE_GOAL_MS
+    ]
+    missed += [
+        f"summary of {size} on {one.database}: {ms:.0f} ms > {SUMMARY_GOAL_MS:.0f} ms"
+        for one in found
+        for size, ms in one.summary_ms.items()
+        if ms > SUMMARY_GOAL_MS
     ]
     lines += ["", f"Goals missed: {'; '.join(missed) or 'none'}."]
     return "\n".join(lines) + "\n"

@@ -184,6 +184,7 @@ class OutcomeData(_Checked):
     shadow: bool = False
     attributes: dict[str, Any] = Field(default_factory=dict)
     tokens: dict[str, Any] = Field(default_factory=dict)
+    started_at: Any = None
 
     @model_validator(mode="after")
     def _revisions_name_what_they_replace(self) -> Self:

@@ -36,6 +36,10 @@ from sidecar.billing.rating.sections import SectionsOf
 from sidecar.policy.loading import LoadedPlan
 
 GRACE_US = 72 * 3_600_000_000
+REBORN = (
+    "its session began after the one whose outcome it would replace had been finalized: the session's id was given "
+    "again after a loss of data"
+)
 
 
 def now_us() -> int:
@@ -93,6 +97,8 @@ class Billing:
                     receipt.duplicates += 1
                 case "conflict":
                     receipt.rejected.append({"id": posted.event.id, "reason": "conflict"})
+                case "reborn":
+                    receipt.rejected.append({"id": posted.event.id, "reason": REBORN})
         return receipt
 
     async def decide(self, ruling: Ruling) -> tuple[dict[str, Any], bool]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from billing_api import BATCH, ONE, Clock, event, get, post, put_plan, serving
+from billing_api import BATCH, ONE, Clock, event, get, post, put_plan, reversal, serving, simple_plan
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
@@ -155,6 +155,63 @@ async def test_a_reversal_that_arrives_before_what_it_reverses(api: httpx.AsyncC
     assert [entry["id"] for entry in session["entries"]] == ["out_1", "out_2"]
     assert session["evidence"][0]["rule"] == "r"
     await get(api, "/v1/sessions/ses_unknown", status=404)
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_a_session_that_was_given_an_old_id_takes_nothing_back(api: httpx.AsyncClient, together: bool) -> None:
+    await put_plan(api, "default", simple_plan())
+    old = event(1, data={"started_at": "2026-11-22T09:50:00Z"})
+    assert (await post(api, old))["accepted"] == 1
+    # Redis and journals are gone; the conversation comes back and is counted from 1 again.
+    later = {"started_at": "2026-11-23T08:00:00Z"}
+    again = event(1, time="2026-11-23T08:30:00Z", data={**later, "turns": 7})
+    taken_back = reversal(2, 1, "2026-11-23T09:00:00Z")
+    taken_back["data"] |= later
+    escalated = event(3, time="2026-11-23T09:05:00Z", data={
+        **later, "session_id": "ses_1", "revision": 2, "reverses": "out_2", "outcome": "ESCALATED_TO_HUMAN",
+        "state": "NOT_BILLABLE", "escalated_to_human": True,
+    })  # fmt: skip
+    posts = [[again, taken_back, escalated]] if together else [[again], [taken_back], [escalated]]
+    rejected = [one for some in posts for one in (await post(api, *some))["rejected"]]
+    assert [(one["id"], one["reason"][:8]) for one in rejected] == [
+        ("out_1", "conflict"), ("out_2", "its sess"), ("out_3", "its sess"),
+    ]  # fmt: skip
+    made = await get(api, "/v1/customers/customer-17/invoice", period="2026-11")
+    assert (made["total"], made["credits"]) == ("1.00", "0.00")
+
+
+async def test_a_revision_is_taken_though_its_session_was_told_otherwise_before(api: httpx.AsyncClient) -> None:
+    """As after a rebuild from some of the journals: other counts, another beginning, but the same session."""
+    await put_plan(api, "default", simple_plan())
+    await post(api, event(1, data={"started_at": "2026-11-22T09:50:00Z"}))
+    assert (await post(api, event(1, data={"started_at": "2026-11-22T09:59:00Z", "turns": 0})))["rejected"]
+    revised = reversal(2, 1, "2026-11-23T09:00:00Z")
+    revised["data"]["started_at"] = "2026-11-22T09:59:00Z"
+    assert (await post(api, revised))["accepted"] == 1
+    other = reversal(4, 3, "2026-11-24T09:00:00Z")  # began later than what it reverses, but nothing speaks against it
+    other["data"]["started_at"] = "2026-11-24T08:00:00Z"
+    first = event(3, data={"started_at": "2026-11-22T09:50:00Z"})
+    assert await post(api, first, other) == {"accepted": 2, "duplicates": 0, "rejected": []}
+    made = await get(api, "/v1/customers/customer-17/invoice", period="2026-11")
+    assert (made["total"], made["credits"]) == ("0.00", "2.00")
+
+
+async def test_outcomes_and_statements_share_their_ids(api: httpx.AsyncClient) -> None:
+    statement = {**event(1), "type": "sidecar.statement.v1"}
+    assert (await post(api, event(1)))["accepted"] == 1
+    conflict = {"accepted": 0, "duplicates": 0, "rejected": [{"id": "out_1", "reason": "conflict"}]}
+    assert await post(api, statement) == conflict
+    assert (await post(api, event(1)))["duplicates"] == 1
+    other = {**statement, "id": "sta_1"}
+    assert await post(api, other, {**event(2), "id": "sta_1"}, {**statement, "id": "out_3"}, event(3)) == {
+        "accepted": 2, "duplicates": 0, "rejected": [
+            # Of one request, outcomes come first.
+            {"id": "sta_1", "reason": "conflict"}, {"id": "out_3", "reason": "conflict"},
+        ],
+    }  # fmt: skip
+    assert (await post(api, {**statement, "id": "sta_2"}))["accepted"] == 1
+    assert (await post(api, {**event(2), "id": "sta_2"}))["rejected"] == [{"id": "sta_2", "reason": "conflict"}]
+    assert len((await get(api, "/v1/outcomes", customer="customer-17"))["outcomes"]) == 3
 
 
 async def test_statements_are_kept_apart(api: httpx.AsyncClient) -> None:

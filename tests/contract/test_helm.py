@@ -20,6 +20,11 @@ VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
 # The oldest and the newest Kubernetes that the chart is for, as far as the validator knows them.
 KUBERNETES = ("1.29", "1.33", kubernetes_validate.latest_version())
 SECRETS_MOUNT = "/run/secrets/sidecar"
+ALERT_SECRET = "whsec_b25lIG9mIHR3ZW50eS1mb3VyIGJ5dGVz"
+OWN_EXPORTS = """
+exports:
+- {name: orb, kind: orb, secret: {file: /run/secrets/exports/stripe}, meters: [{code: r, metrics: [ai_resolution]}]}
+"""
 
 
 @pytest.fixture(scope="module", params=VALUES, ids=lambda path: path.stem)
@@ -35,22 +40,31 @@ def sidecar_of(objects):
 def environment(container, objects, directory):
     """What the process would find: Secrets as files in `directory`, references with a value in their place."""
     environ = {}
+    referred = {
+        "SIDECAR_REDIS_URL": "redis://from-a-secret:6379",
+        "SIDECAR_BILLING_DATABASE_URL": f"sqlite:///{directory}/l.sqlite3",
+    }
     for entry in container["env"]:
-        value = entry.get(
-            "value", "redis://from-a-secret:6379" if "REDIS" in entry["name"] else f"sqlite:///{directory}/l.sqlite3"
-        )
+        value = entry.get("value", referred.get(entry["name"], "from-a-secret"))
         if entry["name"].endswith("_FILE"):
             assert value.startswith(SECRETS_MOUNT + "/")
             key = value.rpartition("/")[2]
-            (directory / key).write_text(f"secret of {key}")
+            (directory / key).write_text(ALERT_SECRET if key == "billing-alert-secret" else f"secret of {key}")
             value = str(directory / key)
         environ[entry["name"]] = value
     if "SIDECAR_PLAN" in environ or "SIDECAR_BILLING_PLAN" in environ:
-        [plan] = [document["data"]["plan.yaml"] for (kind, _), document in objects.items() if kind == "ConfigMap"]
+        [plan] = [document["data"]["plan.yaml"] for (_, name), document in objects.items() if name.endswith("-plan")]
         (directory / "plan.yaml").write_text(plan)
         name = "SIDECAR_PLAN" if "SIDECAR_PLAN" in environ else "SIDECAR_BILLING_PLAN"
         assert environ[name] == "/etc/sidecar/plan.yaml"
         environ[name] = str(directory / "plan.yaml")
+    if "SIDECAR_BILLING_EXPORTS" in environ:
+        assert environ["SIDECAR_BILLING_EXPORTS"] == "/etc/sidecar-exports/exports.yaml"
+        files = [document["data"] for (_, name), document in objects.items() if name.endswith("-exports")]
+        text = files[0]["exports.yaml"] if files else OWN_EXPORTS
+        (directory / "stripe").write_text("sk_test")
+        (directory / "exports.yaml").write_text(text.replace("/run/secrets/exports", str(directory)))
+        environ["SIDECAR_BILLING_EXPORTS"] = str(directory / "exports.yaml")
     return environ
 
 
@@ -108,7 +122,9 @@ def test_the_billing_api_understands_what_the_chart_says(rendered, tmp_path):
     [container] = billing["containers"]
     environ = environment(container, rendered, tmp_path) | {"SIDECAR_DATA_DIR": str(tmp_path / "data")}
     settings = load_billing_settings(environ)
-    assert settings.tokens.role("secret of billing-token") == "operator"
+    assert settings.token == "secret of billing-token"
+    assert settings.warnings == ()
+    assert {entry["name"] for entry in container["env"]} >= {"SIDECAR_BILLING_GRACE_HOURS", "SIDECAR_LOG_LEVEL"}
     url = {entry["name"]: entry.get("value") for entry in sidecar_of(rendered)["env"]}["SIDECAR_BILLING_URL"]
     [service] = [name for kind, name in rendered if kind == "Service" and name.endswith("-billing")]
     assert url == f"http://{service}:{settings.listen.port}"
@@ -177,12 +193,54 @@ def test_services_find_their_pods(rendered):
 
 def test_no_secret_stands_in_an_environment_or_a_config_map():
     objects = render(CHART / "ci" / "everything-values.yaml")
-    secrets = {"admin-secret", "billing-secret", "hash-secret", "one", "two", "three"}
+    secrets = {"admin-secret", "billing-secret", "hash-secret", "one", "two", "three", ALERT_SECRET}
     for (kind, _), document in objects.items():
         if kind == "Secret":
             assert {base64.b64decode(value).decode() for value in document["data"].values()} == secrets
         else:
             assert not [secret for secret in secrets if f'"{secret}"' in json.dumps(document)]
+
+
+def test_what_the_billing_api_is_told_reaches_its_settings(tmp_path):
+    objects = render(CHART / "ci" / "everything-values.yaml")
+    pod = pods(objects)["billing"]
+    environ = environment(pod["containers"][0], objects, tmp_path) | {"SIDECAR_DATA_DIR": str(tmp_path / "data")}
+    settings = load_billing_settings(environ)
+    assert settings.grace_us == 96.5 * 3_600_000_000
+    assert (settings.alert_url, settings.alert_secret) == ("https://alerts.example.com/hook", ALERT_SECRET)
+    assert [(one.name, one.endpoint.secret) for one in settings.exports] == [
+        ("stripe", "sk_test"), ("lago", "from-a-secret"),
+    ]  # fmt: skip
+    assert settings.log_level == "warning"
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert mounts["export-secrets"] == "/run/secrets/exports"
+    assert {volume["name"]: volume for volume in pod["volumes"]}["export-secrets"]["secret"]["secretName"] == "meters"
+
+
+def test_the_exports_file_may_be_in_a_secret_or_a_config_map_of_ones_own():
+    def volume(*settings):
+        pod = pods(render(MINIMAL, settings=settings))["billing"]
+        return {one["name"]: one for one in pod["volumes"]}.get("exports")
+
+    assert volume() is None
+    items = [{"key": "meters.yaml", "path": "exports.yaml"}]
+    key = "billing.exports.key=meters.yaml"
+    assert volume("billing.exports.existingSecret=s", key)["secret"] == {
+        "secretName": "s", "defaultMode": 0o440, "items": items,
+    }  # fmt: skip
+    assert volume("billing.exports.existingConfigMap=c", key)["configMap"] == {"name": "c", "items": items}
+
+
+def test_only_the_billing_api_has_the_secret_of_alerts():
+    objects = render(CHART / "ci" / "everything-values.yaml")
+    for component, pod in pods(objects).items():
+        keys = {
+            item["key"]
+            for volume in pod["volumes"]
+            for item in volume.get("secret", {}).get("items", [])
+            if volume["secret"]["secretName"] == "support"
+        }
+        assert ("billing-alert-secret" in keys) == (component == "billing")
 
 
 def test_tokens_are_made_when_none_are_given():
@@ -217,6 +275,9 @@ def test_a_database_of_ones_own_takes_the_volume_away_and_rolls():
         (["redis.url=redis://r", "billing.enabled=false"], "billing.url is needed"),
         (["redis.url=http://r"], "redis.url"),
         (["redis.url=redis://r", "billing.replicas=2"], "billing.replicas above 1"),
+        (["redis.url=redis://r", "billing.exports.file=a", "billing.exports.existingSecret=b"], "give one of"),
+        (["redis.url=redis://r", "billing.graceHours=-1"], "billing.graceHours"),
+        (["redis.url=redis://r", "secrets.billingAlertSecret=short"], "secrets.billingAlertSecret"),
         (["redis.url=redis://r", "sidecar.queue.mebibytes=64"], "sidecar.queue.volumeMebibytes"),
         (["redis.url=redis://r", "sidecar.journal.mebibytes=4096"], "sidecar.journal.volumeMebibytes"),
         (["redis.url=redis://r", "sidecar.upstream=https://api.openai.com/v1"], "sidecar.upstream"),

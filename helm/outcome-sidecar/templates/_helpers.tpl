@@ -73,13 +73,29 @@ affinity: {{- toYaml . | nindent 2 }}
 {{- else }}
 {{- $keys := list "admin-token" "billing-token" }}
 {{- if .Values.secrets.hashKey }}{{ $keys = append $keys "hash-key" }}{{ end }}
+{{- if .Values.secrets.billingAlertSecret }}{{ $keys = append $keys "billing-alert-secret" }}{{ end }}
 {{- range $source := keys .Values.secrets.webhooks | sortAlpha }}{{ $keys = append $keys (printf "webhook-%s" $source) }}{{ end }}
 {{- $keys | join " " }}
 {{- end }}
 {{- end }}
 
+{{/* What the billing API reads of it; the sidecar reads all but what signs the billing API's alerts. */}}
+{{- define "outcome-sidecar.billingKeys" -}}
+billing-token{{ if has "billing-alert-secret" (splitList " " (include "outcome-sidecar.secretKeys" .)) }} billing-alert-secret{{ end }}
+{{- end }}
+
+{{- define "outcome-sidecar.sidecarKeys" -}}
+{{- without (splitList " " (include "outcome-sidecar.secretKeys" .)) "billing-alert-secret" | join " " }}
+{{- end }}
+
+{{- define "outcome-sidecar.secretItems" -}}
+{{- range $key := splitList " " . }}
+- {key: {{ $key }}, path: {{ $key }}}
+{{- end }}
+{{- end }}
+
 {{- define "outcome-sidecar.secretEnv" -}}
-{{- range $key := splitList " " (include "outcome-sidecar.secretKeys" .) }}
+{{- range $key := splitList " " (include "outcome-sidecar.sidecarKeys" .) }}
 {{- $name := $key | replace "webhook-" "webhook-secret-" | replace "-" "_" | upper }}
 - name: SIDECAR_{{ $name }}_FILE
   value: /run/secrets/sidecar/{{ $key }}
@@ -121,5 +137,9 @@ http://{{ include "outcome-sidecar.fullname" . }}-fake-llm:9000
 {{- end }}
 {{- if and .Values.billing.enabled (gt (int .Values.billing.replicas) 1) (not .Values.billing.database.url) (not .Values.billing.database.existingSecret) }}
 {{- fail "billing.replicas above 1 needs billing.database: SQLite is one process's own" }}
+{{- end }}
+{{- $exports := .Values.billing.exports }}
+{{- if gt (len (compact (list $exports.file $exports.existingConfigMap $exports.existingSecret))) 1 }}
+{{- fail "billing.exports: give one of file, existingConfigMap and existingSecret" }}
 {{- end }}
 {{- end }}

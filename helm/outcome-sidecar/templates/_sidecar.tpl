@@ -103,6 +103,7 @@ volumeMounts:
   secret:
     secretName: {{ include "outcome-sidecar.secretName" . }}
     defaultMode: 0440
+    items: {{- include "outcome-sidecar.secretItems" (include "outcome-sidecar.sidecarKeys" .) | nindent 6 }}
 {{- if .Values.plan }}
 - name: sidecar-plan
   configMap: {name: {{ include "outcome-sidecar.fullname" . }}-plan}

@@ -15,6 +15,7 @@ decide about any other (`RatedPlan.coupling`): they are always rated from the ro
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from decimal import Decimal, localcontext
@@ -26,10 +27,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.ledger.catalog import Catalog
 from sidecar.billing.ledger.differences import Difference, Group, Noted, Sums, basis, differences, worked_out
-from sidecar.billing.ledger.entries import CHUNK, Record, account_parts, chunks, decided, decisions_of, rows_where
+from sidecar.billing.ledger.entries import CHUNK, Record, account_parts, chunks, decisions_of, rows_where
 from sidecar.billing.ledger.summaries import Summaries
 from sidecar.billing.ledger.tables import decisions, movements, outcomes, pending, rated, tallies
 from sidecar.billing.ledger.upserting import upsert
+from sidecar.billing.rating.account import UNATTRIBUTED
 from sidecar.billing.rating.counts import Change, Counts
 from sidecar.billing.rating.movements import Movements, Place, State, Units, added, widest
 from sidecar.billing.rating.periods import Period
@@ -165,7 +167,12 @@ class Aggregates:
         if not talking or (talkers is not None and not talkers):
             return set()
         taken = await decisions_of(self._connection, {row["session_id"] for row in talking})
-        payers = [(row.customer, row.conversation or "") for row in decided(talking, taken)]
+        assigned = {one.session_id: one.assigned for one in taken if one.assigned is not None}
+        payers = [
+            (assigned.get(row["session_id"], UNATTRIBUTED) if row["customer"] == UNATTRIBUTED else row["customer"],
+             row["conversation"])
+            for row in talking
+        ]  # fmt: skip
         if talkers is None:
             names = {name for name, _ in payers}
             await self._catalog.customers(names)
@@ -215,7 +222,7 @@ class Aggregates:
     async def differences(self, group: Group, kept: Mapping[str, SectionsOf]) -> dict[str, Difference]:
         """What the pending notes of a group add to the sums of customers."""
         coupling = widest([await self._catalog.coupling(name) for name in kept])
-        return differences(group, coupling, kept)
+        return await asyncio.to_thread(differences, group, coupling, kept)  # requests are answered meanwhile
 
     async def rebuild(self, customer: str) -> None:
         """Sum a customer up anew from the rows that are not pending. The caller holds the lock."""
@@ -227,8 +234,8 @@ class Aggregates:
             return
         group = Group(*await account_parts(self._connection, customer))
         group.noted = await self._notes_about(row["id"] for row in group.rows)
-        rows = group.before()
-        worked = worked_out(rows, await self._catalog.prices(), coupling, {customer: sections_of})[customer]
+        rows, prices = await asyncio.to_thread(group.before), await self._catalog.prices()
+        worked = (await asyncio.to_thread(worked_out, rows, prices, coupling, {customer: sections_of}))[customer]
         sums = await self._add({customer: worked.movements})
         whole = Difference(worked.movements, Change.between(Counts(), worked.counts))
         fed, _ = await self._summaries.change({customer: whole}, {customer: sections_of}, sums)

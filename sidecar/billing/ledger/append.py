@@ -9,25 +9,25 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
 import asyncpg
-from sqlalchemy import Table, func, select
+from sqlalchemy import Table, select
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import sqlite as sqlite_dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sidecar.billing.events import OutcomeEvent, Posted
-from sidecar.billing.ledger.tables import closings, outcomes, statements
-from sidecar.billing.rating.periods import Period
+from sidecar.billing.events import OutcomeEvent, Posted, parse_time
+from sidecar.billing.ledger.entries import chunks
+from sidecar.billing.ledger.tables import conflicts, outcomes, statements
+from sidecar.billing.rating.periods import Period, to_us
 
-Verdict = Literal["accepted", "duplicate", "conflict"]
+# "reborn": a revision of a session whose id was minted again, so that what it would replace is another session's.
+Verdict = Literal["accepted", "duplicate", "conflict", "reborn"]
 Rows = list[tuple[Any, ...]]
-_CLOSED_AND_TAKEN = {
-    table: f"SELECT max(period) FROM closings UNION ALL SELECT id FROM {table.name} "  # noqa: S608 - names of ours
-    "WHERE id IN (SELECT value FROM json_each(?))"
-    for table in (outcomes, statements)
-}
 _TYPES = {"INTEGER": "bigint", "BIGINT": "bigint", "BOOLEAN": "boolean", "TEXT": "text"}
 
 
@@ -35,15 +35,89 @@ async def append(connection: AsyncConnection, posted: Sequence[Posted], received
     """Add events inside the caller's transaction; a verdict for each, in their order.
 
     The unique index decides, also between replicas: where the id is taken, the bodies are compared. An id that
-    stands twice among the events is decided by the first of them. An event whose period is closed stands on the
+    stands twice among the events is decided by the first of them; outcomes and statements share their ids, so the
+    caller keeps others from adding either while it adds a statement. An event whose period is closed stands on the
     first open one.
     """
+    first, revised, stated = _sorted(posted)
     verdicts: dict[int, Verdict] = {}
-    for table in (outcomes, statements):
-        chosen = [(index, event) for index, event in enumerate(posted) if _table(event) is table]
-        if chosen:
-            verdicts |= await _append_to(connection, table, chosen, received_us)
+    for table, chosen in ((outcomes, first), (outcomes, revised), (statements, stated)):
+        if not chosen:
+            continue
+        reborn = await _reborn(connection, [event for _, event in chosen]) if table is outcomes else set()
+        verdicts |= {index: "reborn" for index, event in chosen if event.event.id in reborn}
+        left = [(index, event) for index, event in chosen if index not in verdicts]
+        found = await _append_to(connection, table, left, received_us) if left else {}
+        if table is outcomes:
+            refused = [event for index, event in left if found[index] == "conflict"]
+            await _note_conflicts(connection, refused, received_us)
+        verdicts |= found
     return [verdicts[index] for index in range(len(posted))]
+
+
+_Numbered = list[tuple[int, Posted]]
+
+
+def _sorted(posted: Sequence[Posted]) -> tuple[_Numbered, _Numbered, _Numbered]:
+    """Outcomes; revisions of sessions that are among these, what becomes of which must be known first; statements."""
+    first, revised, stated = _Numbered(), _Numbered(), _Numbered()
+    sessions = set[str]()
+    for index, event in enumerate(posted):
+        if not isinstance(event.event, OutcomeEvent):
+            stated.append((index, event))
+        elif event.event.data.revision and event.event.data.session_id in sessions:
+            revised.append((index, event))
+        else:
+            sessions.add(event.event.data.session_id)
+            first.append((index, event))
+    return first, revised, stated
+
+
+async def _reborn(connection: AsyncConnection, posted: Iterable[Posted]) -> set[str]:
+    """Ids of revisions of sessions that another session has taken the id of.
+
+    Sessions' ids are derived from running numbers, which begin anew where everything was lost that knew of them. Then a
+    later session's first outcome meets the earlier one's, and is refused as a conflict: it began after the other had
+    been finalized, which no session does. Its revisions would take back what the earlier one was charged.
+    """
+    revisions: dict[str, list[str]] = {}
+    for one in posted:
+        if isinstance(one.event, OutcomeEvent) and one.event.data.revision:
+            revisions.setdefault(one.event.data.session_id, []).append(one.event.id)
+    found = set[str]()
+    for some in chunks(revisions):
+        query = (
+            select(conflicts.c.session_id)
+            .join(outcomes, outcomes.c.id == conflicts.c.outcome_id)
+            .where(conflicts.c.session_id.in_(some), conflicts.c.started_us > outcomes.c.at_us)
+        )
+        for session in (await connection.execute(query)).scalars():
+            found.update(revisions[session])
+    if found:  # what was taken before stays taken
+        known = await connection.execute(select(outcomes.c.id).where(outcomes.c.id.in_(found)))
+        found -= set(known.scalars())
+    return found
+
+
+async def _note_conflicts(connection: AsyncConnection, refused: Iterable[Posted], received_us: int) -> None:
+    rows = [
+        {
+            "outcome_id": one.event.id, "session_id": one.event.data.session_id, "digest": one.digest,
+            "started_us": _started_us(one.event.data.started_at), "received_us": received_us,
+        }
+        for one in refused if isinstance(one.event, OutcomeEvent)
+    ]  # fmt: skip
+    if rows:
+        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite_dialect
+        once = dialect.insert(conflicts).on_conflict_do_nothing(index_elements=["outcome_id"])
+        await connection.execute(once, rows)
+
+
+def _started_us(text: object) -> int | None:
+    try:
+        return to_us(parse_time(text)) if isinstance(text, str) else None
+    except ValueError:
+        return None
 
 
 async def _append_to(
@@ -52,17 +126,18 @@ async def _append_to(
     firsts: dict[str, tuple[int, Posted]] = {}
     for index, event in chosen:
         firsts.setdefault(event.event.id, (index, event))
-    closed, taken = await _look(connection, table, list(firsts))
-    open_from = None if closed is None else str(Period.parse(closed).next)
+    seen = await _look(connection, table, list(firsts))
     rows = [
-        values(event, received_us, open_from) for identifier, (_, event) in firsts.items() if identifier not in taken
+        values(event, received_us, seen.open_from)
+        for identifier, (_, event) in firsts.items()
+        if identifier not in seen.taken and identifier not in seen.elsewhere
     ]
     added = await _insert_new(connection, table, rows)
     digests = {identifier: event.digest for identifier, (_, event) in firsts.items()}
     known = [identifier for identifier in firsts if identifier not in added]
     if known:
         stored = await connection.execute(select(table.c.id, table.c.digest).where(table.c.id.in_(known)))
-        digests |= {row.id: row.digest for row in stored}
+        digests |= dict.fromkeys(seen.elsewhere, "") | {row.id: row.digest for row in stored}
     verdicts: dict[int, Verdict] = {}
     for index, event in chosen:
         identifier = event.event.id
@@ -73,13 +148,38 @@ async def _append_to(
     return verdicts
 
 
-async def _look(connection: AsyncConnection, table: Table, ids: list[str]) -> tuple[str | None, set[str]]:
-    """The newest closed period and, on SQLite, where nobody else writes meanwhile, the ids that are taken."""
-    if connection.dialect.name != "sqlite":
-        return (await connection.execute(select(func.max(closings.c.period)))).scalar(), set()
-    statement = _CLOSED_AND_TAKEN[table]
-    (closed,), *taken = await _drive(connection, "execute_fetchall", statement, (json.dumps(ids),))
-    return closed, {identifier for (identifier,) in taken}
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Before anything is added: the first period that is open, ids that are taken here, and those of the other table.
+
+    What is taken here is only looked up on SQLite, where nobody else writes meanwhile.
+    """
+
+    open_from: str | None
+    taken: set[str]
+    elsewhere: set[str]
+
+
+async def _look(connection: AsyncConnection, table: Table, ids: list[str]) -> _Seen:
+    if connection.dialect.name == "sqlite":
+        found = await _drive(connection, "execute_fetchall", _look_statement(table, sqlite=True), (json.dumps(ids),))
+    else:
+        found = await _drive(connection, "fetch", _look_statement(table, sqlite=False), ids)
+    by_kind: dict[str, set[str]] = {"closed": set(), "taken": set(), "elsewhere": set()}
+    for kind, text in found:
+        by_kind[kind].add(text)
+    closed = max((period for period in by_kind["closed"] if period is not None), default=None)
+    open_from = None if closed is None else str(Period.parse(closed).next)
+    return _Seen(open_from, by_kind["taken"], by_kind["elsewhere"])
+
+
+@cache
+def _look_statement(table: Table, *, sqlite: bool) -> str:
+    other = statements if table is outcomes else outcomes
+    among = "id IN (SELECT value FROM json_each(?1))" if sqlite else "id = ANY($1::text[])"
+    asked = {"elsewhere": other.name, "taken": table.name} if sqlite else {"elsewhere": other.name}
+    parts = [f"SELECT '{kind}', id FROM {name} WHERE {among}" for kind, name in asked.items()]  # noqa: S608
+    return " UNION ALL ".join(["SELECT 'closed', max(period) FROM closings", *parts])
 
 
 async def _insert_new(connection: AsyncConnection, table: Table, rows: list[tuple[Any, ...]]) -> set[str]:

@@ -112,6 +112,17 @@ decisions = Table(
     Column("decided_us", BigInteger, nullable=False),
 )
 
+# The first event that came under an outcome's id with another body, and was refused; append-only.
+conflicts = Table(
+    "conflicts",
+    metadata,
+    Column("outcome_id", Text, primary_key=True),
+    Column("session_id", Text, nullable=False),
+    Column("started_us", BigInteger),  # when its session began, if it says so
+    Column("received_us", BigInteger, nullable=False),
+    Column("digest", Text, nullable=False),
+)
+
 # Events and decisions that are not in the aggregates yet. `number` 0 is the event itself, else the decision's.
 pending = Table(
     "pending",

@@ -7,13 +7,14 @@ much was used is kept: that tells the free events as long as all of them are.
 
 from __future__ import annotations
 
-import json
 from bisect import insort
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from decimal import Decimal
+
+import orjson
 
 from sidecar.billing.rating.counts import Change, FreeUse, Span
 from sidecar.billing.rating.price import EXACT, ZERO
@@ -37,7 +38,7 @@ class Allowance:
     @classmethod
     def read(cls, text: str) -> Allowance:
         """As `text` wrote it."""
-        plain = json.loads(text)
+        plain = orjson.loads(text)
         many = plain["many"]
         return cls(
             {
@@ -58,7 +59,7 @@ class Allowance:
             "many": None if self.many is None else {charge: str(units) for charge, units in self.many.items()},
             "days": self.days,
         }
-        return json.dumps(plain, separators=(",", ":"))
+        return orjson.dumps(plain).decode()
 
     def change(self, change: Change, span: Span, free: Mapping[str, Decimal]) -> None:
         """Take uses of one section out and in; `free` are its charges' free units. Raises LostTrackError."""

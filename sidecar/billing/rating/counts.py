@@ -11,13 +11,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import lru_cache
 from typing import NamedTuple
 
 from sidecar.billing.rating.account import Account, Row
 from sidecar.billing.rating.classes import LATER, Classes, limited
 from sidecar.billing.rating.llm_cost import llm_cost
 from sidecar.billing.rating.movements import ENTERED, Books, State
-from sidecar.billing.rating.periods import Period, from_us
+from sidecar.billing.rating.periods import DAY_US, Period, from_us
 from sidecar.billing.rating.price import EXACT, ZERO
 from sidecar.billing.rating.sections import SectionsOf
 
@@ -113,7 +114,12 @@ class Change:
 
 def day_of(row: Row) -> str:
     """Where the row stands in the summary: what came after its own period was closed, on the first day."""
-    return max(from_us(row.at_us), from_us(row.entered.start_us)).date().isoformat()
+    return _day(row.at_us // DAY_US if row.late is None else row.late.start_us // DAY_US)
+
+
+@lru_cache(maxsize=1024)
+def _day(number: int) -> str:
+    return from_us(number * DAY_US).date().isoformat()
 
 
 def counts(account: Account, sections_of: SectionsOf, books: Books) -> Counts:

@@ -63,5 +63,9 @@ class Period:
         """The first instant after it."""
         return self.next.start_us
 
+    def __hash__(self) -> int:
+        """Quick: sums are kept by period."""
+        return self.year * 12 + self.month
+
     def __str__(self) -> str:
         return f"{self.year:04d}-{self.month:02d}"
