@@ -7,14 +7,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from billing_api import DAY_US, NOW_US, billing_on, event
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL
 
 from sidecar.billing import desk
+from sidecar.billing.events import read_event
 from sidecar.billing.ledger import sessions
+from sidecar.billing.ledger.append import insert, values
+from sidecar.billing.ledger.database import MIGRATIONS, Database
 from sidecar.billing.ledger.deciding import Ruling
 from sidecar.billing.ledger.sessions import Asked, Place
+from sidecar.billing.ledger.tables import outcomes
 from sidecar.billing.rating.invoice import timestamp
 from sidecar.billing.service import Billing
 
@@ -153,25 +159,26 @@ async def test_a_part_of_a_reason_is_found_as_it_was_said(ledger_url: URL) -> No
             assert await everything(billing, Asked(reason=part), 2) == wanted, part
 
 
-async def test_ids_in_attributes_that_were_there_before_are_found_after_the_migration(ledger_url: URL) -> None:
+async def test_what_was_there_before_the_migration_is_found_after_it(ledger_url: URL) -> None:
+    database = Database(ledger_url)
+    earlier = [
+        event(1, data={"attributes": {"ticket": "T-1"}, "held": True}),
+        event(2, subject="unattributed"),
+        event(3),
+    ]
+    async with database.writing() as connection:
+        await connection.run_sync(_upgrade_to, "0004")
+        rows = [values(read_event(one), NOW_US) for one in earlier]
+        await insert(connection, outcomes, rows)
+    await database.close()
     async with billing_on(ledger_url) as billing:
-        await billing.post(
-            [event(1, data={"attributes": {"ticket": "T-1"}, "held": True}), event(2, subject="unattributed")]
-        )
-        async with billing.database.writing() as connection:
-            for table in ("mentions", "waiting", "spends"):
-                await connection.execute(text(f"DROP TABLE {table}"))
-            for index in ("time", "customer_time", "conversation", "state", "outcome"):
-                await connection.execute(text(f"DROP INDEX outcomes_by_{index}"))
-            await connection.execute(text("CREATE INDEX outcomes_by_conversation ON outcomes (conversation)"))
-            await connection.execute(text("UPDATE alembic_version SET version_num = (SELECT '" + _before() + "')"))
-        await billing.database.migrate()
         assert await everything(billing, Asked(text="T-1"), 5) == ["out_1"]
         waits = await desk.waits(billing, None, None, 5)
         assert [(row["id"], row["stands"]) for row in waits.outcomes] == [("out_1", "held"), ("out_2", "unattributed")]
 
 
-def _before() -> str:
-    from sidecar.billing.migrations.versions import m0005_console  # noqa: PLC0415  alembic imports it by its path
-
-    return m0005_console.down_revision
+def _upgrade_to(connection: Connection, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)

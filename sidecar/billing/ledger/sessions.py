@@ -13,15 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, Table, func, literal_column, select, true, tuple_, union
+from sqlalchemy import ColumnElement, Select, func, literal_column, select, true, tuple_, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.ledger.deciding import payer
 from sidecar.billing.ledger.entries import Record, chunks
-from sidecar.billing.ledger.tables import decisions, mentions, outcomes, waiting
+from sidecar.billing.ledger.tables import decisions, mentions, outcomes
 from sidecar.billing.rating.account import UNATTRIBUTED
 
 LOOKED_MAX = 5000
+MENTIONING_MAX = 5000
 _FIRST, _AT_ONCE = 200, 1000
 _LIST = (
     "seq", "id", "session_id", "conversation", "customer", "state", "outcome", "revision", "held", "shadow", "at_us",
@@ -103,11 +104,11 @@ async def _sources(connection: AsyncConnection, asked: Asked, after: Place | Non
     o, found = outcomes.c, list[Source]()
     keys = select(o.at_us, o.seq)
     if asked.text is not None:
-        by_mention = keys.where(o.id.in_(_newest(mentions, mentions.c.value == asked.text, asked, after)))
+        by_mention = keys.where(o.id.in_(_mentioning(asked, after)))
         exact = (o.conversation, o.session_id, o.id)
-        found.append([*(keys.where(column == asked.text) for column in exact), by_mention])
+        return [[*(keys.where(column == asked.text) for column in exact), by_mention]]  # no row says what it mentions
     if asked.held:
-        found.append([keys.where(o.id.in_(_newest(waiting, waiting.c.held, asked, after)))])
+        found.append([keys.where(o.held)])
     if asked.customer is not None:
         found.append([keys.where(o.customer == asked.customer), *await _assigned(connection, asked.customer)])
     for column, value in ((o.outcome, asked.outcome), (o.state, asked.state)):
@@ -117,11 +118,12 @@ async def _sources(connection: AsyncConnection, asked: Asked, after: Place | Non
     return found or [[keys]]
 
 
-def _newest(table: Table, condition: ColumnElement[bool], asked: Asked, after: Place | None) -> Select[tuple[str]]:
-    """The outcomes that a table beside the ledger names, as many as are looked at."""
-    query = select(table.c.outcome_id).where(condition).order_by(table.c.at_us.desc()).limit(LOOKED_MAX)
+def _mentioning(asked: Asked, after: Place | None) -> Select[tuple[str]]:
+    """The newest outcomes that mention what is looked for: hardly ever more than a few."""
+    at_us = mentions.c.at_us
+    query = select(mentions.c.outcome_id).where(mentions.c.value == asked.text).order_by(at_us.desc())
     bounds = [us for us in (asked.until_us, None if after is None else after.at_us) if us is not None]
-    return query.where(table.c.at_us <= min(bounds)) if bounds else query
+    return (query.where(at_us <= min(bounds)) if bounds else query).limit(MENTIONING_MAX)
 
 
 async def _assigned(connection: AsyncConnection, customer: str) -> Source:
@@ -163,7 +165,7 @@ async def _walk(
     ruled = select(decisions.c.kind).where(decisions.c.outcome_id == o.id, decisions.c.kind != "assign")
     query = (
         select(
-            *(o[name] for name in _LIST),
+            *(o[name] for name in (*_LIST, "billable")),
             _may_say(asked.reason),
             replaced.scalar_subquery().label("replaced"),
             named.limit(1).correlate(outcomes).scalar_subquery().label("assigned"),
@@ -184,7 +186,7 @@ def _fits(row: Record, asked: Asked) -> bool:
         return False
     if asked.customer is not None and payer(row["customer"], row["assigned"]) != asked.customer:
         return False
-    if asked.held and not (row["held"] and row["decided"] is None):
+    if asked.held and not (row["held"] and row["billable"] and not row["shadow"] and row["decided"] is None):
         return False
     return bool(row["may_say"])
 
