@@ -1,6 +1,7 @@
 """`python -m bench [--quick] [--tree DIR]`: the proxy beside its peers, as ratios measured in the same run.
 
 `python -m bench decode`: what an exchange costs the observer. `python -m bench ledger`: what the ledger takes.
+`python -m bench console`: how long its pages take over a large ledger.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ _ORIGIN_ANSWER = "x" * 260
 def main() -> int:
     if sys.argv[1:2] == ["decode"]:
         return decode.main(sys.argv[2:])
+    if sys.argv[1:2] == ["console"]:
+        from bench import console  # noqa: PLC0415
+
+        return console.main(sys.argv[2:])
     if sys.argv[1:2] == ["ledger"]:
         from bench import ledger  # noqa: PLC0415  the proxy's benchmark needs nothing of it
 

@@ -74,11 +74,16 @@ def add_console(app: web.Application, billing: Billing, tokens: Tokens, help_des
     app.on_shutdown.append(live.stop)
     app.on_cleanup.append(runner.stop)
     for path, handler in PAGES.items():
-        app.router.add_get(path, shown_to_people(for_visitors(handler)))
+        app.router.add_get(_any_id(path), shown_to_people(for_visitors(handler)))
     for path, handler in FORMS.items():
-        app.router.add_post(path, shown_to_people(for_visitors(handler, operators=True)))
+        app.router.add_post(_any_id(path), shown_to_people(for_visitors(handler, operators=True)))
     app.router.add_get("/login", shown_to_people(doors.ask))
     app.router.add_post("/login", shown_to_people(doors.log_in))
     app.router.add_post("/logout", shown_to_people(for_visitors(doors.log_out)))
     app.router.add_get("/live", for_visitors(live.serve))
     app.router.add_static(STATIC, HERE / "static")
+
+
+def _any_id(path: str) -> str:
+    """Ids may hold braces, which a path's parts by themselves may not."""
+    return path.replace("}", ":[^/]+}")

@@ -10,6 +10,8 @@ from urllib.parse import quote
 
 from sidecar.billing.ledger.waiting import COUNTED_MAX
 from sidecar.billing.rating.periods import Period, from_us
+from sidecar.billing.rating.price import EXACT
+from sidecar.policy.currency import known_currency, minor_unit
 
 THIN = "\N{NARROW NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
@@ -25,10 +27,14 @@ def count(value: int | str | Decimal | None) -> str:
 
 
 def money(amount: str | Decimal | None, currency: str = "") -> str:
-    """`$1 234.50`, or `1 234.500 KWD` where the currency has no sign of its own; digits as they are given."""
+    """`$1 234.50`, or `1 234.500 KWD` where the currency has no sign of its own; as many digits as the currency has,
+    or as are given.
+    """
     if amount is None:
         return DASH
     value = Decimal(amount)
+    if known_currency(currency) and value == value.quantize(minor_unit(currency), context=EXACT):
+        value = value.quantize(minor_unit(currency), context=EXACT)
     sign = MINUS if value < 0 else ""
     digits = f"{abs(value):,f}".replace(",", THIN)
     symbol = _SIGNS.get(currency)

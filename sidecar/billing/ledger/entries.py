@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Select, and_, or_, select, union
 from sqlalchemy.engine import RowMapping
@@ -17,6 +17,7 @@ from sidecar.billing.rating.account import UNATTRIBUTED, Row
 from sidecar.billing.rating.periods import Period
 
 Record = RowMapping | Mapping[str, Any]
+Value = TypeVar("Value")
 PAGE_MAX = 1000
 CHUNK = 500
 _COLUMNS = [column for column in outcomes.c if column.name != "digest"]
@@ -51,7 +52,7 @@ async def account_parts(connection: AsyncConnection, customer: str) -> tuple[lis
     return rows, await decisions_of(connection, {row["session_id"] for row in rows})
 
 
-def chunks(values: Iterable[str]) -> Iterator[list[str]]:
+def chunks(values: Iterable[Value]) -> Iterator[list[Value]]:
     """As many at once as a statement may name."""
     wanted = list(values)
     for start in range(0, len(wanted), CHUNK):

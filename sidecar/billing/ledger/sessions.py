@@ -13,15 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, func, literal_column, select, tuple_, union
+from sqlalchemy import ColumnElement, Select, func, literal_column, select, true, tuple_, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.ledger.deciding import payer
-from sidecar.billing.ledger.entries import Record
-from sidecar.billing.ledger.tables import decisions, mentions, outcomes, waiting
+from sidecar.billing.ledger.entries import Record, chunks
+from sidecar.billing.ledger.tables import decisions, mentions, outcomes
 from sidecar.billing.rating.account import UNATTRIBUTED
 
 LOOKED_MAX = 5000
+MENTIONING_MAX = 5000
 _FIRST, _AT_ONCE = 200, 1000
 _LIST = (
     "seq", "id", "session_id", "conversation", "customer", "state", "outcome", "revision", "held", "shadow", "at_us",
@@ -67,12 +68,11 @@ async def listed(connection: AsyncConnection, asked: Asked, after: Place | None,
     looked, at_once = 0, max(_FIRST, limit + 1)
     while looked < LOOKED_MAX:
         rows = await _walk(connection, source, asked, after, at_once)
-        for row in rows:
-            if _fits(row, asked):
-                found.append(_told(row))
-            if len(found) > limit:
-                last = found[limit - 1]
-                return Listed(found[:limit], Place(last["at_us"], last["seq"]))
+        fit = [row for row in rows if _fits(row, asked)]
+        found += await _told(connection, fit if asked.reason else fit[: limit + 1 - len(found)], asked.reason)
+        if len(found) > limit:
+            last = found[limit - 1]
+            return Listed(found[:limit], Place(last["at_us"], last["seq"]))
         if len(rows) < at_once:
             return Listed(found, None)
         after = Place(rows[-1]["at_us"], rows[-1]["seq"])
@@ -84,7 +84,7 @@ Source = Sequence[Select[Any]]  # selects of (at_us, seq), to be joined
 
 
 async def _narrowest(connection: AsyncConnection, asked: Asked, after: Place | None) -> Source:
-    sources = await _sources(connection, asked)
+    sources = await _sources(connection, asked, after)
     if len(sources) == 1:
         return sources[0]
     sizes = [await _size(connection, source, asked, after) for source in sources]
@@ -100,15 +100,15 @@ async def _size(connection: AsyncConnection, source: Source, asked: Asked, after
     return counted
 
 
-async def _sources(connection: AsyncConnection, asked: Asked) -> list[Source]:
+async def _sources(connection: AsyncConnection, asked: Asked, after: Place | None) -> list[Source]:
     o, found = outcomes.c, list[Source]()
     keys = select(o.at_us, o.seq)
     if asked.text is not None:
-        by_mention = keys.join(mentions, mentions.c.outcome_id == o.id).where(mentions.c.value == asked.text)
+        by_mention = keys.where(o.id.in_(_mentioning(asked, after)))
         exact = (o.conversation, o.session_id, o.id)
-        found.append([*(keys.where(column == asked.text) for column in exact), by_mention])
+        return [[*(keys.where(column == asked.text) for column in exact), by_mention]]  # no row says what it mentions
     if asked.held:
-        found.append([keys.join(waiting, waiting.c.outcome_id == o.id).where(waiting.c.held)])
+        found.append([keys.where(o.held)])
     if asked.customer is not None:
         found.append([keys.where(o.customer == asked.customer), *await _assigned(connection, asked.customer)])
     for column, value in ((o.outcome, asked.outcome), (o.state, asked.state)):
@@ -116,6 +116,14 @@ async def _sources(connection: AsyncConnection, asked: Asked) -> list[Source]:
             # Said in so many words, for the database to see that its index of the others will do.
             found.append([keys.where(column == value, literal_column(f"outcomes.{column.name} <> 'RESOLVED'"))])
     return found or [[keys]]
+
+
+def _mentioning(asked: Asked, after: Place | None) -> Select[tuple[str]]:
+    """The newest outcomes that mention what is looked for: hardly ever more than a few."""
+    at_us = mentions.c.at_us
+    query = select(mentions.c.outcome_id).where(mentions.c.value == asked.text).order_by(at_us.desc())
+    bounds = [us for us in (asked.until_us, None if after is None else after.at_us) if us is not None]
+    return (query.where(at_us <= min(bounds)) if bounds else query).limit(MENTIONING_MAX)
 
 
 async def _assigned(connection: AsyncConnection, customer: str) -> Source:
@@ -157,7 +165,8 @@ async def _walk(
     ruled = select(decisions.c.kind).where(decisions.c.outcome_id == o.id, decisions.c.kind != "assign")
     query = (
         select(
-            *(o[name] for name in (*_LIST, "body")),
+            *(o[name] for name in (*_LIST, "billable")),
+            _may_say(asked.reason),
             replaced.scalar_subquery().label("replaced"),
             named.limit(1).correlate(outcomes).scalar_subquery().label("assigned"),
             ruled.order_by(decisions.c.number.desc()).limit(1).correlate(outcomes).scalar_subquery().label("decided"),
@@ -177,22 +186,29 @@ def _fits(row: Record, asked: Asked) -> bool:
         return False
     if asked.customer is not None and payer(row["customer"], row["assigned"]) != asked.customer:
         return False
-    if asked.held and not (row["held"] and row["decided"] is None):
+    if asked.held and not (row["held"] and row["billable"] and not row["shadow"] and row["decided"] is None):
         return False
-    return asked.reason is None or _because(row, asked.reason)
+    return bool(row["may_say"])
 
 
-def _because(row: Record, part: str) -> bool:
-    """Whether a part of the reason is this; the body is only read where it can be."""
-    if part.isascii() and json.dumps(part)[1:-1].lower() not in row["body"].lower():
-        return False
-    return part.casefold() in _reason(row).casefold()
+def _may_say(part: str | None) -> ColumnElement[bool]:
+    """Whether an event can have a reason with this in it: seen by the database, before bodies are read."""
+    if part is None or not part.isascii():
+        return true().label("may_say")
+    return outcomes.c.body.icontains(json.dumps(part)[1:-1], autoescape=True).label("may_say")
 
 
-def _reason(row: Record) -> str:
-    return str(json.loads(row["body"])["data"].get("reason") or "")
-
-
-def _told(row: Record) -> dict[str, Any]:
-    told = {name: row[name] for name in (*_LIST, "decided")}
-    return {**told, "customer": payer(row["customer"], row["assigned"]), "reason": _reason(row)}
+async def _told(connection: AsyncConnection, rows: Sequence[Record], part: str | None) -> list[dict[str, Any]]:
+    """Rows as they are listed, with their reasons; only those with this in it."""
+    reasons: dict[int, str] = {}
+    for chunk in chunks(row["seq"] for row in rows):
+        query = select(outcomes.c.seq, outcomes.c.body).where(outcomes.c.seq.in_(chunk))
+        for seq, body in (await connection.execute(query)).all():
+            reasons[seq] = str(json.loads(body)["data"].get("reason") or "")
+    found = []
+    for row in rows:
+        reason = reasons[row["seq"]]
+        if part is None or part.casefold() in reason.casefold():
+            told = {name: row[name] for name in (*_LIST, "decided")}
+            found.append({**told, "customer": payer(row["customer"], row["assigned"]), "reason": reason})
+    return found

@@ -6,15 +6,14 @@ it. Whoever reads it looks at the ledger again: a revision that overtook its pre
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sqlalchemy import ColumnElement, delete, func, select, true, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.events import OutcomeEvent, Posted
 from sidecar.billing.ledger.append import insert
-from sidecar.billing.ledger.entries import CHUNK
+from sidecar.billing.ledger.entries import chunks
 from sidecar.billing.ledger.tables import decisions, outcomes, waiting
 from sidecar.billing.rating.account import UNATTRIBUTED
 
@@ -31,7 +30,7 @@ async def note(connection: AsyncConnection, added: Sequence[Posted]) -> None:
     ]
     await insert(connection, waiting, asking)
     revised = {event.data.session_id for event, _ in events if event.data.revision}
-    for chunk in _chunks(revised):
+    for chunk in chunks(revised):
         await _replace(connection, chunk)
 
 
@@ -81,9 +80,3 @@ async def counts(connection: AsyncConnection) -> dict[str, int]:
         some = select(waiting.c.at_us).where(condition).limit(COUNTED_MAX + 1).subquery()
         found[name] = int((await connection.execute(select(func.count()).select_from(some))).scalar_one())
     return found
-
-
-def _chunks(values: Iterable[Any]) -> Iterator[list[Any]]:
-    wanted = list(values)
-    for start in range(0, len(wanted), CHUNK):
-        yield wanted[start : start + CHUNK]

@@ -30,6 +30,10 @@ def upgrade() -> None:
         op.create_index(
             f"outcomes_by_{column}", "outcomes", [column, "at_us", "seq"], sqlite_where=others, postgresql_where=others
         )
+    op.create_index(
+        "outcomes_held", "outcomes", ["at_us", "seq"],
+        sqlite_where=sa.text("held = 1"), postgresql_where=sa.text("held"),
+    )  # fmt: skip
     mentions = op.create_table(
         "mentions",
         sa.Column("value", sa.Text, primary_key=True),

@@ -1,0 +1,279 @@
+"""Every page of the console that is about customers, sessions and decisions: empty, with data, with hostile strings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from billing_api import event, put_plan, reversal
+from console_pages import OPERATOR, VIEWER, Console, Page, console_on
+from sqlalchemy.engine import URL
+
+from sidecar.billing.ledger.deciding import Ruling
+
+PLAN = """
+rate_plan:
+  name: Graduated
+  metrics:
+    - id: resolutions
+      name: AI resolutions
+      aggregation: COUNT
+      filter_conditions: [{field: outcome, operator: EQUALS, value: RESOLVED}]
+  charges:
+    - id: resolution
+      name: AI resolutions
+      metrics: [resolutions]
+      model: GRADUATED
+      included_free: 1
+      tiers: [{up_to: 2, rate: 0.99}, {rate: 0.5}]
+    - {id: base, name: Platform fee, metrics: [resolutions], model: FLAT, rate: 10}
+  guardrails: {max_spend_cap: 20, max_spend_behavior: CAP}
+"""
+PAGES = ["/", "/customers", "/sessions", "/decisions", "/decisions/made", "/customers/nobody-yet"]
+HOSTILE = [
+    "<script>alert(1)</script>", "\"'><img src=x onerror=alert(1)>", "\N{RIGHT-TO-LEFT OVERRIDE}evil", "x" * 256,
+    "a/b", "a%2Fb", "{{ 7 * 7 }}", "?q=1&x=2#y", "' OR '1'='1", "100%", "a\\b", "ünïcödé \N{PILE OF POO}", "a;b,c",
+]  # fmt: skip
+
+
+@pytest.fixture
+async def console(ledger_url: URL) -> AsyncIterator[Console]:
+    async with console_on(ledger_url, help_desk="https://help.example/c/{conversation}?a=1") as found:
+        yield found
+
+
+async def post(console: Console, *events: dict) -> None:
+    receipt = await console.http.billing.post(list(events))
+    assert (receipt.accepted, receipt.rejected) == (len(events), []), receipt
+
+
+async def graduated(console: Console, customer: str = "customer-17") -> None:
+    await put_plan(console.http, "graduated", PLAN)
+    answer = await console.http.put(f"/v1/customers/{customer}", json={"plan": "graduated", "seats": 3})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_a_page_without_anything_says_what_will_be_there(console: Console, path: str) -> None:
+    page = await console.page(path)
+    assert "None" not in page.text.replace("None.", "")
+    assert not any(word in page.text for word in ("Undefined", "{{", "nan"))
+    assert len(page.text) > 100
+
+
+async def test_a_customer_is_found_from_the_list_down_to_the_sessions_of_a_line(console: Console) -> None:
+    await graduated(console)
+    await post(console, *(event(number) for number in range(5)), event(9, subject="other"))
+    await console.http.upkeep.settle()
+    listed = await console.page("/customers", period="2026-11")
+    assert "customer-17 Graduated 4 $12.98 $12.98 of $20.00" in listed.text
+    assert "customer-17" not in (await console.page("/customers", q="OTH", period="2026-11")).text
+    one = await console.page("/customers/customer-17", period="2026-11")
+    assert "$12.98" in one.text
+    assert "65 % $12.98 of $20.00" in one.text
+    assert "graduated" in one.text
+    invoice = await console.page("/customers/customer-17/invoice", period="2026-11")
+    assert (
+        "AI resolutions resolutions 5 1 4 $2.98 2 $0.99 $1.98 2 $0.50 $1.00 Platform fee 1 0 1 $10.00 per period $10.00"
+        in (invoice.text.replace("\N{NO-BREAK SPACE}", " ").replace("  ", " "))
+    )
+    line = next(link for link in invoice.links if "/lines/" in link)
+    assert [link for link in (await console.page(line)).links if "/sessions/ses_" in link] == [
+        f"/sessions/ses_{number}" for number in range(5)
+    ]
+    table = await console.http.get("/customers/customer-17/invoice.csv", params={"period": "2026-11"})
+    assert table.headers["content-type"] == "text/csv; charset=utf-8"
+    assert "AI resolutions" in table.text
+
+
+async def test_the_pages_of_customers_go_on_where_the_last_ended(console: Console) -> None:
+    await post(console, *(event(number, subject=f"c-{number:03}") for number in range(60)))
+    await console.http.upkeep.settle()
+    seen: list[str] = []
+    path = "/customers?period=2026-11"
+    while path:
+        page = await console.page(path)
+        seen += [
+            link.partition("?")[0] for link in page.links if link.startswith("/customers/") and "invoice" not in link
+        ]
+        path = next((link for link in page.links if "after=" in link), "")
+    assert seen == [f"/customers/c-{number:03}" for number in range(60)]
+
+
+async def test_what_was_said_of_a_customer_and_its_alerts_are_shown(console: Console) -> None:
+    await graduated(console)
+    facts = {"plan": "graduated", "seats": 0, "seat_tier": "PRO", "attributes": {"region": "<b>eu</b>"}}
+    assert (await console.http.put("/v1/customers/customer-17", json=facts)).status_code == 200
+    await post(console, *(event(number) for number in range(40)))
+    await console.http.upkeep.settle()
+    page = await console.page("/customers/customer-17", period="2026-11")
+    assert "region <b>eu</b>" in page.text
+    assert "0 PRO" in page.text
+    assert "100 %" in page.text
+    assert "capped" in page.text
+    over = await console.page("/", period="2026-11")
+    assert "Nearest their cap Customer Spend against cap Share customer-17" in over.text
+
+
+async def test_a_session_says_what_it_costs_and_why(console: Console) -> None:
+    await graduated(console)
+    later = {
+        "evidence_chain": "sha1:" + "ab" * 20,
+        "attributes": {"ticket": "T-1"},
+        "conversation": "c/1",
+        "started_at": "2026-11-22T09:00:00Z",
+    }
+    await post(console, event(1), event(2), event(3, data=later), event(4, data={"conversation": "c/1"}))
+    page = await console.page("/sessions/ses_3")
+    assert "Charged $0.50" in page.text, "four units, one free: without this one, the last is not at 0.50"
+    assert "The agent called a tool; the rule “r” took it" in page.text
+    assert "sidecar sessions verify ses_3" in page.text
+    assert "T-1" in page.text
+    assert "https://help.example/c/c%2F1?a=1" in page.links
+    assert "/sessions/ses_4" in page.links, "the next of the conversation"
+    assert "/sessions/ses_3" in (await console.page("/sessions/ses_4")).links
+    await post(console, reversal(9, 3, "2026-11-22T11:00:00Z"))
+    taken = await console.page("/sessions/ses_3")
+    assert "Taken back" in taken.text
+    assert "every revision names the one before" in taken.text
+    assert "Credit: AI resolutions" in taken.text
+
+
+async def test_a_session_that_was_changed_in_the_database_is_not_called_intact(console: Console) -> None:
+    await post(console, event(1))
+    async with console.http.billing.database.writing() as connection:
+        lifted = "DROP TRIGGER outcomes_no_update" if console.http.billing.database.sqlite else (
+            "ALTER TABLE outcomes DISABLE TRIGGER outcomes_append_only"
+        )  # fmt: skip
+        await connection.exec_driver_sql(lifted)
+        await connection.exec_driver_sql("UPDATE outcomes SET body = replace(body, 'tool_call', 'webhook')")
+    page = await console.page("/sessions/ses_1")
+    assert "was changed in the database" in page.text
+
+
+async def test_a_session_of_a_plan_in_which_any_outcome_decides_leads_to_the_invoice(console: Console) -> None:
+    unique = (
+        "rate_plan: {name: u, metrics: [{id: m, aggregation: UNIQUE, event_field: conversation}], "
+        "pricing: {model: PER_UNIT, rate: 1}}"
+    )
+    await put_plan(console.http, "default", unique)
+    assert (await console.http.put("/v1/customers/customer-17", json={})).status_code == 200
+    await post(console, event(1))
+    await console.http.upkeep.settle()
+    assert "See the invoice" in (await console.page("/sessions/ses_1")).text
+    assert "$1.00" in (await console.page("/customers", period="2026-11")).text
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+async def test_hostile_strings_are_shown_as_they_are_and_lead_somewhere(console: Console, text: str) -> None:
+    data = {
+        "session_id": text, "conversation": text, "reason": text, "tenant": text,
+        "attributes": {text: f"{text}1"[-128:]}, "models": [text],
+        "evidence": [{"at": "2026-11-22T10:00:00Z", "rule": text, "kind": text, "digest": text}],
+    }  # fmt: skip
+    await post(
+        console,
+        event(1, subject=text, data=data),
+        event(2, subject=text, data={**data, "session_id": "held", "held": True}),
+        event(3, subject="unattributed", data={**data, "session_id": f"{text[:250]}-3"}),
+    )
+    await console.http.billing.decide(Ruling("out_1", "reverse", text, text))
+    await console.http.billing.put_customer(
+        text, {"plan": "default", "attributes": {text: text}, "seat_tier": text[:64]}
+    )
+    await console.http.upkeep.settle()
+    pages = await console.crawl("/", "/customers?period=2026-11", "/sessions", "/decisions", "/decisions/made")
+    assert not any("script" in page.tags and page.answer.text.count("<script") != 2 for page in pages.values())
+    assert not any("img" in page.tags for page in pages.values())
+    shown = [path for path, page in pages.items() if " ".join(text.split()) in page.text]
+    for part in ("/customers", "/customers/", "/invoice", "/lines/", "/sessions", "/sessions/", "/decisions"):
+        assert any(part in path for path in shown), part
+    found = await console.page("/sessions", q=text)
+    assert any(link.startswith("/sessions/") for link in found.links)
+
+
+async def test_halves_of_characters_and_other_shapes_of_data_do_not_break_a_page(console: Console) -> None:
+    odd = {
+        "evidence": ["x", {"at": 5}, {"at": "never"}],
+        "attributes": {"a": {"b": [1, None]}},
+        "tokens": {"input": "x"},
+    }
+    more = {"turns": None, "llm_calls": "many", "models": "gpt", "started_at": 7, "reason": None, "evidence_chain": 5}
+    await post(console, event(1, data={**odd, **more}), event(2, data={"reason": "\ud800", "models": ["\ud800"]}))
+    await console.crawl("/", "/sessions", "/sessions/ses_1", "/sessions/ses_2")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/sessions?after=1", "/sessions?after=1.2.3", "/sessions?after=%27%20OR%201%3D1", "/sessions?after=1.-2",
+        "/sessions?after=99999999999999999999.1", "/sessions?after=%EF%BC%91.1", "/sessions?state=%27",
+        "/sessions?from=2026-13-01", "/sessions?to=x", "/sessions?q=" + "x" * 1025, "/decisions?after=1",
+        "/decisions?after=x.y", "/decisions?only=all", "/decisions/made?after=;DROP", "/customers?period=2026-13",
+        "/customers/c/invoice?period=x",
+    ],
+)  # fmt: skip
+async def test_an_address_that_makes_no_sense_is_a_page_that_says_so(console: Console, path: str) -> None:
+    page = await console.page(path, 400)
+    assert "Bad Request" in page.text
+
+
+async def test_what_does_not_exist_is_a_page_that_says_so(console: Console) -> None:
+    await post(console, event(1))
+    assert "has arrived" in (await console.page("/sessions/none", 404)).text
+    assert "no line" in (await console.page("/customers/customer-17/invoice/lines/none", 404, period="2026-11")).text
+
+
+async def test_every_page_asks_who_looks(ledger_url: URL) -> None:
+    async with console_on(ledger_url, tokens=True) as console:
+        await post(console, event(1))
+        paths = [*PAGES, "/sessions/ses_1", "/customers/customer-17/invoice", "/customers/customer-17/invoice.csv"]
+        for path in paths:
+            answer = await console.http.get(path)
+            assert (answer.status_code, answer.headers["location"][:12]) == (303, "/login?next="), path
+        await console.log_in(VIEWER, "vera")
+        for path in paths:
+            assert (await console.http.get(path)).status_code == 200, path
+
+
+async def test_a_viewer_sees_no_forms_and_cannot_decide(ledger_url: URL) -> None:
+    async with console_on(ledger_url, tokens=True) as console:
+        await post(console, event(1), event(2, data={"held": True}))
+        await console.log_in(VIEWER, "vera")
+        pages = [await console.page(path) for path in ("/decisions", "/sessions/ses_1", "/sessions/ses_2")]
+        assert all(not form.choices for page in pages for form in page.forms if form.action == "/decisions")
+        assert "Your name" not in " ".join(page.text for page in pages)
+        key = pages[0].forms[0].fields["form_key"]
+        given = {
+            "form_key": key,
+            "kind": "reverse",
+            "outcome": "out_1",
+            "actor": "vera",
+            "reason": "r",
+            "confirmed": "yes",
+        }
+        answer = await console.http.post("/decisions", data=given)
+        assert (answer.status_code, "ask an operator" in Page(answer).text) == (403, True)
+        async with console.http.billing.database.reading() as connection:
+            assert (await connection.exec_driver_sql("SELECT count(*) FROM decisions")).scalar() == 0
+
+
+async def test_the_wiring_is_told_from_the_newest_sessions(console: Console) -> None:
+    calls = [{"llm_calls": 1, "conversation": None}] * 3 + [{"llm_calls": 7}]
+    await post(console, *(event(number, data=data) for number, data in enumerate(calls)))
+    page = await console.page("/")
+    assert "With a conversation id 25 % 70 % of LLM calls" in page.text
+    assert "SIDECAR_SESSION_KEYS" in page.text
+    assert "SIDECAR_CUSTOMER" not in page.text
+    await post(console, event(10, subject="unattributed", data={"llm_calls": 2}))
+    page = await console.page("/")
+    assert "Of all 5 sessions" in page.text
+    assert "SIDECAR_CUSTOMER" in page.text
+
+
+async def test_a_program_with_the_token_reads_pages(ledger_url: URL) -> None:
+    async with console_on(ledger_url, tokens=True) as console:
+        answer = await console.http.get("/customers", headers={"Authorization": f"Bearer {OPERATOR}"})
+        assert answer.status_code == 200
+        assert json.dumps("customers")[1:-1] in answer.text.lower()
