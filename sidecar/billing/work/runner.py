@@ -40,6 +40,7 @@ class Runner:
         self._memory_bytes_max = memory_bytes_max
         self._turn = asyncio.Lock()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.child: Process | None = None
 
     async def start(self, wanted: Wanted, **more: Any) -> str:
         """Note a run and begin it when its turn comes; its id. `more` goes into the job. Raises BusyError."""
@@ -90,9 +91,11 @@ class Runner:
             sys.executable, "-m", "sidecar.billing.work.child", stdin=PIPE, stdout=PIPE, stderr=DEVNULL,
             limit=_LINE_BYTES_MAX,
         )  # fmt: skip
+        self.child = process
         try:
             return await self._listen(run_id, process, job)
         finally:
+            self.child = None
             if process.returncode is None:
                 process.kill()
             await process.wait()
