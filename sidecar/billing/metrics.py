@@ -16,6 +16,7 @@ from sidecar.billing.ledger.catalog import read_closings
 from sidecar.billing.ledger.reconcile import reconcile, tenants
 from sidecar.billing.ledger.tables import pending
 from sidecar.billing.service import Billing, Receipt
+from sidecar.billing.work.runs import open_runs
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 TENANTS_MAX = 100
@@ -45,6 +46,7 @@ class Metrics:
         untold = "Tenants whose statements are not shown here because there are too many"
         self._untold = self._gauge("tenants_not_shown", untold)
 
+        self._runs = self._gauge("runs_open", "Backtests and other long work that waits or goes on, of all replicas")
         entries = "Entries for a meter of another billing system that are not acknowledged, by state"
         self._exports = self._gauge("export_entries", entries, "target", "meter", "state")
         age = "How long the oldest entry that is not parked has waited"
@@ -87,6 +89,7 @@ class Metrics:
                     self._difference.labels(name).set(found["difference"])
                     self._alarm.labels(name).set(found["alarm"])
             self._untold.set(max(0, len(names) - TENANTS_MAX))
+            self._runs.set(await open_runs(connection, self._billing.clock()))
             if self._billing.exports is not None:
                 await self._read_exports(connection, self._billing.exports)
         return generate_latest(self._registry)

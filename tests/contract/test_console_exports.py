@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -12,6 +13,7 @@ from exporting import Setting, exporting
 from sqlalchemy import func, select
 from sqlalchemy.engine import URL
 
+from sidecar.billing.console import live
 from sidecar.billing.exports.tables import export_decisions, export_events
 
 HOSTILE = "\"><script>alert('1')</script>\N{RIGHT-TO-LEFT OVERRIDE}"
@@ -141,3 +143,17 @@ async def _decisions(it: Setting) -> list[tuple[str, str, str]]:
     async with it.api.billing.database.reading() as connection:
         query = select(export_decisions.c.action, export_decisions.c.actor, export_decisions.c.reason)
         return [tuple(row) for row in (await connection.execute(query)).all()]
+
+
+async def test_an_open_page_is_told_when_a_target_has_answered(it: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "INTERVAL_SECONDS", 0.05)
+    monkeypatch.setattr(live, "HEARTBEAT_LOOKS", 1)
+    await post(it.api, event(1))
+    await it.note()
+    async with asyncio.timeout(60), it.api.stream("GET", "/live") as answer:
+        told = answer.aiter_lines()
+        while await anext(told) != ":":
+            pass
+        await it.send()
+        while await anext(told) != "event: changed":
+            pass

@@ -111,10 +111,12 @@ async def test_runs_wait_for_each_other_and_too_many_are_sent_away(
     ids = [await one.start(wanted()) for _ in range(runner.WAITING_MAX + 1)]
     with pytest.raises(BusyError, match="8 runs wait already"):
         await one.start(wanted())
+    assert "sidecar_billing_runs_open 9.0" in (await console.http.get("/metrics")).text
     gate.set()
     await one.finish()
     found = await runs.recent(console.http.billing.database, "backtest", "default", console.http.billing.clock(), 20)
     assert {run.id: run.state for run in found} == dict.fromkeys(ids, "done")
+    assert "sidecar_billing_runs_open 0.0" in (await console.http.get("/metrics")).text
     await one.start(wanted())
     await one.finish()
 

@@ -8,7 +8,7 @@ import re
 
 from console_pages import Console, Page
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 90
 
 
 def words(page: Page) -> str:
