@@ -80,3 +80,6 @@ async def test_shadow_results_stand_beside_live_ones(console: Console) -> None:
     assert "2 customers $2.00" in words(page)
     assert page.answer.text.count("<script") == 2
     assert "/customers/customer-17/invoice?period=2026-11&shadow=true" in page.links
+    page = await console.page("/customers/customer-17/invoice?period=2026-11&shadow=true")
+    assert "What shadow sessions would have cost: no invoice" in words(page)
+    assert "Total $1.00" in words(page)

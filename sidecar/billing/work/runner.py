@@ -112,8 +112,9 @@ class Runner:
     async def _listen(self, run_id: str, process: Process, job: dict[str, Any]) -> dict[str, Any]:
         if process.stdin is None or process.stdout is None:
             raise AssertionError("both were asked for")
-        process.stdin.write(json.dumps(job).encode() + b"\n")
-        await process.stdin.drain()
+        with suppress(ConnectionError):  # it has ended already, which is told below
+            process.stdin.write(json.dumps(job).encode() + b"\n")
+            await process.stdin.drain()
         noted = 0.0
         async for line in process.stdout:
             told = json.loads(line)
