@@ -19,6 +19,7 @@ from sidecar.billing.ledger.catalog import read_closings
 from sidecar.billing.ledger.reconcile import reconcile, tenants
 from sidecar.billing.ledger.tables import pending
 from sidecar.billing.service import Billing, Receipt
+from sidecar.billing.work.runs import open_runs
 from sidecar.measures import CONTENT_TYPE, Label, Measure, plain
 
 __all__ = ["CONTENT_TYPE", "SHOWN", "TENANTS_MAX", "Metrics"]
@@ -53,6 +54,7 @@ ALARM: Final = _measure("gauge", "statement_alarm", "1 when events are missing f
 NOT_SHOWN: Final = _measure(
     "gauge", "tenants_not_shown", "Tenants whose statements are not shown here because there are too many"
 )
+RUNS: Final = _measure("gauge", "runs_open", "Backtests and other long work that waits or goes on, of all replicas")
 EXPORT_ENTRIES: Final = _measure(
     "gauge",
     "export_entries",
@@ -82,6 +84,7 @@ SHOWN: Final = (
     DIFFERENCE,
     ALARM,
     NOT_SHOWN,
+    RUNS,
     EXPORT_ENTRIES,
     EXPORT_AGE,
     EXPORT_ANSWERS,
@@ -104,6 +107,7 @@ class Metrics:
         self._difference = measures.gauge(DIFFERENCE, registry)
         self._alarm = measures.gauge(ALARM, registry)
         self._untold = measures.gauge(NOT_SHOWN, registry)
+        self._runs = measures.gauge(RUNS, registry)
         self._exports = measures.gauge(EXPORT_ENTRIES, registry)
         self._export_age = measures.gauge(EXPORT_AGE, registry)
         self._export_answers = measures.counter(EXPORT_ANSWERS, registry)
@@ -139,6 +143,7 @@ class Metrics:
                     self._difference.labels(name).set(found["difference"])
                     self._alarm.labels(name).set(found["alarm"])
             self._untold.set(max(0, len(names) - TENANTS_MAX))
+            self._runs.set(await open_runs(connection, self._billing.clock()))
             if self._billing.exports is not None:
                 await self._read_exports(connection, self._billing.exports)
         return generate_latest(self._registry)

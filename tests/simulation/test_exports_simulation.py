@@ -17,8 +17,11 @@ from billing_api import DAY_US, event, post
 from export_targets import FAULTS
 from exporting import METER, Setting, exporting, units
 from ledgers import postgres_database, postgres_server
+from sqlalchemy import select
 from sqlalchemy.engine import URL
 
+from sidecar.billing.exports import sums
+from sidecar.billing.exports.tables import export_events
 from sidecar.billing.exports.targets import TARGETS
 from sidecar.billing.ledger.database import sqlite_url
 from sidecar.billing.rating.invoice import timestamp
@@ -37,6 +40,17 @@ async def ledger(backend: str, folder: Path, request: pytest.FixtureRequest) -> 
         return
     async with postgres_database(request.getfixturevalue("server")) as url:
         yield url
+
+
+async def sums_are_counts(it: Setting) -> None:
+    """What the sums say lies in each state is what an honest count finds there."""
+    async with it.api.billing.database.reading() as connection:
+        kept = {place: (one.entries, one.units) for place, one in (await sums.read(connection)).items() if one.entries}
+        counted: dict[sums.Place, tuple[int, Decimal]] = {}
+        for row in (await connection.execute(select(export_events))).mappings():
+            entries, units_ = counted.get(sums.place_of(row), (0, Decimal(0)))
+            counted[sums.place_of(row)] = entries + 1, units_ + Decimal(row["quantity"])
+    assert kept == counted
 
 
 class History:
@@ -102,6 +116,7 @@ async def run(it: Setting, kind: str, seed: int, *, away: bool) -> History:
                 if chance.random() < 0.8:
                     await sender.step()
         it.clock.now_us += chance.randint(1, 600) * 1_000_000
+        await sums_are_counts(it)
         if away and round_number in {5, 10}:
             it.clock.now_us += chance.choice([DAY_US, 4 * DAY_US])
     fake.fault = lambda: None
@@ -149,6 +164,7 @@ async def test_what_differs_is_what_is_parked(kind: str, tmp_path: Path, request
         counts = units(await it.meter(kind))
         assert counts == {**counts, "waiting": 0, "parked": 0, "difference": 0}
         assert fake.total(METER) == len(history.standing)
+        await sums_are_counts(it)
 
 
 def _has(fake: object, kind: str, entry: dict) -> bool:

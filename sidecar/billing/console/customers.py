@@ -13,7 +13,7 @@ from sidecar.billing.api import tables
 from sidecar.billing.api.catalog import NOTHING_KNOWN
 from sidecar.billing.api.keys import BILLING
 from sidecar.billing.api.problems import ProblemError
-from sidecar.billing.api.reading import customer_id
+from sidecar.billing.api.reading import customer_id, flag
 from sidecar.billing.console import paging
 from sidecar.billing.console.shell import month, render
 from sidecar.billing.ledger.behind import Behind
@@ -63,11 +63,13 @@ def _version(version: CustomerVersion) -> Mapping[str, Any]:
 
 
 async def show_invoice(request: web.Request) -> web.StreamResponse:
-    """An invoice, as on paper."""
-    name, period = customer_id(request), month(request)
-    made = await request.app[BILLING].invoice(name, period)
+    """An invoice, as on paper; with `?shadow=true`, what shadow events would have cost."""
+    name, period, shadow = customer_id(request), month(request), flag(request, "shadow")
+    made = await request.app[BILLING].invoice(name, period, shadow=shadow)
     sections = [{**section, "made": _lines_of(made, section)} for section in made["sections"]]
-    return render(request, "invoice.html", period=period, name=name, made=made, sections=sections, cap=cap_of(made))
+    return render(
+        request, "invoice.html", period=period, name=name, made=made, sections=sections, cap=cap_of(made), shadow=shadow
+    )  # fmt: skip
 
 
 def _lines_of(made: Mapping[str, Any], section: Mapping[str, Any]) -> list[Any]:

@@ -15,13 +15,25 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sidecar.billing.api.problems import ProblemError
 from sidecar.billing.console.shell import HEADERS
-from sidecar.billing.ledger.tables import decisions, outcomes, statements
+from sidecar.billing.exports.tables import export_decisions, export_sums
+from sidecar.billing.ledger.tables import (
+    closings,
+    customer_versions,
+    decisions,
+    model_price_versions,
+    outcomes,
+    plan_versions,
+    statements,
+)
 from sidecar.billing.service import Billing
 
 log = structlog.get_logger()
 INTERVAL_SECONDS = 2.0
 HEARTBEAT_LOOKS = 8
 PAGES_MAX = 200
+_FOLLOWED = (
+    outcomes, decisions, statements, closings, plan_versions, customer_versions, model_price_versions, export_decisions,
+)  # fmt: skip
 
 
 class Live:
@@ -86,9 +98,6 @@ class Live:
 
     async def _newest(self) -> tuple[int, ...]:
         async with self._billing.database.reading() as connection:
-            return tuple(
-                [
-                    (await connection.execute(select(func.max(table.c.seq)))).scalar() or 0
-                    for table in (outcomes, decisions, statements)
-                ]
-            )
+            newest = [(await connection.execute(select(func.max(table.c.seq)))).scalar() or 0 for table in _FOLLOWED]
+            settled = select(func.sum(export_sums.c.entries)).where(export_sums.c.state != "waiting")
+            return (*newest, (await connection.execute(settled)).scalar() or 0)

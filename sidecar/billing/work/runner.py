@@ -40,6 +40,7 @@ class Runner:
         self._memory_bytes_max = memory_bytes_max
         self._turn = asyncio.Lock()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.child: Process | None = None
 
     async def start(self, wanted: Wanted, **more: Any) -> str:
         """Note a run and begin it when its turn comes; its id. `more` goes into the job. Raises BusyError."""
@@ -71,6 +72,7 @@ class Runner:
         beating = asyncio.create_task(self._beat(run_id))
         try:
             async with self._turn:
+                await self._note(run_id, state="running")
                 values = await self._work(run_id, job)
             with suppress(SQLAlchemyError):  # the heartbeat ends, and so the run is shown as lost
                 await runs.change(self._billing.database, run_id, finished_us=self._billing.clock(), **values)
@@ -81,18 +83,28 @@ class Runner:
     async def _beat(self, run_id: str) -> None:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
-            with suppress(SQLAlchemyError):
-                await runs.change(self._billing.database, run_id, beat_us=self._billing.clock())
+            await self._note(run_id)
+
+    async def _note(self, run_id: str, **values: Any) -> None:
+        """Write down how it stands, and that somebody works on it."""
+        with suppress(SQLAlchemyError):
+            await runs.change(self._billing.database, run_id, beat_us=self._billing.clock(), **values)
 
     async def _work(self, run_id: str, job: dict[str, Any]) -> dict[str, Any]:
         """What to write down at the end."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "sidecar.billing.work.child", stdin=PIPE, stdout=PIPE, stderr=DEVNULL,
-            limit=_LINE_BYTES_MAX,
-        )  # fmt: skip
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "sidecar.billing.work.child", stdin=PIPE, stdout=PIPE, stderr=DEVNULL,
+                limit=_LINE_BYTES_MAX,
+            )  # fmt: skip
+        except OSError as error:
+            log.error("run cannot start", run=run_id, error=str(error))
+            return {"state": "failed", "error": f"no process could be started: {error.strerror}"}
+        self.child = process
         try:
             return await self._listen(run_id, process, job)
         finally:
+            self.child = None
             if process.returncode is None:
                 process.kill()
             await process.wait()
@@ -100,8 +112,9 @@ class Runner:
     async def _listen(self, run_id: str, process: Process, job: dict[str, Any]) -> dict[str, Any]:
         if process.stdin is None or process.stdout is None:
             raise AssertionError("both were asked for")
-        process.stdin.write(json.dumps(job).encode() + b"\n")
-        await process.stdin.drain()
+        with suppress(ConnectionError):  # it has ended already, which is told below
+            process.stdin.write(json.dumps(job).encode() + b"\n")
+            await process.stdin.drain()
         noted = 0.0
         async for line in process.stdout:
             told = json.loads(line)
@@ -113,10 +126,7 @@ class Runner:
             now = asyncio.get_running_loop().time()
             if "total" in told or now - noted >= _NOTE_SECONDS:
                 noted = now
-                with suppress(SQLAlchemyError):
-                    await runs.change(
-                        self._billing.database, run_id, state="running", beat_us=self._billing.clock(), **told
-                    )
+                await self._note(run_id, **told)
         code = await process.wait()
         log.error("run_ended_early", run=run_id, exit_code=code)
         return {"state": "failed", "error": f"the process that worked on it ended early, with {code}"}

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.engine import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.ledger.database import Database
 from sidecar.billing.rating.periods import Period
@@ -102,6 +103,13 @@ async def newest(database: Database, kind: Kind, period: Period, now_us: int) ->
     async with database.reading() as connection:
         row = (await connection.execute(query.order_by(runs.c.asked_us.desc()).limit(1))).mappings().first()
     return None if row is None else _run(row, now_us)
+
+
+async def open_runs(connection: AsyncConnection, now_us: int) -> int:
+    """How many wait or go on somewhere."""
+    query = select(func.count()).select_from(runs).where(runs.c.state.in_(["waiting", "running"]))
+    found: int = (await connection.execute(query.where(runs.c.beat_us >= now_us - LOST_AFTER_US))).scalar_one()
+    return found
 
 
 def _run(row: RowMapping | Mapping[str, Any], now_us: int) -> Run:

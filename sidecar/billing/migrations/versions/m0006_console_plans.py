@@ -50,9 +50,6 @@ def upgrade() -> None:
         sa.Column("result", sa.Text),
         sa.Column("error", sa.Text),
     )
-    op.create_index("runs_by_subject", "runs", ["kind", "about", "asked_us"])
-    op.create_index("runs_by_time", "runs", ["asked_us"])
-    op.create_index("runs_by_beat", "runs", ["beat_us"])
     # The entries of one state, newest first; and the oldest that waits.
     op.create_index("export_events_by_state", "export_events", ["target", "state", "seq"])
     waits = sa.text("state = 'waiting'")

@@ -1,0 +1,85 @@
+"""The console's books and shadow results: statements beside the ledger, closings, what shadow events would cost."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from billing_api import DAY_US, Clock, event, post, put_plan, simple_plan
+from console_pages import Console, console_on
+from console_work import words, worked_out
+from sqlalchemy.engine import URL
+
+HOSTILE = "\"><script>alert('1')</script>\N{RIGHT-TO-LEFT OVERRIDE}"
+
+
+@pytest.fixture
+async def console(ledger_url: URL) -> AsyncIterator[Console]:
+    async with console_on(ledger_url, clock=Clock()) as found:
+        await put_plan(found.http, "default", simple_plan())
+        yield found
+
+
+def statement(tenant: str, finalized: int, opened: int, generation: str = "g1") -> dict[str, Any]:
+    data = {
+        "tenant": tenant, "opened": opened, "open": 0, "finalized": {"RESOLVED": finalized}, "dropped": 4,
+        "generation": generation,
+    }  # fmt: skip
+    return {
+        "specversion": "1.0", "id": f"stm_{tenant}", "source": "sidecar/x", "type": "sidecar.statement.v1",
+        "subject": tenant, "time": "2026-11-22T10:00:00Z", "datacontenttype": "application/json", "data": data,
+    }  # fmt: skip
+
+
+async def test_books_without_anything_say_what_will_be_there(console: Console) -> None:
+    page = await console.page("/books")
+    assert "No sidecar has stated anything yet." in words(page)
+    assert "November 2026 is open and closes" in words(page)
+    assert "No month is closed yet." in words(page)
+
+
+async def test_a_difference_is_an_alarm_after_an_hour_and_the_page_says_what_to_do(console: Console) -> None:
+    await post(console.http, event(1), statement("acme", 3, 3), statement(HOSTILE, 1, 2, HOSTILE), kind=None)
+    page = await console.page("/books")
+    assert "Not arrived 3 sessions" in words(page)
+    assert "Alarms 1 " in words(page), "the counters of one do not add up"
+    assert words(page).count(HOSTILE) == 2
+    assert page.answer.text.count("<script") == 2
+    console.http.billing.clock.now_us += 3_700_000_000
+    page = await console.page("/books")
+    assert "Alarms 2 " in words(page)
+    assert "acme alarm generation g1 3 1 2 0 4" in words(page)
+    assert "dead-letter list" in words(page)
+
+
+async def test_closed_months_are_listed(console: Console) -> None:
+    console.http.billing.clock.now_us += 14 * DAY_US
+    assert str(await console.http.billing.close_due()) == "2026-11"
+    page = await console.page("/books")
+    assert "November 2026 and all before it, closed 6 Dec 2026, 10:00:00" in words(page)
+    assert "December 2026 is open" in words(page)
+    assert "/?period=2026-11" in page.links
+
+
+async def test_shadow_results_stand_beside_live_ones(console: Console) -> None:
+    path = "/shadow?period=2026-11"
+    assert "No shadow session ended in November 2026." in words(await console.page(path))
+    shadow = {"shadow": True}
+    await post(
+        console.http, event(1), event(2), event(3, data=shadow), event(4, subject=HOSTILE, data=shadow),
+        event(5, subject="unattributed", data=shadow), event(6, time="2026-10-22T10:00:00Z", data=shadow),
+    )  # fmt: skip
+    page = await console.page(path)
+    assert "Would be charged 2 " in words(page)
+    assert "Charged live 2 " in words(page)
+    assert "Not worked out yet" in words(page)
+    page = await worked_out(console, path)
+    assert "customer-17 $1.00 1 $2.00 2 Shadow invoice of customer-17" in words(page)
+    assert f"{HOSTILE} $1.00 1 $0.00 0" in words(page)
+    assert "2 customers $2.00" in words(page)
+    assert page.answer.text.count("<script") == 2
+    assert "/customers/customer-17/invoice?period=2026-11&shadow=true" in page.links
+    page = await console.page("/customers/customer-17/invoice?period=2026-11&shadow=true")
+    assert "What shadow sessions would have cost: no invoice" in words(page)
+    assert "Total $1.00" in words(page)
