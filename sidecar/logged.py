@@ -96,6 +96,7 @@ _BILLING = {
     "alert_given_up": "an alert was not delivered and is given up",
     "address_note_gone": "the note of the address was gone already",
     "page_closed": "a page of the console that was kept current was closed",
+    "run_not_started": "the process of a long work could not be started",
     "run_failed": "a long work (a backtest) failed",
     "run_ended_early": "the process of a long work ended before its work",
     "period_closed": "a period was closed",

@@ -122,7 +122,7 @@ def test_the_billing_api_understands_what_the_chart_says(rendered, tmp_path):
     [container] = billing["containers"]
     environ = environment(container, rendered, tmp_path) | {"SIDECAR_DATA_DIR": str(tmp_path / "data")}
     settings = load_billing_settings(environ)
-    assert settings.token == "secret of billing-token"
+    assert settings.tokens.role("secret of billing-token") == "operator"
     assert settings.warnings == ()
     assert {entry["name"] for entry in container["env"]} >= {"SIDECAR_BILLING_GRACE_HOURS", "SIDECAR_LOG_LEVEL"}
     url = {entry["name"]: entry.get("value") for entry in sidecar_of(rendered)["env"]}["SIDECAR_BILLING_URL"]

@@ -98,7 +98,7 @@ class Runner:
                 limit=_LINE_BYTES_MAX,
             )  # fmt: skip
         except OSError as error:
-            log.error("run cannot start", run=run_id, error=str(error))
+            log.error("run_not_started", run=run_id, error=str(error))
             return {"state": "failed", "error": f"no process could be started: {error.strerror}"}
         self.child = process
         try:
