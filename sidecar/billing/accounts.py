@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import func, select, union
+from sqlalchemy import Select, func, select, union
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.ledger.aggregates import Aggregates
@@ -81,12 +81,26 @@ async def _from_rows(connection: AsyncConnection, catalog: Catalog, customer: st
 
 
 async def _names(connection: AsyncConnection, search: str | None, after: str, limit: int) -> list[str]:
-    parts = []
-    for table in (customer_versions, rated):
-        column = table.c.customer
-        part = select(column).distinct().where(column > after, column != UNATTRIBUTED).order_by(column).limit(limit)
+    columns = (customer_versions.c.customer, rated.c.customer)
+    parts = [select(column).distinct().where(column > after).order_by(column) for column in columns]
+    parts.append(_named_by_outcomes(after))
+    bounded = []
+    for part in parts:
+        column = part.selected_columns[0]
+        wanted = part.where(column != UNATTRIBUTED)
         if search is not None:
-            part = part.where(column.icontains(search, autoescape=True))
-        parts.append(select(part.subquery()))
-    found = union(*parts).subquery()
+            wanted = wanted.where(column.icontains(search, autoescape=True))
+        bounded.append(select(wanted.limit(limit).subquery()))
+    found = union(*bounded).subquery()
     return list((await connection.execute(select(found).order_by(found.c.customer).limit(limit))).scalars())
+
+
+def _named_by_outcomes(after: str) -> Select[tuple[str]]:
+    """Names in order, each found in the index as the first after the one before: a step per name, not per outcome.
+
+    They come in the order in which they are found, so that a page takes no more steps than it shows names.
+    """
+    o = outcomes.c
+    names = select(func.min(o.customer).label("customer")).where(o.customer > after).cte("names", recursive=True)
+    following = select(func.min(o.customer)).where(o.customer > names.c.customer).scalar_subquery()
+    return select(names.union_all(select(following).where(names.c.customer.is_not(None))).c.customer)

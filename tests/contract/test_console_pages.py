@@ -158,7 +158,6 @@ async def test_a_session_of_a_plan_in_which_any_outcome_decides_leads_to_the_inv
         "pricing: {model: PER_UNIT, rate: 1}}"
     )
     await put_plan(console.http, "default", unique)
-    assert (await console.http.put("/v1/customers/customer-17", json={})).status_code == 200
     await post(console, event(1))
     await console.http.upkeep.settle()
     assert "See the invoice" in (await console.page("/sessions/ses_1")).text
