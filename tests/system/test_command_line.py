@@ -123,17 +123,12 @@ def test_what_was_charged_is_found_explained_and_taken_back_and_the_doctor_is_co
     period = rows[0]["time"][:7]
     first = json.loads(command(running, "sessions", "list", "--limit", "2", "--state", "RESOLVED", "--json"))
     assert [one["conversation"] for one in first["sessions"]] == ["c-3", "c-2"]
-    assert len(command(running, "sessions", "list", "--all", "--customer", "acme").splitlines()) == 4
-    listed = command(running, "outcomes", "list", "--customer", "acme", "--period", period)
-    assert listed.splitlines()[0].split()[:4] == ["TIME", "OUTCOME", "SESSION", "CUSTOMER"]
     assert "total  2.97 USD" in command(running, "invoice", "acme", "--period", period)
     disputed = rows[0]["id"]
-    assert "0.99 USD" in command(running, "outcomes", "show", disputed)
     decide = ("outcomes", "reverse", disputed, "--actor", "ann", "--reason", "disputed")
     assert "--yes" in command(running, *decide, code=2)
     assert json.loads(command(running, *decide, "--yes", "--json"))["kind"] == "reverse"
     assert json.loads(command(running, "invoice", "acme", "--period", period, "--json"))["total"] == "1.98"
-    assert "by ann: disputed" in command(running, "outcomes", "show", disputed)
     found = json.loads(command(running, "doctor", "--json"))
     assert found["fine"] is True
     parts = {one["part"]: one["says"] for one in found["findings"]}
