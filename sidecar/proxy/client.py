@@ -8,7 +8,7 @@ from typing import Final, cast
 from sidecar.proxy.answers import error_answer
 from sidecar.proxy.limits import Awaits, crowd
 from sidecar.proxy.route import Route
-from sidecar.proxy.sockets import Gate
+from sidecar.proxy.sockets import Gate, broken
 from sidecar.proxy.upstream import WRITE_HIGH_BYTES, WRITE_LOW_BYTES
 from sidecar.wire.status import Slot
 
@@ -46,7 +46,10 @@ class ClientSocket(asyncio.Protocol):
         return Awaits.CLOSE if self._closing else Awaits.FIRST_BYTE
 
     def look(self) -> None:
-        """Notice what nobody tells of; called by the sweep."""
+        """Notice a client that has reset its connection while it is not read; called by the sweep."""
+        if self._gate.held and broken(self._transport):
+            self._client_gone(ConnectionResetError())
+            self._transport.abort()
 
     def drain(self) -> None:
         """Close when idle, else after the exchange in progress (`Route.draining`)."""
@@ -64,6 +67,9 @@ class ClientSocket(asyncio.Protocol):
             self._linger()
         else:
             self._close()
+
+    def _client_gone(self, error: Exception | None) -> None:
+        """The connection is of no use any more."""
 
     def _turn_away(self) -> None:
         """There are too many connections."""

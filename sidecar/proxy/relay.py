@@ -24,7 +24,7 @@ from sidecar.proxy.client import ClientSocket
 from sidecar.proxy.exchange import Exchange, gather
 from sidecar.proxy.limits import Awaits
 from sidecar.proxy.route import Route
-from sidecar.proxy.sockets import Hold, broken, reset
+from sidecar.proxy.sockets import Hold, reset
 from sidecar.proxy.tunnel import open_tunnel
 from sidecar.proxy.upstream import UpstreamConnection, UpstreamError
 from sidecar.wire.framing import END, Body, Event, FramingError, Head, Role, Scanner
@@ -72,16 +72,7 @@ class ClientConnection(ClientSocket):
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: the connection is gone."""
         self._route.closed(self)
-        self._closing = True
-        self._client_gone(reset_too=isinstance(exc, ConnectionResetError))
-        self._preferred = None
-
-    def look(self) -> None:
-        """While the client is not read, it may have reset its connection."""
-        if self._exchange is not None and self._gate.held and broken(self._transport):
-            self._closing = True
-            self._client_gone(reset_too=True)
-            self._transport.abort()
+        self._client_gone(exc)
 
     def pause_writing(self) -> None:
         """asyncio: the write buffer is full."""
@@ -390,11 +381,13 @@ class ClientConnection(ClientSocket):
         else:
             self._linger()
 
-    def _client_gone(self, *, reset_too: bool) -> None:
+    def _client_gone(self, error: Exception | None) -> None:
+        self._closing = True
         self._end_exchange(EndFlag.ABORTED_BY_CLIENT)
-        if reset_too and self._upstream is not None:
+        if isinstance(error, ConnectionResetError) and self._upstream is not None:
             reset(self._upstream.transport)
         self._drop_upstream()
+        self._preferred = None
 
     def _end_exchange(self, flags: int) -> None:
         exchange, self._exchange = self._exchange, None
