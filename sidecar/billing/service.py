@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -36,6 +36,8 @@ from sidecar.billing.rating.sections import SectionsOf
 from sidecar.policy.loading import LoadedPlan
 
 GRACE_US = 72 * 3_600_000_000
+ATTEMPTS_MAX = 8
+T = TypeVar("T")
 REBORN = (
     "its session began after the one whose outcome it would replace had been finalized: the session's id was given "
     "again after a loss of data"
@@ -103,19 +105,12 @@ class Billing:
 
     async def decide(self, ruling: Ruling) -> tuple[dict[str, Any], bool]:
         """An operator's decision; (the entry, whether it is new). Raises UnknownOutcomeError, RefusedError."""
-        for last in (False, True):
-            try:
-                async with self.database.writing(lock=CLOSING, shared=True) as connection:
-                    return await deciding.decide(connection, ruling, self.clock())
-            except IntegrityError:
-                if last:  # somebody decided in the same moment: look again, once
-                    raise
-        raise AssertionError("the second attempt returns or raises")
+        return await self._write(lambda connection: deciding.decide(connection, ruling, self.clock()), lock=CLOSING)
 
     async def put_plan(self, plan_id: str, loaded: LoadedPlan, actor: str | None = None) -> tuple[PlanVersion, bool]:
         """Add a version of a plan; (version, whether it is new). `actor` is who saved it, where that is known."""
-        async with self.database.writing() as connection:
-            return await catalog.put_plan(connection, plan_id, loaded, self.clock(), actor)
+        now = self.clock()
+        return await self._write(lambda connection: catalog.put_plan(connection, plan_id, loaded, now, actor))
 
     async def plan(self, plan_id: str) -> list[PlanVersion]:
         """All versions of a plan, oldest first."""
@@ -130,12 +125,29 @@ class Billing:
 
     async def put_customer(self, customer: str, facts: Mapping[str, Any], from_us: int | None = None) -> None:
         """Add a version of a customer; raises UnknownPlanError, ClosedPeriodError."""
-        async with self.database.writing(lock=CLOSING, shared=True) as connection:
+
+        async def put(connection: AsyncConnection) -> None:
             plan_id = facts.get("plan")
             if plan_id is not None and not await catalog.plan_history(connection, plan_id):
                 raise UnknownPlanError(plan_id)
             await catalog.put_customer(connection, customer, facts, self.clock(), from_us)
+
+        await self._write(put, lock=CLOSING)
         self.stale.add(customer)
+
+    async def _write(self, work: Callable[[AsyncConnection], Awaitable[T]], lock: int | None = None) -> T:
+        """Do it in a transaction, beside others that share the lock.
+
+        Versions and decisions have running numbers: who took one in the same moment makes us look again.
+        """
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            try:
+                async with self.database.writing(lock=lock, shared=True) as connection:
+                    return await work(connection)
+            except IntegrityError:
+                if attempt == ATTEMPTS_MAX:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
 
     async def customer(self, customer: str) -> Customer:
         """A customer's history."""
@@ -221,14 +233,7 @@ class Billing:
 
     async def save_model_prices(self, change: PriceChange) -> tuple[PriceVersion, bool]:
         """Add a version; (version, whether it is new). Raises OutdatedPricesError."""
-        for last in (False, True):
-            try:
-                async with self.database.writing() as connection:
-                    return await model_prices.save(connection, change, self.clock())
-            except IntegrityError:
-                if last:  # somebody saved in the same moment: look again, once
-                    raise
-        raise AssertionError("the second attempt returns or raises")
+        return await self._write(lambda connection: model_prices.save(connection, change, self.clock()))
 
     async def alerts(self, customer: str | None, before_seq: int | None, limit: int) -> list[dict[str, Any]]:
         """Alerts about spending, newest first."""

@@ -89,6 +89,8 @@ class Upkeep:
             try:
                 if not await step():
                     await asyncio.sleep(idle_seconds)
-            except (SQLAlchemyError, OSError) as error:
-                log.error("upkeep_failed", step=step.__name__, error=str(error))
+            except Exception as error:  # whatever it is, sums, closings and exports must not end for good
+                expected = isinstance(error, SQLAlchemyError | OSError)
+                told = {"step": step.__name__, "error": str(error) or type(error).__name__}
+                log.error("upkeep_failed", exc_info=not expected, **told)
                 await asyncio.sleep(_FAILED_SECONDS)

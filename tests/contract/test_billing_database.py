@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
-from billing_api import billing_on, event
+from billing_api import billing_on, event, simple_plan
 from ledgers import postgres_database
 from sqlalchemy import func, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
+from sidecar.billing import upkeep
 from sidecar.billing.ledger.tables import outcomes, pending
 from sidecar.billing.upkeep import Upkeep
+from sidecar.policy.loading import load_plan
 
 
 async def test_a_reader_sees_one_snapshot(ledger_url: URL) -> None:
@@ -44,3 +48,36 @@ async def test_a_reader_of_postgresql_cannot_write(postgres: str) -> None:
         assert told == ["repeatable read", "on"]
         with pytest.raises(DBAPIError, match="read-only"):
             await reader.execute(text("DELETE FROM pending"))
+
+
+async def test_replicas_that_save_in_the_same_moment_follow_each_other(ledger_url: URL) -> None:
+    async with billing_on(ledger_url) as one, billing_on(ledger_url) as other:
+        both = [one, other]
+        plans = [load_plan(simple_plan(rate).encode(), "p") for rate in range(1, 7)]
+        await asyncio.gather(*(both[n % 2].put_plan("p", plan) for n, plan in enumerate(plans)))
+        await asyncio.gather(*(both[n % 2].put_customer("c", {"seats": n}) for n in range(6)))
+        versions, customer = await one.plan("p"), await one.customer("c")
+    assert [version.version for version in versions] == [1, 2, 3, 4, 5, 6]
+    assert sorted(version.facts["seats"] for version in customer.versions) == [0, 1, 2, 3, 4, 5]
+
+
+async def test_a_step_that_fails_in_any_way_is_tried_again(ledger_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "_FAILED_SECONDS", 0)
+    done = asyncio.Event()
+    calls = 0
+
+    async def step() -> bool:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise KeyError("nobody thought of this")
+        done.set()
+        return False
+
+    async with billing_on(ledger_url) as billing:
+        work = Upkeep(billing)
+        monkeypatch.setattr(work, "aggregate", step)
+        work.start()
+        async with asyncio.timeout(30):
+            await done.wait()
+        await work.stop()

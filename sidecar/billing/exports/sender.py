@@ -13,7 +13,7 @@ import structlog
 
 from sidecar.billing.exports.config import Destination
 from sidecar.billing.exports.outbox import Claimed, claim, settle
-from sidecar.billing.exports.target import HOUR_US, Answer, Verdict
+from sidecar.billing.exports.target import HOUR_US, Answer, Sent, Target, Verdict, excerpt
 from sidecar.billing.ledger.database import Database
 
 log = structlog.get_logger()
@@ -63,7 +63,7 @@ class Sender:
             return [Verdict("retry", _told(error), unstored=True)] * len(sent), None
         except (httpx.HTTPError, TimeoutError) as error:
             return [Verdict("retry", _told(error))] * len(sent), None
-        return target.judge(answer, sent), retry_after_us(answer, self._clock())
+        return judged(target, answer, sent), retry_after_us(answer, self._clock())
 
     async def _post(self, url: str, headers: object, content: bytes) -> Answer:
         async with self._http.stream("POST", url, headers=dict(headers), content=content) as response:  # type: ignore[call-overload]
@@ -71,9 +71,19 @@ class Sender:
             async for chunk in response.aiter_bytes():
                 body += chunk
                 if len(body) > ANSWER_BYTES_MAX:
-                    break
+                    raise httpx.DecodingError(
+                        f"answered {response.status_code} with more than {ANSWER_BYTES_MAX} bytes"
+                    )
             names = {name.lower(): value for name, value in response.headers.items()}
             return Answer(response.status_code, names, bytes(body))
+
+
+def judged(target: Target, answer: Answer, sent: Sequence[Sent]) -> list[Verdict]:
+    """What an answer says; of one that nobody understands, that the target may or may not have the entries."""
+    try:
+        return target.judge(answer, sent)
+    except (TypeError, ValueError, LookupError, AttributeError):
+        return [Verdict("retry", f"answered {answer.status}, not understood: {excerpt(answer)}")] * len(sent)
 
 
 def _told(error: BaseException) -> str:

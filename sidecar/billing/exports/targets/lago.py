@@ -6,6 +6,7 @@ their place. Those are settled, the others are sent again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,7 +56,7 @@ def judge(answer: Answer, sent: Sequence[Sent]) -> list[Verdict]:
         return judged(answer, sent)
     if len(sent) == 1 and "0" not in details:
         details = {"0": details}
-    faults = {int(index): _fault(detail) for index, detail in details.items() if str(index).isdigit()}
+    faults = {int(index): _fault(detail) for index, detail in details.items() if re.fullmatch("[0-9]{1,4}", index)}
     if not faults.keys() & set(range(len(sent))):
         return judged(answer, sent)
     return by_index(faults, sent, THROWN_AWAY)

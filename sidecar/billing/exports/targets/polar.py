@@ -52,7 +52,10 @@ def judge(answer: Answer, sent: Sequence[Sent]) -> list[Verdict]:
         faults = {
             place[2]: Verdict("refused", f"answered 422: {canonical_json(one.get('msg'))[:300]}", unstored=True)
             for one in content["detail"]
-            if isinstance(one, dict) and len(place := one.get("loc", [])) > 2 and isinstance(place[2], int)
+            if isinstance(one, dict)
+            and isinstance(place := one.get("loc"), list)
+            and len(place) > 2
+            and isinstance(place[2], int)
         }
         if faults.keys() & set(range(len(sent))):
             return by_index(faults, sent, THROWN_AWAY)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from sidecar.billing.exports.sender import judged
 from sidecar.billing.exports.target import Answer, Endpoint, Item, Sent
 from sidecar.billing.exports.targets import TARGETS
 
@@ -138,5 +139,22 @@ def test_what_vendors_say_of_single_entries() -> None:
 @pytest.mark.parametrize("body", [None, [], 1, "x", {"error": 1}, {"error_details": [1]}, {"validation_failed": 1}])
 def test_answers_out_of_shape_are_judged_by_their_status(kind: str, body: Any) -> None:
     for status in (200, 400, 422, 500):
-        expected = {200: "retry" if kind == "polar" else "taken", 500: "retry"}.get(status, "refused")
+        expected = {200: "retry" if kind in {"polar", "orb"} else "taken", 500: "retry"}.get(status, "refused")
         assert results(kind, status, body) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "body"),
+    [
+        ("orb", 200, {"validation_failed": [{"idempotency_key": ["exp_0"]}]}),
+        ("polar", 422, {"detail": [{"loc": None}]}),
+        ("polar", 422, {"detail": [{"loc": 7}]}),
+        ("lago", 422, {"error_details": {"\u00b2": {}}}),
+        ("stripe_v1", 400, {"error": {"code": ["x"]}}),
+    ],
+)
+def test_an_answer_that_makes_no_sense_is_an_answer_all_the_same(kind: str, status: int, body: Any) -> None:
+    content = json.dumps(body).encode()
+    verdicts = judged(TARGETS[kind], Answer(status, {}, content), [Sent("exp_0", "usage", "{}")] * 2)
+    assert len(verdicts) == 2
+    assert {verdict.result for verdict in verdicts} <= {"retry", "alone"}
