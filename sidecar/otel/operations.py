@@ -12,7 +12,6 @@ from typing import Final
 
 from sidecar.observer.apis.call import Call, as_dict, as_text
 from sidecar.observer.exchange import Exchange
-from sidecar.observer.locators import is_usable
 from sidecar.otel import conventions as names
 
 Value = str | bool | int | float | list[str]
@@ -48,6 +47,7 @@ _BY_HOST: Final = (
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _NAME: Final = re.compile(r"[\w:./-]{1,64}")
+_ID: Final = re.compile(r"[!-~]{1,256}")
 _MODEL: Final = re.compile(r"[\w@.:/+~=-]{1,200}", re.ASCII)
 
 
@@ -156,7 +156,7 @@ def _answered(call: Call) -> dict[str, Value]:
     told: dict[str, Value] = {}
     if call.finish_reason and _WORD.fullmatch(call.finish_reason):
         told[names.FINISH_REASONS] = [call.finish_reason]
-    if call.response_id and is_usable(call.response_id) and " " not in call.response_id:
+    if call.response_id and _ID.fullmatch(call.response_id):
         told[names.RESPONSE_ID] = call.response_id
     usage = {
         names.INPUT_TOKENS: call.usage.input,
