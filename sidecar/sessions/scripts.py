@@ -35,7 +35,17 @@ LIMITS = {
     "waiting_days": 7,
 }
 
-_LIBRARY = ("machine", "work", "session", "stitch")
+_LIBRARY = (
+    "machine",
+    "work",
+    "commit",
+    "session",
+    "counts",
+    "precedence",
+    "texts",
+    "stitch",
+    "merge",
+)
 
 
 @cache

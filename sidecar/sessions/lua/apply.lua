@@ -138,31 +138,6 @@ local function register(work, session, o, opened)
   return signals
 end
 
--- The user messages of the exchange that the conversation had not seen, and how many more its set may hold. Of one that
--- is known (`located`) only what was said since the last answer is new: the rest is history, maybe in other words.
-local function unseen_messages(work, session, o, located)
-  local room = LIMITS.messages
-  local before = {}
-  local first = located and o.said_now and #o.user_messages - o.said_now + 1 or 1
-  if session and #o.user_messages > 0 then
-    room = math.max(room - redis.call('SCARD', key('seen', session.root)), 0)
-    before = known(key('seen', session.root), o.user_messages)
-    for _, addition in ipairs(work.seen[session.root] or {}) do
-      for _, member in ipairs(addition.members) do
-        before[member] = true
-      end
-    end
-  end
-  local fresh = {}
-  for i, message in ipairs(o.user_messages) do
-    if i >= first and not before[message] then
-      before[message] = true
-      table.insert(fresh, message)
-    end
-  end
-  return fresh, room
-end
-
 -- What only the trace leads here is the agent's doing: no user has come back.
 local function is_return(session, o, fresh, how)
   return not o.touch and how ~= 'trace' and o.started_ms >= session.finalized and (not o.api or #fresh > 0)
@@ -209,74 +184,6 @@ local function settle_session(work, o, session, fresh, how, root)
   return open_session(work, o, session.root), true, false
 end
 
-local function count_exchange(work, session, o, fresh, room, how)
-  local turns = #fresh
-  if room < turns then
-    turns = math.max(room, math.min(turns, 1))
-    count(work, 'messages_over')
-  end
-  if how == 'trace' and not o.user_side then
-    turns = 0 -- what the agent says to an agent of its own
-  end
-  local sides = sides_of(session)
-  sides[o.user_side and 'user' or 'model'] = sides[o.user_side and 'user' or 'model'] + turns
-  session.sides = sides
-  session.turns = turns_of(session)
-  session.llm_calls = session.llm_calls + o.llm_calls
-  session.input_tokens = session.input_tokens + o.input_tokens
-  session.output_tokens = session.output_tokens + o.output_tokens
-  add_models(work, session, o.models)
-  name_customer(work, session, o.customer)
-  session.conversation = session.conversation or o.conversation
-  if not o.complete then
-    session.complete = false
-  end
-  note(work, session, { what = 'exchange', at = o.at_ms, api = o.api, turns = turns, digests = o.digests,
-    aborted = o.aborted, complete = o.complete, found_by = how })
-end
-
--- Tool calls count, and their effects apply, once per call id in a session. Returns the calls known before.
-local function count_calls(work, session, o, trailing)
-  local all = {}
-  for _, call in ipairs(o.tool_calls) do
-    table.insert(all, call)
-  end
-  local own = #all
-  for _, effect in ipairs(o.effects) do
-    if effect.call ~= '' then
-      table.insert(all, effect.call)
-    end
-  end
-  if own == 0 and #all == 0 then
-    return {}
-  end
-  local before = known(key('calls', session.id), all)
-  local additions = work.calls[session.id] or {}
-  for _, addition in ipairs(additions) do
-    for _, member in ipairs(addition.members) do
-      before[member] = true
-    end
-  end
-  local fresh, done = {}, {}
-  for i, call in ipairs(all) do
-    if not before[call] and not done[call] then
-      done[call] = true
-      table.insert(fresh, call)
-      if i <= own and not trailing then
-        session.tool_calls = session.tool_calls + 1
-      end
-    end
-  end
-  local room = math.max(LIMITS.calls - redis.call('SCARD', key('calls', session.id)), 0)
-  if room < #fresh then
-    count(work, 'calls_over', #fresh - room)
-  end
-  table.insert(additions, { members = fresh, room = room })
-  work.calls[session.id] = additions
-  change(work, session)
-  return before
-end
-
 -- What was applied before goes where it went then, whatever the keys say by now: the facts of other replicas may come
 -- in another order. Returns the session (nil: it opens again), and the conversation that one to be opened belongs to.
 local function replayed(work, o, session, returns)
@@ -288,18 +195,6 @@ local function replayed(work, o, session, returns)
     return session, nil
   end
   return nil, o.root
-end
-
--- How the deployment is wired: whether calls bring an id, name a customer, and by what they are found.
-local function count_wiring(work, o, how)
-  count(work, 'exchanges')
-  count(work, 'found_by:' .. how)
-  if o.conversation then
-    count(work, 'exchanges_with_id')
-  end
-  if o.customer then
-    count(work, 'exchanges_with_customer')
-  end
 end
 
 -- Returns the session, or nil when there is none; and true when it is too early to say.
