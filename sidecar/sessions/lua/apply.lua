@@ -206,7 +206,8 @@ local function observe(work, o)
   if session then
     fire_due(work, session, o.started_ms, own)
   end
-  local fresh, room = unseen_messages(work, session, o, session)
+  local takes = takes_up(work, session, o)
+  local fresh, room = unseen_messages(work, session, o, session, takes)
   local returns = session and not is_open(session) and is_return(session, o, fresh, how)
   if returns then
     -- A key of an old session in a conversation that has gone on since: what is new belongs to the newest.
@@ -233,7 +234,7 @@ local function observe(work, o)
   session = o.session and merge_again(work, session, o) or merge_all(work, session, o)
   -- A session is judged by the rules under which it opened, whatever plan is in force by now.
   o.effects = o.former and o.former[session.terms.digest] or o.effects
-  fresh, room = unseen_messages(work, session, o, located or not opened)
+  fresh, room = unseen_messages(work, session, o, located or not opened, takes)
   if #fresh > 0 and not o.touch then
     work.seen[session.root] = work.seen[session.root] or {}
     table.insert(work.seen[session.root], { members = fresh, room = room })

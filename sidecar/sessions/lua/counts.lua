@@ -2,8 +2,10 @@
 -- see work.lua.
 
 -- The user messages of the exchange that the conversation had not seen, and how many more its set may hold. Of one that
--- is known (`located`) only what was said since the last answer is new: the rest is history, maybe in other words.
-local function unseen_messages(work, session, o, located)
+-- is known (`located`) only what was said since the last answer is new: the rest is history, maybe in other words. And
+-- what follows an answer that nothing had followed (`takes`) is new even in words that were said before: of a history
+-- that was cut down or branched, the number of a "yes" does not tell.
+local function unseen_messages(work, session, o, located, takes)
   local room = LIMITS.messages
   local before = {}
   local first = located and o.said_now and #o.user_messages - o.said_now + 1 or 1
@@ -18,7 +20,7 @@ local function unseen_messages(work, session, o, located)
   end
   local fresh = {}
   for i, message in ipairs(o.user_messages) do
-    if i >= first and not before[message] then
+    if i >= first and (not before[message] or (takes and o.said_now)) then
       before[message] = true
       table.insert(fresh, message)
     end

@@ -46,13 +46,21 @@ local function open_end(work, o, digest, since)
   return over
 end
 
+-- Whether so many came by a text that others may have been dropped from it: then it tells nobody from them.
+local function is_crowded(work, digest)
+  return #entries(work, digest) >= LIMITS.text_sessions
+end
+
 -- All that came by a text, open ends and passed ones: {session id = {session, entry}}, and how many.
 local function passers(work, o, digest)
   local found, n = {}, 0
+  if is_crowded(work, digest) then
+    return found, n
+  end
   for _, entry in ipairs(entries(work, digest)) do
     local session = entry.mark ~= 'w' and find(work, entry.id)
     if session and not found[session.id] and may_be(o, session) then
-      found[session.id], n = { session = session, entry = entry, digest = digest }, n + 1
+      found[session.id], n = { session = session, entry = entry }, n + 1
     end
   end
   return found, n
@@ -83,14 +91,14 @@ local function pass(work, digest, id)
   end
 end
 
--- A history that leads to no open end: a branch, or one that was trimmed or touched up. Every text of it narrows down
--- whose it is; of several that are left, one whose conversation stands at that answer, then the one that was there last.
-local function recall(work, o)
-  local t = o.thread
-  local digests = { t.asked, t.follows }
-  for _, digest in ipairs(t.recalls) do
-    table.insert(digests, digest)
-  end
+-- Whether the conversation stands where it came by the text, or at the answer that it got there: nothing has followed.
+local function stands(work, passer)
+  local entry = passer.entry
+  return entry.mark == 'e' or (entry.tip ~= '' and mark_at(work, entry.tip, passer.session.id) == 'e')
+end
+
+-- Who came by all of these texts, as far as there is anybody; and how many.
+local function narrow(work, o, digests)
   local pool, n = {}, 0
   for _, digest in ipairs(digests) do
     local found, m = passers(work, o, digest)
@@ -106,23 +114,124 @@ local function recall(work, o)
       break
     end
   end
-  local best
-  for _, each in pairs(pool) do
-    each.ended = each.entry.mark == 'e' or (each.entry.tip ~= '' and mark_at(work, each.entry.tip, each.session.id) == 'e')
-    local at, best_at = each.entry.at, best and best.entry.at
-    if not best or (each.ended and not best.ended)
-      or (each.ended == best.ended and (at > best_at or (at == best_at and each.entry.id < best.entry.id))) then
-      best = each
+  return pool, n
+end
+
+-- Who gave the last answers of a history, and how many did. One sentence may be anybody's: the conversation that is meant
+-- gave more than half of those answers that can tell, and none gave more. With its question an answer tells more than
+-- alone.
+local function answerers(work, o)
+  local given, first, telling, most = {}, {}, 0, 0
+  for _, digests in ipairs(o.thread.answers or {}) do
+    local pool, n, crowd = {}, 0, false
+    for _, digest in ipairs(digests) do
+      if n == 0 and not crowd then
+        crowd = is_crowded(work, digest)
+        pool, n = passers(work, o, digest)
+      end
+    end
+    telling = telling + (crowd and 0 or 1)
+    local roots = {}
+    for id, passer in pairs(pool) do
+      roots[passer.session.root] = true
+      first[id] = first[id] or passer
+    end
+    for root in pairs(roots) do
+      given[root] = (given[root] or 0) + 1
+      most = math.max(most, given[root])
     end
   end
+  local pool, n = {}, 0
+  for id, passer in pairs(first) do
+    if given[passer.session.root] == most and most * 2 > telling then
+      pool[id], n = passer, n + 1
+    end
+  end
+  return pool, n
+end
+
+-- The one that stands there, then the one that was there last.
+local function latest(work, pool)
+  local best, best_stands
+  for _, passer in pairs(pool) do
+    local at, ends = passer.entry.at, stands(work, passer)
+    local best_at = best and best.entry.at
+    if not best or (ends and not best_stands)
+      or (ends == best_stands and (at > best_at or (at == best_at and passer.session.id < best.session.id))) then
+      best, best_stands = passer, ends
+    end
+  end
+  return best
+end
+
+-- Of the one conversation that alone stands there, or is the only one. Nil: nothing tells which of several it is.
+local function only_one(work, pool)
+  local root, at, several, several_at
+  for _, passer in pairs(pool) do
+    local its = passer.session.root
+    several = several or (root ~= nil and root ~= its)
+    root = root or its
+    if stands(work, passer) then
+      several_at = several_at or (at ~= nil and at ~= its)
+      at = at or its
+    end
+  end
+  local best = latest(work, pool)
+  return best and (not several or (at and not several_at)) and best or nil
+end
+
+-- A history that leads to no open end: a branch, or one that was trimmed or touched up. A history known as a whole may
+-- have been that of several, of whom the last is the likeliest to say something else. One known by parts is nobody's
+-- unless they tell whose: an answer that many got is no reason to put two conversations together.
+local function recall(work, o)
+  local t = o.thread
+  local pool, n = narrow(work, o, { t.asked, t.follows })
+  local best
+  if n > 0 then
+    best = latest(work, pool)
+  else
+    pool, n = narrow(work, o, t.recalls)
+    if n ~= 1 then
+      local said, m = answerers(work, o)
+      local both, k = common(said, pool)
+      if k > 0 then
+        pool, n = both, k
+      elseif n == 0 then
+        pool, n = said, m
+      end
+    end
+    best = only_one(work, pool)
+  end
   if n > 1 then
-    count(work, 'ambiguous')
+    count(work, best and 'ambiguous' or 'ambiguous_apart')
   end
   if best then
     pass(work, best.entry.tip, best.session.id)
     return best.session
   end
   return nil
+end
+
+-- Whether the exchange takes up where the session's conversation stands, and asks there what it had not asked: then what is
+-- said now was not said before. By its whole history, or, where the session does not know that, by the newest answer.
+local function takes_up(work, session, o)
+  local t = o.thread
+  if not session or not t or not t.follows or mark_at(work, t.asked, session.id) then
+    return false
+  end
+  local mark = mark_at(work, t.follows, session.id)
+  if mark then
+    return mark == 'e'
+  end
+  for _, digest in ipairs({ t.recalls[1] or '', unpack((t.answers or {})[1] or {}) }) do
+    for _, entry in ipairs(entries(work, digest)) do
+      if entry.id == session.id and stands(work, { session = session, entry = entry }) then
+        pass(work, entry.tip, session.id)
+        return true
+      end
+    end
+  end
+  return false
 end
 
 -- A request is sent again although it was answered: the answer was lost on its way to the client.
