@@ -18,6 +18,7 @@ LIMITS = {
     "attributes": 32,
     "calls": 4096,  # tool-call digests per session
     "evidence": 32,
+    "merged_hops": 64,  # parts of parts
     "merged_days": 40,  # the id of a session that became a part of another leads there
     "messages": 4096,  # user-message digests per conversation
     "models": 16,

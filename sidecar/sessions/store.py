@@ -170,20 +170,35 @@ class Store(Producers):
 
     async def session(self, session_id: str) -> SessionView | None:
         """One session with its timeline; by the id of a session that was merged, the one that it is a part of."""
-        raw = await self.redis.get(self.key("session", session_id))
-        if raw is None:
-            into = await self.redis.get(self.key("merged", session_id))
-            return None if into is None else await self.session(_text(into))
-        timeline = await self.redis.lrange(self.key("timeline", session_id), 0, -1)
-        return read_session(raw, timeline)
+        found = await self._living(session_id)
+        if found is None:
+            return None
+        living, raw = found
+        return read_session(raw, await self.redis.lrange(self.key("timeline", living), 0, -1))
 
     async def verify(self, session_id: str) -> Verification | None:
-        """Whether the session's timeline is as it was written (chain.py); None when there is no such session."""
-        while (raw := await self.redis.get(self.key("session", session_id))) is not None:
-            timeline = await self.redis.lrange(self.key("timeline", session_id), 0, -1)
+        """Whether the session's timeline is as it was written (chain.py); None when there is no such session.
+
+        Of a session that was merged the timeline is that of the one that lives.
+        """
+        while (found := await self._living(session_id)) is not None:
+            living, raw = found
+            timeline = await self.redis.lrange(self.key("timeline", living), 0, -1)
             # The two are read apart: a fact that came in between is no change of the past.
-            if await self.redis.get(self.key("session", session_id)) == raw:
+            if await self.redis.get(self.key("session", living)) == raw:
                 return verify(_bytes(raw), [_bytes(entry) for entry in timeline])
+        return None
+
+    async def _living(self, session_id: str) -> tuple[str, bytes | str] | None:
+        """The id and the JSON of the session, or of the one that it has become a part of."""
+        for _ in range(LIMITS["merged_hops"] + 1):
+            raw = await self.redis.get(self.key("session", session_id))
+            if raw is not None:
+                return session_id, raw
+            into = await self.redis.get(self.key("merged", session_id))
+            if into is None:
+                return None
+            session_id = _text(into)
         return None
 
     async def by_alias(self, kind: str, value: str) -> SessionView | None:

@@ -171,6 +171,7 @@ local function write_opened(session)
   -- A base without a conversation's id is one observation's: no other session ever asks for its number.
   local life = session.conversation and LIMITS.number_days * DAY or ttl_of(session)
   redis.call('SET', key('number', session.base), int(session.number), 'PX', int(life))
+  redis.call('DEL', key('merged', session.id)) -- of before a loss: it is itself again, and no way leads in a circle
   redis.call('ZADD', key('recent'), int(session.started), session.id)
   local unlisted = redis.call('ZREMRANGEBYRANK', key('recent'), 0, -LIMITS.recent - 1)
   if unlisted > 0 then

@@ -56,7 +56,6 @@ local function take_counts(work, into, from, kind)
   into.llm_calls = into.llm_calls + from.llm_calls
   into.input_tokens = into.input_tokens + from.input_tokens
   into.output_tokens = into.output_tokens + from.output_tokens
-  into.omitted = into.omitted + from.omitted
   into.trace_joins = (into.trace_joins or 0) + (from.trace_joins or 0)
   add_models(work, into, from.models)
 end
@@ -124,7 +123,10 @@ local function absorb(work, into, from, at, kind)
   count(work, 'opened', -1)
   count(work, 'open', -1)
   count(work, 'merged')
-  note(work, into, { what = 'merged', at = at, kind = kind, id = from.id })
+  -- It ends the other's entries: the state is the living session's again. What the bound had dropped of them is no part
+  -- of its chain.
+  note(work, into, { what = 'merged', at = at, kind = kind, id = from.id, to = into.state,
+    omitted = from.omitted > 0 and from.omitted or nil })
 end
 
 local function merge(work, session, other, at, kind)

@@ -51,10 +51,13 @@ end
 -- The session of that id, or the one that it has become a part of.
 local function find(work, id)
   local session = load(work, id)
-  for _ = 1, 8 do
+  for hops = 1, LIMITS.merged_hops do
     local into = not session and redis.call('GET', key('merged', id))
     if not into then
       break
+    end
+    if hops == LIMITS.merged_hops then
+      count(work, 'merged_hops_over')
     end
     id, session = into, load(work, into)
   end
