@@ -32,7 +32,8 @@ LIMITS = {
     "timeline_first": 20,
     "timeline_last": 100,
     "trace_joins": 256,  # calls of one session that are its own by their trace alone
-    "waiting": 64,  # signals per unknown alias
+    "waiting": 64,  # signals per unknown alias that are taken
+    "waiting_over": 1024,  # those taken at the same time, or while Redis was away, included
     "waiting_days": 7,
 }
 

@@ -9,6 +9,7 @@ Needs Redis 7 or Valkey (script flags). The client may be redis-py or valkey-py,
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -85,6 +86,7 @@ class Swept:
 # Inside the class, `list` is the method.
 AppliedFacts = list[Applied]
 Views = list[SessionView]
+Flags = list[bool]
 Letters = list[dict[str, Any]]
 
 
@@ -156,15 +158,31 @@ class Store(Producers):
         answer = await self._run("statement", [rfc3339(hour_ms)[:13], hour_ms, self.tenant, self.outbox_max])
         return bool(answer)
 
-    async def too_many_wait(self, signal: Signal) -> bool:
-        """Whether as many signals as may wait for a session that is not known, and this is a new one."""
-        name = signal.session_id or (signal.alias.digest if signal.alias else "")
-        told = f"{len(signal.source.encode())}:{signal.source}{signal.id}".encode()
+    async def too_many_wait(self, signals: Sequence[Signal]) -> Flags:
+        """Of each, whether as many as may wait for a session that is not known, and it is a new one.
+
+        Asked before they are taken. The script leaves room for what is taken meanwhile (`waiting_over`).
+        """
         pipeline = self.redis.pipeline(transaction=False)
-        pipeline.llen(self.key("waiting", name))
-        pipeline.exists(self.key("signal", hashlib.sha1(told, usedforsecurity=False).hexdigest()))
-        waiting, known = await pipeline.execute()
-        return int(waiting) >= LIMITS["waiting"] and not known
+        for signal in signals:
+            told = f"{len(signal.source.encode())}:{signal.source}{signal.id}".encode()
+            pipeline.llen(self.key("waiting", _awaited(signal)))
+            pipeline.exists(
+                self.key("signal", hashlib.sha1(told, usedforsecurity=False).hexdigest()),
+                *(
+                    (self.key("alias", signal.alias.digest),)
+                    if signal.alias
+                    else (self.key("session", _awaited(signal)), self.key("merged", _awaited(signal)))
+                ),
+            )
+        found = await pipeline.execute() if signals else []
+        over: Flags = []
+        coming: Counter[str] = Counter()
+        for signal, waiting, known in zip(signals, found[::2], found[1::2], strict=True):
+            name = _awaited(signal)
+            over.append(not known and int(waiting) + coming[name] >= LIMITS["waiting"])
+            coming[name] += not known and not over[-1]
+        return over
 
     # -- views ---------------------------------------------------------------------------------------------------
 
@@ -174,7 +192,7 @@ class Store(Producers):
         if found is None:
             return None
         living, raw = found
-        return read_session(raw, await self.redis.lrange(self.key("timeline", living), 0, -1))
+        return read_session(_bytes(raw), await self.redis.lrange(self.key("timeline", living), 0, -1))
 
     async def verify(self, session_id: str) -> Verification | None:
         """Whether the session's timeline is as it was written (chain.py); None when there is no such session.
@@ -273,6 +291,11 @@ class Store(Producers):
             total += moved
             left -= moved
         return total
+
+
+def _awaited(signal: Signal) -> str:
+    """The name under which it waits for its session."""
+    return signal.session_id or (signal.alias.digest if signal.alias else "")
 
 
 def _applied(answer: Any) -> Applied:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 
 import httpx
@@ -140,7 +141,7 @@ async def test_parts_of_parts_lead_to_the_session_that_lives(calls):
     number = 12
     keys = [identity.key(TENANT, "conversation", f"c-{n}", f"header:x-{n}-session-id") for n in range(number)]
     sessions = [await calls.make(key) for key in keys]
-    for older, younger in reversed(list(zip(keys, keys[1:], strict=False))):
+    for older, younger in reversed(list(itertools.pairwise(keys))):
         await calls.make(older, younger)
     assert len(set(sessions)) == number
     await verified(calls, *sessions)

@@ -284,7 +284,7 @@ local function receive(work, signal)
     return 'late', nil
   end
   local list = key('waiting', signal.session_id or signal.alias)
-  if redis.call('LLEN', list) >= LIMITS.waiting then
+  if redis.call('LLEN', list) >= LIMITS.waiting_over then
     error('too many signals wait for this session', 0)
   end
   table.insert(work.waiting, { name = list, body = body })
