@@ -31,7 +31,9 @@ LIMITS = {
     "texts": 256,  # per session
     "timeline_first": 20,
     "timeline_last": 100,
+    "tokens": 99_999_999_999_999,  # of each kind in a session
     "trace_joins": 256,  # calls of one session that are its own by their trace alone
+    "went": 512,  # of a producer's last observations is told again where they went: two batches of an applier
     "waiting": 64,  # signals per unknown alias that are taken
     "waiting_over": 1024,  # those taken at the same time, or while Redis was away, included
     "waiting_days": 7,

@@ -140,6 +140,13 @@ async def test_a_first_request_that_failed_opens_nothing_and_its_repetition_is_n
     assert (await calls.counters())["unplaced"] == 1
 
 
+async def test_a_failure_is_not_remembered_for_ever(calls):
+    await calls.say("hi", opens=False, llm_calls=0)
+    calls.now += LIMITS["repeat_minutes"] * MINUTE + SECOND
+    one = await calls.say("hi", reply="hello")
+    assert await calls.say("hi", reply="hello", again=True) == one  # of what was answered just now
+
+
 async def test_a_cut_request_is_not_waited_for_for_ever(calls):
     cut = await calls.say("hi", aborted=True)
     calls.now += LIMITS["repeat_minutes"] * MINUTE + SECOND

@@ -12,7 +12,8 @@
 -- returns  {status, mark, session id, state, reason, where it went: "session root merged …" (ids),
 --           "session revision state" of each event posted …}
 --   applied    written; mark is now this sequence
---   duplicate  applied before (by the mark, or by the signal's source and id)
+--   duplicate  applied before (by the mark, or by the signal's source and id); with where it went, if it is one of the
+--              producer's last observations: an answer that was lost on its way is given again
 --   waiting    a signal whose session is not known yet: kept until it is
 --   late       a signal whose session is forgotten already, and whose conversation has no other: without effect
 --   rewind     Redis is behind, or of another generation: mark is what it has; nothing written
@@ -104,7 +105,17 @@ end
 
 -- Makes every key of the exchange lead to the session; returns the signals that waited for one of them.
 local function register(work, session, o, opened)
-  local signals = opened and take_waiting(work, session.id) or {}
+  local signals = {}
+  local ids = { opened and session.id or nil }
+  for id in pairs(work.gone) do
+    table.insert(ids, id) -- what waits for a part of it waits for it
+  end
+  table.sort(ids)
+  for _, id in ipairs(ids) do
+    for _, signal in ipairs(take_waiting(work, id)) do
+      table.insert(signals, signal)
+    end
+  end
   work.registered[session.id] = work.registered[session.id] or {}
   work.used[session.id] = work.used[session.id] or {}
   local done = {}
@@ -231,7 +242,7 @@ local function observe(work, o)
     count(work, 'unplaced')
     return nil
   end
-  session = o.session and merge_again(work, session, o) or merge_all(work, session, o)
+  session = o.session and merge_again(work, session, o) or merge_all(work, session, o, own)
   -- A session is judged by the rules under which it opened, whatever plan is in force by now.
   o.effects = o.former and o.former[session.terms.digest] or o.effects
   fresh, room = unseen_messages(work, session, o, located or not opened, takes)
@@ -308,10 +319,12 @@ local function decide(work)
   return { status, session }
 end
 
-local mark_name = key('applied', producer)
+local mark_name, went_name = key('applied', producer), key('went', producer)
 local mark = tonumber(redis.call('GET', mark_name) or '0')
 if sequence <= mark then
-  return { 'duplicate', int(mark), '', '', '', '' }
+  local told_before = redis.call('ZRANGEBYSCORE', went_name, int(sequence), int(sequence))[1]
+  local went = told_before and string.match(told_before, '^%d+ (.*)$') or ''
+  return { 'duplicate', int(mark), string.match(went, '^%S*'), '', '', went }
 end
 -- In new data even a producer's first fact is too early: what its journal had before it has to come first.
 local forgotten = ARGV[9] ~= '' and redis.call('GET', key('generation')) ~= ARGV[9]
@@ -350,6 +363,11 @@ for id in pairs(work.gone) do
   table.insert(merged, id)
 end
 table.sort(merged)
-local went = session and { session.id, session.root, unpack(merged) } or {}
-return { result[1], int(sequence), session and session.id or '', session and session.state or '', '',
-  table.concat(went, ' '), unpack(told(work)) }
+local went = table.concat(session and { session.id, session.root, unpack(merged) } or {}, ' ')
+if kind == 'observation' and went ~= '' then
+  redis.call('ZADD', went_name, int(sequence), int(sequence) .. ' ' .. went)
+  redis.call('ZREMRANGEBYRANK', went_name, 0, -LIMITS.went - 1)
+  redis.call('PEXPIRE', went_name, int(LIMITS.waiting_days * DAY))
+end
+return { result[1], int(sequence), session and session.id or '', session and session.state or '', '', went,
+  unpack(told(work)) }

@@ -42,8 +42,7 @@ local function count_exchange(work, session, o, fresh, room, how)
   session.sides = sides
   session.turns = turns_of(session)
   session.llm_calls = session.llm_calls + o.llm_calls
-  session.input_tokens = session.input_tokens + o.input_tokens
-  session.output_tokens = session.output_tokens + o.output_tokens
+  add_tokens(work, session, o)
   add_models(work, session, o.models)
   name_customer(work, session, o.customer)
   session.conversation = session.conversation or o.conversation

@@ -54,19 +54,20 @@ local function take_counts(work, into, from, kind)
   into.turns = turns_of(into)
   into.tool_calls = into.tool_calls + math.max(from.tool_calls - calls, 0)
   into.llm_calls = into.llm_calls + from.llm_calls
-  into.input_tokens = into.input_tokens + from.input_tokens
-  into.output_tokens = into.output_tokens + from.output_tokens
+  add_tokens(work, into, from)
   into.trace_joins = (into.trace_joins or 0) + (from.trace_joins or 0)
   add_models(work, into, from.models)
 end
 
 local function take_state(work, into, from)
   into.started, into.last = math.min(into.started, from.started), math.max(into.last, from.last)
+  local deadline = into.deadline
   if RANKS[from.state] > RANKS[into.state] then
+    deadline = from.deadline
     into.state, into.reason, into.held = from.state, from.reason, from.held
     into.outcome, into.confirmation = from.outcome, from.confirmation
   end
-  into.deadline = into.last + timer_ms(into.state, into.terms)
+  into.deadline = math.max(deadline, into.last + timer_ms(into.state, into.terms)) -- a timer never runs backwards
   into.complete = into.complete and from.complete
   into.conversation = into.conversation or from.conversation
   into.names = into.names or {}
@@ -138,16 +139,20 @@ local function merge(work, session, other, at, kind)
   return session
 end
 
--- Open sessions to which the exchange's keys lead as well. Returns the session that lives.
-local function merge_all(work, session, o)
+-- Open sessions to which the exchange's keys lead as well, but for those whose time was up before it began. Returns the
+-- session that lives.
+local function merge_all(work, session, o, own)
   if o.touch or not is_open(session) then
     return session
   end
-  local function consider(kind, digest, number)
-    local other = session_of_alias(work, digest)
+  local function join(other, kind, digest, number)
     if other and may_merge(o, session, other, kind, digest, number) then
-      session = merge(work, session, other, o.at_ms, kind)
+      fire_due(work, other, o.started_ms, own)
+      session = is_open(other) and merge(work, session, other, o.at_ms, kind) or session
     end
+  end
+  local function consider(kind, digest, number)
+    join(session_of_alias(work, digest), kind, digest, number)
   end
   for i, k in ipairs(o.keys) do
     consider(k.kind, k.digest, i)
@@ -155,10 +160,7 @@ local function merge_all(work, session, o)
   for _, k in ipairs(o.made) do
     consider(k.kind, k.digest)
   end
-  local waiting = wanted(work, o)
-  if waiting and may_merge(o, session, waiting, 'text') then
-    session = merge(work, session, waiting, o.at_ms, 'text')
-  end
+  join(wanted(work, o), 'text')
   return session
 end
 

@@ -249,8 +249,9 @@ end
 
 -- A first request failed, and this is the next attempt: it opens the session that the former one did not.
 local function take_failure(work, o)
+  local since = o.started_ms - LIMITS.repeat_minutes * 60000
   for _, entry in ipairs(entries(work, o.thread.asked)) do
-    if entry.mark == 'f' and entry.at <= o.started_ms + CLOCKS_MS then
+    if entry.mark == 'f' and entry.at >= since and entry.at <= o.started_ms + CLOCKS_MS then
       table.insert(work.failures, { digest = o.thread.asked, id = entry.id })
       return true
     end

@@ -12,6 +12,7 @@
 --   seen:<root>      set     digests of user messages seen       number:<base>  string running number of a base
 --   waiting:<name>   list    signals that came before            signal:<sha1>  string who brought this signal
 --   applied:<producer> string sequence applied                   recent         zset   session ids by their start
+--   went:<producer>  zset    where its last observations went
 --   folded:<producer> string how many of its dropped copies are in dropped's total (field *)
 -- without TTL: outbox (stream), dead (stream), deadlines, marks, replays (zsets), beats, dropped, counters (hashes), hash-key,
 -- generation (strings): each is one key per tenant, or bounded by a count.
@@ -52,7 +53,7 @@ end
 local function find(work, id)
   local session = load(work, id)
   for hops = 1, LIMITS.merged_hops do
-    local into = not session and redis.call('GET', key('merged', id))
+    local into = not session and (work.gone[id] or redis.call('GET', key('merged', id)))
     if not into then
       break
     end
@@ -123,16 +124,18 @@ end
 
 -- Sessions of a conversation, newest first: `most` of them, or, for who wants the newest, a few, since keys may be gone.
 local function siblings(work, root, most)
-  local all = {}
+  local all, listed = {}, {}
   for _, session in ipairs(work.opened) do
     if session.root == root then
       table.insert(all, 1, session)
+      listed[session.id] = true
     end
   end
   for _, id in ipairs(redis.call('ZREVRANGE', key('sessions', root), 0, (most or 8) - 1)) do
     local session = find(work, id)
-    if session then
+    if session and not listed[session.id] then -- one may be a part of another
       table.insert(all, session)
+      listed[session.id] = true
     end
   end
   return all
