@@ -60,12 +60,12 @@ async def whole_way(client):
     assert len(await store.list(10)) == 7
     assert (await store.counters())["finalized:RESOLVED"] == 5
     courier = Courier(store, "http://127.0.0.1:1", name="a")
-    taken = await courier._open(await courier._take())
+    taken = await courier._open(await courier._outbox.take())
     assert len(taken) == await store.outbox_length() == 6
     assert await courier._still_ours(taken) == taken
     again = Courier(store, "http://127.0.0.1:1", name="b", takeover_seconds=0)
-    again._resumed = True
-    assert await again._open(await again._take()) == taken
+    again._outbox._resumed = True
+    assert await again._open(await again._outbox.take()) == taken
     assert await store.bury(taken[0].entry, "why")
     (letter,) = await store.dead_letters()
     assert letter["reason"] == "why"
