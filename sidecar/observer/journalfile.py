@@ -111,7 +111,7 @@ def prune_old(connection: sqlite3.Connection, applied_row: int, *, now_ms: int, 
 
 
 def prune_to_fit(connection: sqlite3.Connection, applied_row: int, bytes_max: int) -> int:
-    """Forget the oldest rows up to `applied_row` until a sixteenth of `bytes_max` is free, a few at a time; how many."""
+    """Forget the oldest rows up to `applied_row` until a sixteenth of `bytes_max` is free; how many."""
     oldest = int(connection.execute("SELECT coalesce(min(row), 0) FROM rows").fetchone()[0])
     step = max(1, min(PRUNE_ROWS, (applied_row - oldest) // 16))
     forgotten = 0
