@@ -167,20 +167,16 @@ class Store(Producers):
         for signal in signals:
             told = f"{len(signal.source.encode())}:{signal.source}{signal.id}".encode()
             pipeline.llen(self.key("waiting", _awaited(signal)))
-            pipeline.exists(
-                self.key("signal", hashlib.sha1(told, usedforsecurity=False).hexdigest()),
-                *(
-                    (self.key("alias", signal.alias.digest),)
-                    if signal.alias
-                    else (self.key("session", _awaited(signal)), self.key("merged", _awaited(signal)))
-                ),
-            )
-        found = await pipeline.execute() if signals else []
+            pipeline.exists(self.key("signal", hashlib.sha1(told, usedforsecurity=False).hexdigest()))
+            for kind in ("alias",) if signal.alias else ("session", "merged"):
+                pipeline.exists(self.key(kind, _awaited(signal)))
+        found = iter(await pipeline.execute() if signals else ())
         over: Flags = []
         coming: Counter[str] = Counter()
-        for signal, waiting, known in zip(signals, found[::2], found[1::2], strict=True):
-            name = _awaited(signal)
-            over.append(not known and int(waiting) + coming[name] >= LIMITS["waiting"])
+        for signal in signals:
+            name, waiting = _awaited(signal), int(next(found))
+            known = sum(int(next(found)) for _ in range(2 if signal.alias else 3)) > 0
+            over.append(not known and waiting + coming[name] >= LIMITS["waiting"])
             coming[name] += not known and not over[-1]
         return over
 
