@@ -68,19 +68,22 @@ Nothing has to be changed in an agent. A call is found again by the first of the
 3. The request itself, if it is sent again after a failure or an abort, or says that it is (`x-stainless-retry-count`).
 4. The history that is sent with it, up to the last answer. System prompts, white space and the results of tools do not
    count. Conversations that look alike stay apart: of as many as stand at the same point, each continuation takes one.
-5. Of a history that was trimmed, summarised or edited: the last four answers in it, with their questions or, from 16
-   bytes on, alone; then the questions alone.
+5. Of a history that was trimmed, summarised or edited: what had been asked before its last four answers, then these
+   answers, with their questions or, from 16 bytes on, alone. One sentence may be anybody's: the conversation that is
+   meant gave most of those answers, and of several that did it alone has not gone on since.
 6. The trace (`traceparent`): so sub-agents, which share no word with the agent that called them, join its session, and
    so do the two sides of an agent when a route in front of it and one behind it are both watched.
 
 So an answer that is generated again, or a message that is edited, stays in its session. Texts are compared as keyed
 digests, and only among calls of the same tenant, API key, API and route; of two customers who say the same, each has a
 conversation of his own. The user's turns are counted once, on whichever sides they are seen, and what an agent says to
-an agent of its own is none.
+an agent of its own is none. What takes up an answer that nothing had followed is a turn, or a return, in whatever
+words.
 
 What no call can tell is a conversation of its own: a sub-agent without a trace, the very first message edited or its
-answer generated again, a history of which nothing is left but a summary. A conversation id, in any of the places above,
-is always better: look at the metrics to see whether yours arrives.
+answer generated again, a history of which nothing is left but a summary, or words that several conversations have.
+Nothing is guessed there: two conversations put together would be charged as one. A conversation id, in any of the
+places above, is always better: look at the metrics to see whether yours arrives.
 
 ## Is it wired right?
 
@@ -126,6 +129,10 @@ _METRICS = (
     (
         '`sidecar_tenant_count{what="ambiguous"}`',
         "histories that fit several conversations; the likeliest was taken",
+    ),
+    (
+        '`sidecar_tenant_count{what="ambiguous_apart"}`',
+        "histories cut down to words that several conversations have: a conversation of its own, nothing is guessed",
     ),
     (
         '`sidecar_tenant_count{what="unplaced"}`',

@@ -100,6 +100,7 @@ def _print_counts(observers: dict[str, int], store: dict[str, int]) -> None:
         "opened",
         "merged",
         "ambiguous",
+        "ambiguous_apart",
         "exchanges",
         "unplaced",
         "text_sessions_dropped",

@@ -5,7 +5,7 @@ others, half of these get the same answer to them too. What the wire cannot tell
 begins anew without any link (the first answer regenerated, the first message edited, a sub-agent without a trace, a
 history cut down to words that other conversations have too) starts another `part` of its conversation, and pairs of
 calls across parts are not judged. In the last of these cases even what the part is put together with is a guess: such
-pairs are told apart.
+pairs are told apart, and counted like all others beside that (`truth`).
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Call:
     listener: int = MODEL_SIDE
     alike: str = ""
     guess: bool = False
+    guesses: int = 0  # how many of its conversation's parts began so
     opens: bool = True
     user_turn: bool = False  # the first sight of a user's message
 
@@ -58,6 +59,11 @@ class Call:
     def label(self) -> tuple[int, int]:
         """What calls of one session have in common."""
         return self.conversation, self.part
+
+    @property
+    def truth(self) -> tuple[int, int]:
+        """The same, with nothing left to a guess."""
+        return self.conversation, self.part - self.guesses
 
 
 @dataclass(slots=True)
@@ -76,6 +82,7 @@ class Talk:
     part: int = 0
     alike: bool = False
     guess: bool = False
+    guesses: int = 0
     chat: str = ""  # its id, where the user's side is seen
     own: set[str] = field(default_factory=set)  # texts that no other conversation has
     shown: Callable[[list[Said]], list[Said]] = list  # what of the history is sent
@@ -115,6 +122,7 @@ class Talk:
         shown = self.shown(self.history)
         if len(shown) < len(self.history) and self.own.isdisjoint(said.text for said in shown[:-1]):
             self.part += 1
+            self.guesses += 1
             self.guess = True
         sent = request(self.dialect, self.system, shown, self.headers | (headers or {}))
         stream = self.dialect is CHAT and self.rng.random() < 0.5
@@ -137,6 +145,7 @@ class Talk:
                 flags,
                 alike=alike,
                 guess=self.guess,
+                guesses=self.guesses,
                 opens=len(self.history) > 1 or response is None or response.startswith(b"HTTP/1.1 200"),
                 user_turn=user_turn,
             )

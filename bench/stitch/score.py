@@ -28,6 +28,9 @@ class Score:
     turns: int = 0
     turns_true: int = 0
     guessed: int = 0  # pairs of two conversations that were put together where the wire leaves only a guess
+    true_all: int = 0  # as `true`, `found` and `right`, what is left to a guess counted like the rest
+    found_all: int = 0
+    right_all: int = 0
     missed: Counter[int] = field(default_factory=Counter)
     wrong: Counter[tuple[int, int]] = field(default_factory=Counter)
 
@@ -41,13 +44,23 @@ class Score:
         """Of the pairs that belong together, those that were put together."""
         return self.right / self.true if self.true else 1.0
 
+    @property
+    def precision_all(self) -> float:
+        """The same, guesses counted."""
+        return self.right_all / self.found_all if self.found_all else 1.0
+
+    @property
+    def recall_all(self) -> float:
+        """The same, guesses counted."""
+        return self.right_all / self.true_all if self.true_all else 1.0
+
 
 def score(calls: Sequence[Call], sessions: Sequence[str | None], turns: Mapping[str, int]) -> dict[str, Score]:
     """By kind, and under `all`; `sessions` of the calls, None for those that were put into none."""
     pairs = list(zip(calls, sessions, strict=True))
     found_or_alone = [session or (f"none {n}" if call.opens else None) for n, (call, session) in enumerate(pairs)]
     kept = [(call, session) for (call, _), session in zip(pairs, found_or_alone, strict=True) if session is not None]
-    labels = _interchanged([call for call, _ in kept], [session for _, session in kept])
+    labels = _interchanged([call for call, _ in kept], [session for _, session in kept], [c.label for c, _ in kept])
     scores: dict[str, Score] = defaultdict(Score)
     by_session: dict[str, Counter[Label]] = defaultdict(Counter)
     kinds: dict[int, str] = {}
@@ -66,6 +79,8 @@ def score(calls: Sequence[Call], sessions: Sequence[str | None], turns: Mapping[
         _add_label(scores, kinds[label[0]], label, _pairs(n), by_session.values())
     for found in by_session.values():
         _add_session(scores, kinds, found, guesses)
+    truths = _interchanged([call for call, _ in kept], [session for _, session in kept], [c.truth for c, _ in kept])
+    _add_all(scores, kinds, truths, [session for _, session in kept])
     for conversation, kind in kinds.items():
         for name in (kind, "all"):
             scores[name].conversations += 1
@@ -102,16 +117,37 @@ def _add_session(
                 scores[name].wrong[one[0], other[0]] += found[one] * found[other]
 
 
-def _interchanged(calls: Sequence[Call], sessions: Sequence[str]) -> list[Label]:
+def _add_all(
+    scores: dict[str, Score], kinds: Mapping[int, str], labels: Sequence[Label], sessions: Sequence[str]
+) -> None:
+    """Every pair, whether the wire tells or not; but for parts that begin without any link."""
+    for label, n in Counter(labels).items():
+        for name in (kinds[label[0]], "all"):
+            scores[name].true_all += _pairs(n)
+    by_session: dict[str, Counter[Label]] = defaultdict(Counter)
+    for label, session in zip(labels, sessions, strict=True):
+        by_session[session][label] += 1
+    for found in by_session.values():
+        for n, one in enumerate(found):
+            for name in (kinds[one[0]], "all"):
+                scores[name].found_all += _pairs(found[one])
+                scores[name].right_all += _pairs(found[one])
+            for other in list(found)[n + 1 :]:
+                if one[0] != other[0]:
+                    for name in {kinds[one[0]], kinds[other[0]], "all"}:
+                        scores[name].found_all += found[one] * found[other]
+
+
+def _interchanged(calls: Sequence[Call], sessions: Sequence[str], of_calls: Sequence[Label]) -> list[Label]:
     """The calls' labels, those of equal calls exchanged so that each goes to where the rest of its session belongs."""
-    labels = [call.label for call in calls]
+    labels = list(of_calls)
     alike: dict[str, list[int]] = defaultdict(list)
     others: dict[str, Counter[Label]] = defaultdict(Counter)
     for n, call in enumerate(calls):
         if call.alike:
             alike[call.alike].append(n)
         else:
-            others[sessions[n]][call.label] += 1
+            others[sessions[n]][labels[n]] += 1
     for members in alike.values():
         free = Counter(labels[n] for n in members)
         wishes = {
@@ -137,13 +173,14 @@ def _pairs(n: int) -> int:
 def table(scores: Mapping[str, Score]) -> str:
     """For people."""
     lines = [
-        "| kind | conversations | calls | pairs | precision | recall | guessed wrong | user turns counted / true |",
-        "|---|---|---|---|---|---|---|---|",
+        "| kind | conversations | calls | pairs | precision | recall | guessed wrong | precision, guesses counted "
+        "| recall, guesses counted | user turns counted / true |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, one in sorted(scores.items(), key=lambda item: (item[0] == "all", item[0])):
         lines.append(
             f"| {name} | {one.conversations} | {one.calls} | {one.true} | {one.precision:.5f} | {one.recall:.5f} | "
-            f"{one.guessed} | "
+            f"{one.guessed} | {one.precision_all:.5f} | {one.recall_all:.5f} | "
             f"{one.turns} / {one.turns_true} |"
         )
     return "\n".join(lines)

@@ -74,6 +74,7 @@ class AdminServer:
             tenant=parts.tenant,
             hash_key=parts.hash_key,
             journal=parts.journal,
+            store=parts.store,
             plan=parts.plan,
             tally=parts.metrics,
             wake=parts.applier.wake,
@@ -176,7 +177,7 @@ class AdminServer:
         """Asked before the signal is taken; while Redis is away it is taken all the same."""
         try:
             async with asyncio.timeout(APPLIED_WAIT_SECONDS):
-                return await self._parts.store.too_many_wait(signal)
+                return any(await self._parts.store.too_many_wait([signal]))
         except (RedisError, OSError, TimeoutError):
             return False
 

@@ -7,21 +7,28 @@ one body of bounded size, for a bounded time, out of a bounded total.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import structlog
 from aiohttp import web
+from redis.exceptions import RedisError
 
 from sidecar.admin.problems import problem
 from sidecar.intake.verify import Delivery, RefusedError
-from sidecar.intake.webhooks import BODY_BYTES_MAX, Endpoint, MalformedError, Placement, Reading, read_webhook
+from sidecar.intake.webhooks import BODY_BYTES_MAX, Endpoint, Found, MalformedError, Placement, Reading, read_webhook
 from sidecar.observer.journal import Journal, JournalFull
 from sidecar.observer.pipeline import now_ms
 from sidecar.policy.current import CurrentPlan
 from sidecar.sessions.candidate import Candidate
+from sidecar.sessions.scripts import LIMITS
+from sidecar.sessions.store import Store
 
+ASK_SECONDS = 1.0  # for Redis to say whether a signal may wait
 BODY_SECONDS = 10.0
 BUFFERED_BYTES_MAX = 16 << 20  # of all bodies that are being read
+
+log = structlog.get_logger(__name__)
 
 
 class Tally(Protocol):
@@ -42,6 +49,7 @@ class WebhookIntake:
         tenant: str,
         hash_key: bytes,
         journal: Journal,
+        store: Store,
         plan: CurrentPlan,
         tally: Tally,
         wake: Callable[[], None],
@@ -52,6 +60,7 @@ class WebhookIntake:
         self._tenant = tenant
         self._hash_key = hash_key
         self._journal = journal
+        self._store = store
         self._plan = plan
         self._tally = tally
         self._wake = wake
@@ -90,8 +99,10 @@ class WebhookIntake:
         except MalformedError as error:
             self._tally.count_webhook(endpoint.name, "malformed")
             return problem(error.status, str(error))
+        over = await self._too_many_wait(reading)
+        kept = [found for found, too_many in zip(reading.signals, over, strict=True) if not too_many]
         try:
-            duplicates = await asyncio.to_thread(self._keep, reading, arrived_ms)
+            duplicates = await asyncio.to_thread(self._keep, kept, arrived_ms)
         except JournalFull as error:
             self._tally.count_webhook(endpoint.name, "refused")
             return problem(
@@ -101,10 +112,34 @@ class WebhookIntake:
             judged = read_webhook(endpoint, scheme, delivery, self._candidate.plan.loaded, placement)
             for found in judged.signals:
                 self._candidate.signal(found.numbered(0))
-        return self._answer(endpoint, reading, duplicates, request)
+        answer = self._answer(endpoint, reading, len(kept), duplicates, request)
+        return self._refuse_over(endpoint, sum(over)) if any(over) else answer
 
-    def _answer(self, endpoint: Endpoint, reading: Reading, duplicates: int, request: web.Request) -> web.Response:
-        accepted = len(reading.signals) - duplicates
+    async def _too_many_wait(self, reading: Reading) -> list[bool]:
+        """Of each signal; while Redis is away all are taken."""
+        signals = [found.numbered(0) for found in reading.signals]
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                return await self._store.too_many_wait(signals)
+        except (RedisError, OSError, TimeoutError):
+            return [False] * len(signals)
+
+    def _refuse_over(self, endpoint: Endpoint, over: int) -> web.Response:
+        """What had room is kept, and known when it comes again."""
+        self._tally.count_webhook(endpoint.name, "over", over)
+        log.warning(
+            "too many signals wait for a conversation that no traffic has shown", source=endpoint.name, over=over
+        )
+        detail = (
+            f"{LIMITS['waiting']} signals wait already for a conversation of this webhook, which no traffic has shown "
+            "yet; send it again later"
+        )
+        return problem(503, detail, {"Retry-After": "60"})
+
+    def _answer(
+        self, endpoint: Endpoint, reading: Reading, kept: int, duplicates: int, request: web.Request
+    ) -> web.Response:
+        accepted = kept - duplicates
         counts = {"accepted": accepted, "duplicate": duplicates, "unmapped": reading.unmapped}
         for result, amount in counts.items():
             if amount:
@@ -115,10 +150,10 @@ class WebhookIntake:
         challenge = endpoint.source.challenge and request.headers.get(endpoint.source.challenge)
         return web.json_response(answer | ({"challenge": challenge} if challenge else {}))
 
-    def _keep(self, reading: Reading, at_ms: int) -> int:
+    def _keep(self, signals: Sequence[Found], at_ms: int) -> int:
         """Journal each signal; how many were there already, as those are that were kept before one failed."""
         append = self._journal.append_signal
-        return sum(append(found.source, found.id, at_ms, found.row)[1] for found in reading.signals)
+        return sum(append(found.source, found.id, at_ms, found.row)[1] for found in signals)
 
     def _endpoint(self, request: web.Request) -> Endpoint | None:
         return self._endpoints.get(request.match_info["source"].lower().replace("-", "_"))

@@ -23,15 +23,15 @@ from typing import Any
 
 import httpx
 import structlog
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from sidecar.delivery.answers import AnswerTooLongError, Verdict, judge, read_answer
 from sidecar.delivery.event import Event, event_of, request_of
-from sidecar.sessions.store import GROUP, Store
+from sidecar.delivery.outbox import Outbox
+from sidecar.sessions.store import Store
 from sidecar.tasks import told_to_stop
 
 BATCH_MAX = 100
-POLL_MS = 250
 REQUEST_SECONDS = 30.0
 PROBE_SECONDS = 5.0
 SERVER_ERRORS_MAX = 8  # in a row: most of a minute, before the batch is taken apart
@@ -80,11 +80,9 @@ class Courier:
         self.state = UNKNOWN
         self._store = store
         self._url = url
-        self._name = name or socket.gethostname()
         self._count = count
         self._posted = posted
         self._delivered = delivered
-        self._takeover_ms = int(takeover_seconds * 1000)
         self._sleep = sleep
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311  jitter, not secrets
@@ -98,15 +96,19 @@ class Courier:
             trust_env=False,
             transport=transport,
         )
-        self._outbox = store.key("outbox")
-        self._resumed = False
+        self._outbox = Outbox(
+            store,
+            name or socket.gethostname(),
+            batch_max=BATCH_MAX,
+            takeover_ms=int(takeover_seconds * 1000),
+            count=count,
+        )
         self._server_errors = 0  # answers of 5xx in a row
         self._aside: list[Parcel] = []
         self._aside_at = 0.0  # when they are tried again, by the loop's clock
         self._dead_full = False
         self._busy = False  # with parcels, whose deliveries say how the billing API is
         self._failures = 0
-        self._looked_for_dead = float("-inf")
         self._hurry = asyncio.Event()
 
     async def run(self) -> None:
@@ -118,7 +120,7 @@ class Courier:
                     await self.step()
                     failures = 0
                 except (RedisError, OSError, TimeoutError) as error:
-                    self._resumed = False
+                    self._outbox.reconnected()
                     if failures == 0:
                         log.warning("outbox_not_read", reason=repr(error))
                     failures = min(failures + 1, 8)
@@ -129,7 +131,7 @@ class Courier:
     async def step(self) -> int:
         """Take one batch and see it through; returns how many entries were taken."""
         await self._try_aside()
-        parcels = await self._open(await self._take())
+        parcels = await self._open(await self._outbox.take())
         taken = len(parcels)
         self._busy = bool(parcels)
         while parcels and not told_to_stop():
@@ -183,59 +185,6 @@ class Courier:
         if not self._busy:
             self._is(DOWN if status >= 500 else OK, f"{url}/readyz answers {status}")
 
-    # -- the outbox --------------------------------------------------------------------------------------------
-
-    async def _take(self) -> list[tuple[Any, Any]]:
-        """Up to a batch of entries: our own from before a restart, new ones, a dead courier's."""
-        redis = self._store.redis
-        try:
-            if not self._resumed:
-                await self._make_group()
-                mine = await self._read("0")
-                if mine:
-                    return mine
-                self._resumed = True
-            fresh = await self._read(">")
-            if fresh:
-                return fresh
-            now = asyncio.get_running_loop().time()
-            if (now - self._looked_for_dead) * 4000 < self._takeover_ms:
-                return []
-            self._looked_for_dead = now
-            claimed = await redis.xautoclaim(
-                self._outbox, GROUP, self._name, self._takeover_ms, start_id="0-0", count=BATCH_MAX
-            )
-        except ResponseError as error:
-            if "NOGROUP" not in str(error):
-                raise
-            self._resumed = False  # Redis lost its data
-            return []
-        entries: list[tuple[Any, Any]] = [entry for entry in claimed[1] if entry[1]]
-        if entries:
-            log.info("deliveries_taken_over", entries=len(entries))
-            self._count("deliveries_taken_over", len(entries))
-        return entries
-
-    async def _read(self, start: str) -> list[tuple[Any, Any]]:
-        block = None if start == "0" else POLL_MS
-        answer = await self._store.redis.xreadgroup(
-            GROUP, self._name, {self._outbox: start}, count=BATCH_MAX, block=block
-        )
-        streams = answer.values() if isinstance(answer, dict) else [entries for _, entries in answer or ()]
-        entries = [
-            entry for found in streams for entry in (found[0] if found and isinstance(found[0], list) else found)
-        ]
-        gone = [entry for entry, fields in entries if not fields]
-        if gone:
-            await self._store.redis.xack(self._outbox, GROUP, *gone)
-        return [(entry, fields) for entry, fields in entries if fields]
-
-    async def _make_group(self) -> None:
-        try:
-            await self._store.redis.xgroup_create(self._outbox, GROUP, id="0", mkstream=True)
-        except ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
 
     async def _open(self, entries: list[tuple[Any, Any]]) -> list[Parcel]:
         parcels = []
@@ -251,18 +200,9 @@ class Courier:
         return parcels
 
     async def _still_ours(self, parcels: list[Parcel]) -> list[Parcel]:
-        """Refresh the claim; what another courier delivered meanwhile is gone and need not be sent again."""
-        try:
-            kept = await self._store.redis.xclaim(
-                self._outbox, GROUP, self._name, 0, [parcel.entry for parcel in parcels], justid=True
-            )
-        except ResponseError as error:
-            if "NOGROUP" not in str(error):
-                raise
-            self._resumed = False
-            return []
-        ids = {_text(entry) for entry in kept}
-        return [parcel for parcel in parcels if parcel.entry in ids]
+        """Those of which the claim could be refreshed."""
+        kept = await self._outbox.still_ours(parcel.entry for parcel in parcels)
+        return [parcel for parcel in parcels if parcel.entry in kept]
 
     async def _bury(self, entry: str, reason: str, event: Event = _UNREADABLE) -> bool:
         """Among the dead letters; False when there is no room, and the entry is left in the outbox as it is."""
@@ -335,9 +275,7 @@ class Courier:
     async def _finish(self, parcels: list[Parcel], verdict: Verdict) -> None:
         done = [parcel.entry for parcel in parcels if parcel.event.id not in verdict.rejected]
         if done:
-            # In this order: an entry without its claim would be nobody's, a claim without its entry goes by itself.
-            await self._store.redis.xdel(self._outbox, *done)
-            await self._store.redis.xack(self._outbox, GROUP, *done)
+            await self._outbox.remove(done)
             self._count("delivered", len(done))
         for parcel in parcels:
             reason = verdict.rejected.get(parcel.event.id)

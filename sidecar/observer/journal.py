@@ -23,27 +23,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from sidecar.observer.journalfile import DAMAGED, error_code, move_aside, open_file, used_bytes
+from sidecar.observer.journalfile import (
+    DAMAGED,
+    HOUR_MS,
+    error_code,
+    move_aside,
+    open_file,
+    prune_old,
+    prune_to_fit,
+    used_bytes,
+)
 
 Kind = Literal["observation", "signal"]
 
-HOUR_MS: Final = 3_600_000
-SIGNAL_IDS_HOURS_MIN: Final = 168  # a sender's retries are recognised for at least a week
-PRUNE_ROWS: Final = 2_000  # of one transaction
-PRUNE_TRANSACTIONS: Final = 10  # of one call, so that an append never waits long
 
 _INSERT: Final = (
     "INSERT OR IGNORE INTO rows (producer, sequence, previous, kind, at_ms, body) VALUES (?, ?, ?, ?, ?, ?)"
 )
 _REMEMBER: Final = "INSERT INTO producers VALUES (?, ?) ON CONFLICT (producer) DO UPDATE SET last = excluded.last"
 _LAST_ROW: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'rows'"
-_FORGET: Final = "DELETE FROM rows WHERE row IN (SELECT row FROM rows WHERE row <= ? ORDER BY row LIMIT ?)"
 _READ: Final = (
     "SELECT row, producer, sequence, previous, kind, at_ms, body, coalesce(went, '') "
     "FROM rows LEFT JOIN applied USING (row) WHERE row > ? ORDER BY row LIMIT ?"
 )
 _NOTE: Final = "INSERT INTO applied VALUES (?, ?) ON CONFLICT (row) DO UPDATE SET went = excluded.went"
-_FORGET_NOTES: Final = "DELETE FROM applied WHERE row < (SELECT coalesce(min(row), 0) FROM rows)"
 
 
 class JournalFull(Exception):  # noqa: N818  it names a condition that passes, not a mistake
@@ -215,10 +218,12 @@ class Journal:
         A row may be newer than any clock (one that was ahead): whoever has a clock gives min(`newest_ms`, now).
         """
         with self._lock, self._refusing():
-            self._ready()
+            self._ready()  # which may learn of rows
             self._applied_row = min(applied_row, self._last_row)
             now_ms = self._newest_ms if now_ms is None else now_ms
-            return self._prune_old(now_ms) + self._prune_to_fit(self._bytes_max)
+            connection = self._ready()
+            forgotten = prune_old(connection, self._applied_row, now_ms=now_ms, keep_ms=self._keep_ms)
+            return forgotten + prune_to_fit(connection, self._applied_row, self._bytes_max)
 
     def meta(self, name: str) -> str | None:
         """A value that was kept with `set_meta`."""
@@ -245,7 +250,7 @@ class Journal:
         with self._lock, self._refusing():
             connection = self._ready()
             if within_bound and self._used_bytes() >= self._bytes_max:
-                self._prune_to_fit(self._bytes_max)
+                prune_to_fit(connection, self._applied_row, self._bytes_max)
                 if (used := self._used_bytes()) >= self._bytes_max:
                     self.refused += 1
                     raise JournalFull(
@@ -376,40 +381,5 @@ class Journal:
         found = self._ready().execute(sql, parameters).fetchone()
         return None if found is None else int(found[0])
 
-    # How it stays within its bounds.
-
     def _used_bytes(self) -> int:
         return used_bytes(self._ready())
-
-    def _prune_old(self, now_ms: int) -> int:
-        connection = self._ready()
-        forgotten = 0
-        for _ in range(PRUNE_TRANSACTIONS):
-            cursor = connection.execute(
-                f"{_FORGET} AND at_ms < ?",
-                (self._applied_row, PRUNE_ROWS, now_ms - self._keep_ms),
-            )
-            forgotten += cursor.rowcount
-            if cursor.rowcount < PRUNE_ROWS:
-                break
-        connection.execute(_FORGET_NOTES)
-        ids_keep_ms = max(self._keep_ms, SIGNAL_IDS_HOURS_MIN * HOUR_MS)
-        connection.execute("DELETE FROM signals WHERE at_ms < ?", (now_ms - ids_keep_ms,))
-        connection.execute("PRAGMA incremental_vacuum(256)").fetchall()
-        return forgotten
-
-    def _prune_to_fit(self, bytes_max: int) -> int:
-        """Drop the oldest applied rows, a few at a time, until a sixteenth of the bound is free."""
-        connection = self._ready()
-        oldest = self._one("SELECT coalesce(min(row), 0) FROM rows") or 0
-        step = max(1, min(PRUNE_ROWS, (self._applied_row - oldest) // 16))
-        forgotten = 0
-        while self._used_bytes() > bytes_max - bytes_max // 16:
-            cursor = connection.execute(_FORGET, (self._applied_row, step))
-            if cursor.rowcount == 0:
-                break
-            forgotten += cursor.rowcount
-        if forgotten:
-            connection.execute(_FORGET_NOTES)
-            connection.execute("PRAGMA incremental_vacuum(1024)").fetchall()
-        return forgotten

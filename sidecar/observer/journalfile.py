@@ -1,4 +1,4 @@
-"""The journal's SQLite file: its tables, how it is opened, measured, and moved out of the way when it is damaged."""
+"""The journal's SQLite file: its tables, how it is opened, measured, pruned, and moved out of the way when damaged."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from typing import Final
 ASIDE_MAX: Final = 4  # damaged files kept for an operator to look at
 BUSY_TIMEOUT_S: Final = 5.0
 WAL_BYTES_MAX: Final = 16 << 20  # what a checkpoint leaves of the WAL
+HOUR_MS: Final = 3_600_000
+SIGNAL_IDS_HOURS_MIN: Final = 168  # a sender's retries are recognised for at least a week
+PRUNE_ROWS: Final = 2_000  # of one transaction
+PRUNE_TRANSACTIONS: Final = 10  # of one call, so that an append never waits long
 
 DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 
@@ -33,6 +37,8 @@ CREATE TABLE IF NOT EXISTS signals (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS signals_by_age ON signals (at_ms);
 """
+_FORGET: Final = "DELETE FROM rows WHERE row IN (SELECT row FROM rows WHERE row <= ? ORDER BY row LIMIT ?)"
+_FORGET_NOTES: Final = "DELETE FROM applied WHERE row < (SELECT coalesce(min(row), 0) FROM rows)"
 
 
 def open_file(path: Path) -> tuple[sqlite3.Connection, int]:
@@ -87,3 +93,34 @@ def move_aside(path: Path) -> Path:
             part.rename(path.with_name(f"{prefix}{number}{suffix}"))
         path.with_name(f"{prefix}{number - ASIDE_MAX}{suffix}").unlink(missing_ok=True)
     return path.with_name(f"{prefix}{number}")
+
+
+def prune_old(connection: sqlite3.Connection, applied_row: int, *, now_ms: int, keep_ms: int) -> int:
+    """Forget rows up to `applied_row` from before the last `keep_ms`, and senders' ids of signals; how many rows."""
+    forgotten = 0
+    for _ in range(PRUNE_TRANSACTIONS):
+        cursor = connection.execute(f"{_FORGET} AND at_ms < ?", (applied_row, PRUNE_ROWS, now_ms - keep_ms))
+        forgotten += cursor.rowcount
+        if cursor.rowcount < PRUNE_ROWS:
+            break
+    connection.execute(_FORGET_NOTES)
+    ids_keep_ms = max(keep_ms, SIGNAL_IDS_HOURS_MIN * HOUR_MS)
+    connection.execute("DELETE FROM signals WHERE at_ms < ?", (now_ms - ids_keep_ms,))
+    connection.execute("PRAGMA incremental_vacuum(256)").fetchall()
+    return forgotten
+
+
+def prune_to_fit(connection: sqlite3.Connection, applied_row: int, bytes_max: int) -> int:
+    """Forget the oldest rows up to `applied_row` until a sixteenth of `bytes_max` is free; how many."""
+    oldest = int(connection.execute("SELECT coalesce(min(row), 0) FROM rows").fetchone()[0])
+    step = max(1, min(PRUNE_ROWS, (applied_row - oldest) // 16))
+    forgotten = 0
+    while used_bytes(connection) > bytes_max - bytes_max // 16:
+        cursor = connection.execute(_FORGET, (applied_row, step))
+        if cursor.rowcount == 0:
+            break
+        forgotten += cursor.rowcount
+    if forgotten:
+        connection.execute(_FORGET_NOTES)
+        connection.execute("PRAGMA incremental_vacuum(1024)").fetchall()
+    return forgotten

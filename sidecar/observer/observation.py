@@ -17,14 +17,16 @@ class Thread:
     """Where a call stands in a conversation that is known by its texts alone; digests, see `thread.py`.
 
     `asked` is of the whole request, and `again` says that the client repeats it; `follows` is where the conversation
-    stood before it (empty: it begins one), `recalls` find it when that is not known. `reaches` is where it stands after
-    the answer (empty without a whole answer), and `makes` are what a later request may recall.
+    stood before it (empty: it begins one). `recalls` find it when that is not known, and the digests of each of the
+    last `answers` when nothing of its beginning is. `reaches` is where it stands after the answer (empty without a
+    whole answer), and `makes` are by what a later request may know that answer.
     """
 
     asked: str
     again: bool = False
     follows: str = ""
     recalls: tuple[str, ...] = ()
+    answers: tuple[tuple[str, ...], ...] = ()
     reaches: str = ""
     makes: tuple[str, ...] = ()
 

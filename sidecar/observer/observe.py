@@ -67,8 +67,10 @@ class Observing:
     `json_too_deep`, `json_repaired`; `answer_too_long` (a stream, or its parts too many); `answer_unended` (the end of
     an answer that came whole was not found in it: a server, or a version of an API, that is not known);
     `api_failed` (a defect: the exchange is treated as of unknown API); `session_key_unusable`, `customer_unusable`,
-    `model_unusable`; and for exchanges that leave no observation `unidentified` (unknown API, no id) and `unanswered`
-    (known API, no answer, nothing by which the next attempt could be known).
+    `model_unusable`; what a bound left out: `session_keys_over` (more conversation ids than are looked at),
+    `handed_on_ids_over`, `made_ids_over` (ids of tool calls), `user_messages_over` (the oldest of a history),
+    `plain_text_cut` (of a body that no API's module reads); and for exchanges that leave no observation `unidentified`
+    (unknown API, no id) and `unanswered` (known API, no answer, nothing by which the next attempt could be known).
     """
 
     def __init__(  # noqa: PLR0917 -- made once, from the settings
@@ -112,6 +114,8 @@ class Observing:
         for reason in (*exchange.reasons, *(["opaque"] if exchange.opaque else [])):
             self._count(reason)
         self._count_times("session_key_unusable", stitch.unusable)
+        for bound in stitch.over:
+            self._count(bound)
         self._show(exchange, call, stitch.conversation)
         opens = stitch.conversation is not None or (call is not None and call.opens and exchange.succeeded)
         if not opens and (dropped := _belongs_nowhere(call, stitch)):
@@ -170,6 +174,9 @@ class Observing:
         tool_calls: Sequence[tuple[str, ToolCall]],
     ) -> tuple[tuple[Effect, ...], dict[str, tuple[Effect, ...]]]:
         """What the rules of the first plan say, and, by digest, what those of the others say otherwise."""
+        shown = {"request": exchange.request_body.body, "response": exchange.response_body.body} if call is None else {}
+        if any(len(body) > PLAIN_TEXT_BYTES_MAX and plans[0].rules.wants(on) for on, body in shown.items()):
+            self._count("plain_text_cut")
         by_plan = {}
         for plan in plans:
             judged = _Judged(self._hash_key, plan.rules, exchange, call, digests)
@@ -242,6 +249,8 @@ class Observing:
                 said = (turn.text, *turn.media)
                 numbered.append((*side, str(seen[said]), *said))
                 seen[said] += 1
+        if len(numbered) > USER_MESSAGES_MAX:
+            self._count("user_messages_over")
         return tuple(content_digest(self._hash_key, *parts) for parts in numbered[-USER_MESSAGES_MAX:])
 
     def _tool_calls(self, exchange: Exchange, call: Call) -> list[tuple[str, ToolCall]]:

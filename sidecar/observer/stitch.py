@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from sidecar.identity import Key, key, session_base
 from sidecar.observer.apis.call import Call
@@ -101,7 +102,7 @@ class Stitch:
     """What one exchange tells. `keys` find the session, in order; `made` are aliases only; `thread` is of its texts.
 
     `conversation` is the explicit id in clear, None without one; `base` is what the session's id is made of.
-    `unusable` counts values that were too long or had control characters.
+    `unusable` counts values that were too long or had control characters; `over` names the bounds that left ids out.
     """
 
     conversation: str | None
@@ -110,6 +111,7 @@ class Stitch:
     base: str
     thread: Thread | None = None
     unusable: int = 0
+    over: tuple[str, ...] = ()
 
 
 class Stitcher:
@@ -123,31 +125,34 @@ class Stitcher:
 
     def stitch(self, exchange: Exchange, call: Call | None) -> Stitch:
         """Everything that tells; `call` is what the exchange says in its API's terms, None when not understood."""
-        explicit, unusable = self._explicit(exchange, call)
+        explicit, unusable, left_out = self._explicit(exchange, call)
         made = self._made(call)
         named = tuple(key(self._tenant, "conversation", value, source) for value, source in explicit.items())
         keys = (*named, *self._handed_on(exchange, call), *self._keys("trace", _trace(exchange)))
         thread = read_thread(self._tenant, self._hash_key, exchange, call) if call is not None else None
+        over = (*(["session_keys_over"] if left_out else []), *_over(call))
         if explicit:
             conversation = next(iter(explicit))
             base = session_base(self._tenant, "conversation", conversation)
-            return Stitch(conversation, keys, made, base, thread, unusable)
+            return Stitch(conversation, keys, made, base, thread, unusable, over)
         raw = exchange.raw
         base = session_base(self._tenant, "observation", raw.producer, str(raw.first))
-        return Stitch(None, keys, made, base, thread, unusable)
+        return Stitch(None, keys, made, base, thread, unusable, over)
 
-    def _explicit(self, exchange: Exchange, call: Call | None) -> tuple[dict[str, str], int]:
-        """Each usable id with the first place that has it, in order, and how many were not usable."""
+    def _explicit(self, exchange: Exchange, call: Call | None) -> tuple[dict[str, str], int, int]:
+        """Each usable id with the first place that has it, in order; how many were not usable, how many too many."""
         found: dict[str, str] = {}
-        unusable = 0
+        unusable = left_out = 0
         for source, read in self._sources:
             raw = read(exchange) if read else (call.conversation if call else None)
             value = scalar_text(raw)
             if value and not is_usable(value):
                 unusable += 1
-            elif value and len(found) < EXPLICIT_IDS_MAX:
+            elif value and (value in found or len(found) < EXPLICIT_IDS_MAX):
                 found.setdefault(value, source)
-        return found, unusable
+            elif value:
+                left_out += 1
+        return found, unusable, left_out
 
     def _made(self, call: Call | None) -> tuple[Key, ...]:
         """What the exchange brought into the world."""
@@ -205,9 +210,24 @@ def _names_something(segment: str) -> bool:
 
 
 def _telling(ids: Iterable[str]) -> list[str]:
-    """The ids that cannot be met twice by accident."""
+    """The first of the ids that cannot be met twice by accident."""
     telling = (each for each in ids if is_usable(each) and is_telling(each))
-    return list(dict.fromkeys(telling))[:HANDED_ON_IDS_MAX]
+    return list(islice(dict.fromkeys(telling), HANDED_ON_IDS_MAX))
+
+
+def _over(call: Call | None) -> list[str]:
+    """Of ids that a call brings along or makes there may be more than are looked at: then the bounds by name.
+
+    A history that is resent whole brings those of all its tool calls, of which the newest are looked at: they lead to
+    the same session as the others.
+    """
+    if call is None:
+        return []
+    results, made = set(call.tool_results), {each.id for each in call.tool_calls} if call.completed else set()
+    return [
+        *(["handed_on_ids_over"] if len(results) > HANDED_ON_IDS_MAX else []),
+        *(["made_ids_over"] if len(made) > HANDED_ON_IDS_MAX else []),
+    ]
 
 
 def is_telling(identity: str) -> bool:

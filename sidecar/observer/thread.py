@@ -7,9 +7,10 @@ the pieces of an answer together in their own ways. What is left is a chain of w
 - `asked` digests all of it: the same request sent again, after a failure say, has the same digest.
 - `follows` digests it up to the last answer: where the conversation stood. The call that gave that answer had the same
   digest as `reaches`, so that the two calls find each other, and so does any branch that begins there.
-- `recalls` are for histories that were trimmed, summarised or touched up: the last answers, each with the question
-  before it and alone, the newest first; and after them everything that had been asked before the last answers, whatever
-  became of these. The answering call made the same digests (`makes`, and its own `asked`). Texts too short to tell one
+- `recalls` are for histories whose last answers are not known: everything that had been asked before each of these,
+  whatever became of it, the newest first. The answering call's own `asked` was the same.
+- `answers` are for histories that were trimmed, summarised or touched up: the last answers, the newest first, each with
+  the question before it and alone. The answering call made the same digests (`makes`). Texts too short to tell one
   conversation from another are left out.
 
 Digests are keyed (HMAC) and scoped by tenant, API key, API and route: equal texts under different keys never meet, nor
@@ -65,7 +66,10 @@ def read_thread(tenant: str, hash_key: bytes, exchange: Exchange, call: Call) ->
         asked=_named("asked", states[-1]),
         again=_is_again(exchange),
         follows=_named("state", states[answers[-1] + 1]) if answers else "",
-        recalls=tuple(dict.fromkeys(_recalls(key, steps, states, answers[-ANSWERS_MAX:]))),
+        recalls=tuple(dict.fromkeys(_recalls(steps, states, answers[-ANSWERS_MAX:]))),
+        answers=tuple(
+            dict.fromkeys(filter(None, (tuple(_answer(key, steps, n)) for n in answers[: -ANSWERS_MAX - 1 : -1])))
+        ),
         reaches=reaches,
         makes=makes,
     )
@@ -133,9 +137,7 @@ def _reached(key: bytes, steps: list[_Step], states: list[bytes], reply: str) ->
     return _named("state", state), tuple(_answer(key, [*before, answer], len(before)))
 
 
-def _recalls(key: bytes, steps: list[_Step], states: list[bytes], answers: list[int]) -> Iterable[str]:
-    for n in reversed(answers):
-        yield from _answer(key, steps, n)
+def _recalls(steps: list[_Step], states: list[bytes], answers: list[int]) -> Iterable[str]:
     for n in reversed(answers):
         if sum(len(step.text) for step in steps[:n]) >= TELLING_BYTES_MIN:
             yield _named("asked", states[n])

@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 
 import orjson
@@ -31,6 +30,7 @@ from redis.exceptions import RedisError
 from sidecar.observer.journal import Journal, JournalFull, Row
 from sidecar.sessions.facts import read_fact
 from sidecar.sessions.replay import Replay, begun_ms
+from sidecar.sessions.senders import Senders
 from sidecar.sessions.store import Applied, Fact, Store
 from sidecar.tasks import told_to_stop
 
@@ -40,7 +40,6 @@ FULL_SECONDS, EARLY_SECONDS = 0.5, 0.05
 PATIENCE_MS = 3_000  # two heartbeats and some
 BACKOFF_SECONDS_MIN, BACKOFF_SECONDS_MAX = 0.05, 5.0
 SAVE_SECONDS, PRUNE_SECONDS = 1.0, 30.0
-RESULTS_MAX = 4096  # answers kept for senders that still wait for them
 _CURSOR = "applier"
 OK, DOWN = 1, 2
 log = structlog.get_logger(__name__)
@@ -88,8 +87,7 @@ class Applier:
         self._replay: Replay | None = None  # while journals are applied again after a loss
         self._wake = asyncio.Event()
         self._progress = asyncio.Event()
-        self._waiters: dict[int, asyncio.Future[Applied]] = {}
-        self._results: OrderedDict[int, Applied] = OrderedDict()
+        self._senders = Senders()
         self._failures = 0
         store.pending_ms = self.pending_ms
 
@@ -117,16 +115,7 @@ class Applier:
 
     async def applied(self, sequence: int) -> Applied:
         """What became of this journal's signal `sequence`; waits until it is applied."""
-        if sequence in self._results:
-            return self._results[sequence]
-        waiter = self._waiters.get(sequence)
-        if waiter is None:
-            waiter = self._waiters[sequence] = asyncio.get_running_loop().create_future()
-        try:
-            return await asyncio.shield(waiter)
-        finally:
-            if not waiter.done():
-                self._waiters.pop(sequence, None)
+        return await self._senders.wait(sequence)
 
     async def drained(self, deadline: float) -> bool:
         """Wait until nothing waits, or until the loop's clock reads `deadline`; says which."""
@@ -287,14 +276,8 @@ class Applier:
             log.warning("signal_late", row=row.row)
         self._count(f"{row.kind}_{answer.status}", 1)
         log.debug("fact_applied", kind=row.kind, row=row.row, status=answer.status, session_id=answer.session_id)
-        if row.kind != "signal" or row.producer != self._journal.id or row.sequence in self._results:
-            return
-        self._results[row.sequence] = answer
-        if len(self._results) > RESULTS_MAX:
-            self._results.popitem(last=False)
-        waiter = self._waiters.pop(row.sequence, None)
-        if waiter is not None and not waiter.done():
-            waiter.set_result(answer)
+        if row.kind == "signal" and row.producer == self._journal.id:
+            self._senders.tell(row.sequence, answer)
 
     # -- going back --------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ LIMITS = {
     "calls": 4096,  # tool-call digests per session
     "events": 10_000,  # moves of sessions that who watches can still be told
     "evidence": 32,
+    "merged_hops": 64,  # parts of parts
     "merged_days": 40,  # the id of a session that became a part of another leads there
     "messages": 4096,  # user-message digests per conversation
     "models": 16,
@@ -31,12 +32,25 @@ LIMITS = {
     "texts": 256,  # per session
     "timeline_first": 20,
     "timeline_last": 100,
+    "tokens": 99_999_999_999_999,  # of each kind in a session
     "trace_joins": 256,  # calls of one session that are its own by their trace alone
-    "waiting": 64,  # signals per unknown alias
+    "went": 512,  # of a producer's last observations is told again where they went: two batches of an applier
+    "waiting": 64,  # signals per unknown alias that are taken
+    "waiting_over": 1024,  # those taken at the same time, or while Redis was away, included
     "waiting_days": 7,
 }
 
-_LIBRARY = ("machine", "work", "session", "stitch")
+_LIBRARY = (
+    "machine",
+    "work",
+    "commit",
+    "session",
+    "counts",
+    "precedence",
+    "texts",
+    "stitch",
+    "merge",
+)
 
 
 @cache

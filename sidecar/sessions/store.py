@@ -9,6 +9,7 @@ Needs Redis 7 or Valkey (script flags). The client may be redis-py or valkey-py,
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -94,6 +95,7 @@ class OutboxState:
 # Inside the class, `list` is the method.
 AppliedFacts = list[Applied]
 Views = list[SessionView]
+Flags = list[bool]
 Letters = list[dict[str, Any]]
 Place = tuple[int, str]  # in the list of sessions: when one began, ms, and its id
 
@@ -166,34 +168,61 @@ class Store(Producers):
         answer = await self._run("statement", [rfc3339(hour_ms)[:13], hour_ms, self.tenant, self.outbox_max])
         return bool(answer)
 
-    async def too_many_wait(self, signal: Signal) -> bool:
-        """Whether as many signals as may wait for a session that is not known, and this is a new one."""
-        name = signal.session_id or (signal.alias.digest if signal.alias else "")
-        told = f"{len(signal.source.encode())}:{signal.source}{signal.id}".encode()
+    async def too_many_wait(self, signals: Sequence[Signal]) -> Flags:
+        """Of each, whether as many as may wait for a session that is not known, and it is a new one.
+
+        Asked before they are taken. The script leaves room for what is taken meanwhile (`waiting_over`).
+        """
         pipeline = self.redis.pipeline(transaction=False)
-        pipeline.llen(self.key("waiting", name))
-        pipeline.exists(self.key("signal", hashlib.sha1(told, usedforsecurity=False).hexdigest()))
-        waiting, known = await pipeline.execute()
-        return int(waiting) >= LIMITS["waiting"] and not known
+        for signal in signals:
+            told = f"{len(signal.source.encode())}:{signal.source}{signal.id}".encode()
+            pipeline.llen(self.key("waiting", _awaited(signal)))
+            pipeline.exists(self.key("signal", hashlib.sha1(told, usedforsecurity=False).hexdigest()))
+            for kind in ("alias",) if signal.alias else ("session", "merged"):
+                pipeline.exists(self.key(kind, _awaited(signal)))
+        found = iter(await pipeline.execute() if signals else ())
+        over: Flags = []
+        coming: Counter[str] = Counter()
+        for signal in signals:
+            name, waiting = _awaited(signal), int(next(found))
+            known = sum(int(next(found)) for _ in range(2 if signal.alias else 3)) > 0
+            over.append(not known and waiting + coming[name] >= LIMITS["waiting"])
+            coming[name] += not known and not over[-1]
+        return over
 
     # -- views ---------------------------------------------------------------------------------------------------
 
     async def session(self, session_id: str) -> SessionView | None:
         """One session with its timeline; by the id of a session that was merged, the one that it is a part of."""
-        raw = await self.redis.get(self.key("session", session_id))
-        if raw is None:
-            into = await self.redis.get(self.key("merged", session_id))
-            return None if into is None else await self.session(_text(into))
-        timeline = await self.redis.lrange(self.key("timeline", session_id), 0, -1)
-        return read_session(raw, timeline)
+        found = await self._living(session_id)
+        if found is None:
+            return None
+        living, raw = found
+        return read_session(_bytes(raw), await self.redis.lrange(self.key("timeline", living), 0, -1))
 
     async def verify(self, session_id: str) -> Verification | None:
-        """Whether the session's timeline is as it was written (chain.py); None when there is no such session."""
-        while (raw := await self.redis.get(self.key("session", session_id))) is not None:
-            timeline = await self.redis.lrange(self.key("timeline", session_id), 0, -1)
+        """Whether the session's timeline is as it was written (chain.py); None when there is no such session.
+
+        Of a session that was merged the timeline is that of the one that lives.
+        """
+        while (found := await self._living(session_id)) is not None:
+            living, raw = found
+            timeline = await self.redis.lrange(self.key("timeline", living), 0, -1)
             # The two are read apart: a fact that came in between is no change of the past.
-            if await self.redis.get(self.key("session", session_id)) == raw:
+            if await self.redis.get(self.key("session", living)) == raw:
                 return verify(_bytes(raw), [_bytes(entry) for entry in timeline])
+        return None
+
+    async def _living(self, session_id: str) -> tuple[str, bytes | str] | None:
+        """The id and the JSON of the session, or of the one that it has become a part of."""
+        for _ in range(LIMITS["merged_hops"] + 1):
+            raw = await self.redis.get(self.key("session", session_id))
+            if raw is not None:
+                return session_id, raw
+            into = await self.redis.get(self.key("merged", session_id))
+            if into is None:
+                return None
+            session_id = _text(into)
         return None
 
     async def by_alias(self, kind: str, value: str) -> SessionView | None:
@@ -305,6 +334,11 @@ class Store(Producers):
             total += moved
             left -= moved
         return total
+
+
+def _awaited(signal: Signal) -> str:
+    """The name under which it waits for its session."""
+    return signal.session_id or (signal.alias.digest if signal.alias else "")
 
 
 def _applied(answer: Any) -> Applied:

@@ -347,11 +347,11 @@ async def test_an_entry_that_is_none_is_buried_and_holds_up_nothing(store, billi
 async def test_a_restarted_courier_goes_on_and_a_dead_ones_work_is_taken_over(store, billing, post):
     await fill(store, 2)
     dead, _ = post(name="dead")
-    assert len(await dead._take()) == 2
+    assert len(await dead._outbox.take()) == 2
     again, _ = post(name="dead")
     assert await again.step() == 2
     await fill(store, 3)
-    assert len(await dead._take()) == 3
+    assert len(await dead._outbox.take()) == 3
     heir, _ = post(name="heir", takeover_seconds=0)
     assert await heir.step() == 3
     assert await store.outbox_length() == 0

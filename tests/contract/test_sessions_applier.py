@@ -162,6 +162,26 @@ async def test_where_each_observation_went_is_noted_and_it_goes_there_again(jour
         assert (await replica.store.session(noted[1][0])).conversation == "a"
 
 
+async def test_where_it_went_is_noted_though_the_answer_was_lost(journal, redis):
+    """Redis has applied the batch when the connection breaks."""
+    journal.append([exchange(1, 0, "a", says=("m",)), exchange(2, 10, "a", says=("n",))])
+    replica = Replica(journal, redis)
+    apply_many, lost = replica.store.apply_many, []
+
+    async def lose_the_first_answer(*operations, **options):
+        answers = await apply_many(*operations, **options)
+        if not lost:
+            lost.extend(answers)
+            raise RedisConnectionError("the answer was lost")
+        return answers
+
+    replica.store.apply_many = lose_the_first_answer
+    async with replica:
+        await replica.drained()
+    assert replica.counts["observation_duplicate"] == 2
+    assert [row.went for row in journal.after(0, 10)] == [answer.went for answer in lost] != ["", ""]
+
+
 async def test_a_row_that_waits_for_another_replica_is_tried_again_until_that_has_come_past_it(journal, redis):
     follows = Thread("asked 2", follows="state 1", reaches="state 2")
     observation = Observation(
@@ -538,13 +558,16 @@ async def test_a_replica_that_does_not_come_on_is_named_and_what_waits_for_it_is
     await store.heartbeat(journal.id, T0 + 20 * day, 1)
     await store.heartbeat("broken-disk", T0 + 1, 1)
     sweeper = Sweeper(store, count=replica.count, clock_ms=lambda: now[0])
-    for name in (store.key("session", kept), store.key("aliases", kept)):
+    await redis.rpush(store.key("texts", kept), "t1")  # as a conversation without an id has
+    await redis.hset(store.key("text", "t1"), kept, "e1 ")
+    names = [store.key(*name) for name in (("session", kept), ("aliases", kept), ("texts", kept), ("text", "t1"))]
+    for name in names:
         await redis.pexpire(name, 1 * day)
     await sweeper.step()
     assert (sweeper.holder, sweeper.lag_seconds()) == ("broken-disk", (20 * day - 1) / 1000)
     assert replica.counts["mark_lagging"] == 1
     assert replica.counts.get("sessions_timed_out", 0) == 0
-    for name in (store.key("session", kept), store.key("aliases", kept)):
+    for name in names:
         assert await redis.pttl(name) > 30 * day
     await redis.delete(store.key("session", lost))
     await store.leave("broken-disk")

@@ -7,6 +7,7 @@ import contextlib
 import shutil
 import subprocess
 import tempfile
+from dataclasses import replace
 
 import pytest
 import redis.asyncio as redis_async
@@ -17,6 +18,7 @@ from redis.asyncio.cluster import RedisCluster
 from sidecar import identity
 from sidecar.delivery.courier import Courier
 from sidecar.embedded.redis import server_binary
+from sidecar.intake.signal import Signal
 from sidecar.observer.observation import Observation, Thread
 from sidecar.policy.effect import Effect
 from sidecar.policy.terms import Terms
@@ -59,13 +61,17 @@ async def whole_way(client):
     assert len(view.timeline) == 4
     assert len(await store.list(10)) == 7
     assert (await store.counters())["finalized:RESOLVED"] == 5
+    assert (await store.verify(view.id)).problems == ()
+    told = Signal("j", 1, TENANT, "crm", "s-1", T0, Effect("crm", "signal", "escalate"), Terms("fin", "sha256:aa"))
+    names = ({"alias": identity.key(TENANT, "conversation", "c-9")}, {"session_id": view.id})
+    assert await store.too_many_wait([replace(told, **name) for name in names]) == [False, False]
     courier = Courier(store, "http://127.0.0.1:1", name="a")
-    taken = await courier._open(await courier._take())
+    taken = await courier._open(await courier._outbox.take())
     assert len(taken) == await store.outbox_length() == 6
     assert await courier._still_ours(taken) == taken
     again = Courier(store, "http://127.0.0.1:1", name="b", takeover_seconds=0)
-    again._resumed = True
-    assert await again._open(await again._take()) == taken
+    again._outbox._resumed = True
+    assert await again._open(await again._outbox.take()) == taken
     assert await store.bury(taken[0].entry, "why")
     (letter,) = await store.dead_letters()
     assert letter["reason"] == "why"

@@ -27,12 +27,13 @@ def named(value: str, source: str = "header:x-session-id") -> Key:
     return identity.key(TENANT, "conversation", value, source)
 
 
-def texts(*said: str, reply: str = "", recalls: tuple[str, ...] = (), again: bool = False) -> Thread:
-    """A history, questions and answers in turn, as digests that can be read."""
+def texts(*said: str, reply: str = "", answers: tuple[str, ...] = (), again: bool = False) -> Thread:
+    """A history, questions and answers in turn, as digests that can be read; of a trimmed one its `answers`."""
     follows = "state " + " ".join(said[:-1]) if len(said) > 1 else ""
     reaches = "state " + " ".join((*said, reply)) if reply else ""
     makes = (f"reply {reply}",) if reply else ()
-    return Thread("asked " + " ".join(said), again, follows, recalls, reaches, makes)
+    known = tuple((f"reply {answer}",) for answer in answers)
+    return Thread("asked " + " ".join(said), again, follows, answers=known, reaches=reaches, makes=makes)
 
 
 class Calls:
@@ -75,9 +76,9 @@ class Calls:
         return answer.session_id
 
     async def say(
-        self, *said: str, reply: str = "", recalls: tuple[str, ...] = (), again: bool = False, **fields
+        self, *said: str, reply: str = "", answers: tuple[str, ...] = (), again: bool = False, **fields
     ) -> str:
-        return await self.make(thread=texts(*said, reply=reply, recalls=recalls, again=again), **fields)
+        return await self.make(thread=texts(*said, reply=reply, answers=answers, again=again), **fields)
 
     async def counters(self) -> dict[str, int]:
         return await self.store.counters()
@@ -139,6 +140,13 @@ async def test_a_first_request_that_failed_opens_nothing_and_its_repetition_is_n
     assert (await calls.counters())["unplaced"] == 1
 
 
+async def test_a_failure_is_not_remembered_for_ever(calls):
+    await calls.say("hi", opens=False, llm_calls=0)
+    calls.now += LIMITS["repeat_minutes"] * MINUTE + SECOND
+    one = await calls.say("hi", reply="hello")
+    assert await calls.say("hi", reply="hello", again=True) == one  # of what was answered just now
+
+
 async def test_a_cut_request_is_not_waited_for_for_ever(calls):
     cut = await calls.say("hi", aborted=True)
     calls.now += LIMITS["repeat_minutes"] * MINUTE + SECOND
@@ -154,8 +162,9 @@ async def test_a_cut_request_that_is_applied_after_its_repetition(calls):
 
 async def test_branches_stay_in_the_session(calls):
     one = await calls.say("hi", reply="hello")
-    await calls.say("hi", "hello", "bill?", reply="paid")
-    assert await calls.say("hi", "hello", "bill?", reply="unpaid") == one  # regenerated
+    await calls.say("hi", "hello", "bill?", reply="paid", says=("hi", "bill?"))
+    assert await calls.say("hi", "hello", "bill?", reply="unpaid", says=("hi", "bill?")) == one  # regenerated
+    assert (await calls.store.session(one)).turns == 2
     assert await calls.say("hi", "hello", "invoice?", reply="which?") == one  # edited
     assert await calls.say("hi", "hello", "bill?", "paid", "ok", reply="bye") == one
     assert await calls.say("hi", "hello", "bill?", "unpaid", "oh", reply="yes") == one
@@ -174,12 +183,100 @@ async def test_a_trimmed_history_is_known_by_the_answers_in_it(calls):
     other = await calls.say("second", reply="one")
     last = await calls.say("second", "one", "more", reply="two")
     assert last == other
-    assert await calls.say("summary", "two", "go on", recalls=("reply two",), reply="x") == other
+    assert await calls.say("summary", "two", "go on", answers=("two",), reply="x") == other
     # both said "one": of the two, it is the one that stands there
-    assert await calls.say("summary", "one", "go on", recalls=("reply one",), reply="y") == one
+    assert await calls.say("summary", "one", "go on", answers=("one",), reply="y") == one
     assert (await calls.counters())["ambiguous"] == 1
-    # each further text narrows it down
-    assert await calls.say("s", "one", "two", "?", recalls=("reply one", "reply two"), reply="z") == other
+    # what both answers tell is told by one alone
+    assert await calls.say("s", "one", "two", "?", answers=("two", "one"), reply="z") == other
+
+
+async def test_an_answer_that_many_got_puts_no_two_conversations_together(calls):
+    one = await calls.say("first", reply="anything else?")
+    other = await calls.say("second", reply="anything else?")
+    apart = await calls.say("summary", "anything else?", "yes", answers=("anything else?",), reply="x")
+    assert apart not in (one, other)
+    counters = await calls.counters()
+    assert (counters["ambiguous_apart"], counters.get("ambiguous", 0)) == (1, 0)
+    # as soon as one of them alone stands there, it is that one's
+    assert await calls.say("first", "anything else?", "no", reply="bye") == one
+    assert await calls.say("s", "anything else?", "well", answers=("anything else?",), reply="y") == other
+
+
+async def test_whoever_is_meant_gave_more_than_half_of_the_answers(calls):
+    """A conversation that had begun before it was seen shares a sentence with one that is known."""
+    await calls.say("first", reply="anything else?")
+    foreign = ("s", "never seen", "?", "anything else?", "yes")
+    alone = await calls.say(*foreign, answers=("anything else?", "never seen"), reply="x")
+    assert (await calls.store.session(alone)).turns == 1
+    assert (await calls.counters())["opened"] == 2
+    # of three answers, one is nobody's: an agent touched it up
+    one = await calls.say("a", reply="one")
+    assert await calls.say("a", "one", "b", reply="two") == one
+    assert await calls.say("z", "one", "b", "two", "c", answers=("two", "one", "own words"), reply="y") == one
+
+
+async def test_a_conversation_is_known_by_what_its_former_sessions_said(calls):
+    one = await calls.say("hi", reply="done", effects=(RESOLVE,))
+    two = await calls.say("hi", "done", "again?", reply="what?")
+    assert two != one
+    assert await calls.say("s", "done", "again?", "what?", "this", answers=("what?", "done"), reply="ok") == two
+
+
+async def test_a_text_that_leads_to_as_many_as_it_may_tells_nothing(calls):
+    said = [f"q{n}" for n in range(LIMITS["text_sessions"] + 1)]
+    first, *others = [await calls.say(one, reply="anything else?") for one in said]
+    for one in said[1:-1]:
+        await calls.say(one, "anything else?", "no", reply="bye")
+    # of those that stand there the first was dropped from the text, for there were too many: the last is not alone
+    apart = await calls.say("s", "anything else?", "yes", answers=("anything else?",), reply="x")
+    assert apart not in (first, *others)
+
+
+async def test_what_follows_an_answer_that_nothing_had_followed_is_new_in_whatever_words(calls):
+    """A summary hides that a "yes" is the second one: its number, and so its digest, is the first one's."""
+    one = await calls.say("hi", reply="sure?", says=("hi",))
+    await calls.say("hi", "sure?", "yes", reply="really?", says=("hi", "yes"))
+    said = {"answers": ("really?",), "says": ("sum", "yes")}
+    assert await calls.say("summary", "really?", "yes", **said, llm_calls=0, opens=False) == one
+    assert (await calls.store.session(one)).turns == 3
+    # the same request again asks nothing new, before the end and after it
+    assert await calls.say("summary", "really?", "yes", **said, reply="done", effects=(RESOLVE,)) == one
+    assert await calls.say("summary", "really?", "yes", **said, reply="done") == one
+    assert (await calls.store.session(one)).turns == 3
+    # after its end the user comes back with a word that was said before
+    two = await calls.say("summary", "done", "yes", answers=("done",), says=("sum", "yes"), reply="ok")
+    assert two != one
+    assert (await calls.store.session(two)).turns == 1
+
+
+async def test_a_repeated_question_is_no_new_message_whatever_it_follows(calls):
+    # a client kept what it had of an answer that was cut
+    one = await calls.say("hi", says=("hi",), aborted=True)
+    more = dataclasses.replace(texts("hi", "hel", "more"), recalls=("asked hi",))
+    for _attempt in range(2):
+        assert await calls.make(thread=more, says=("hi", "more"), opens=False) == one
+    assert (await calls.store.session(one)).turns == 2
+    # found by the id of a tool call, with a history cut down
+    tool = identity.key(TENANT, "tool_call", "call_9hRzq4WkqXvS2Yd8")
+    two = await calls.say("look", reply="found", says=("look",), made=(tool,))
+    cut = texts("sum", "found", "look", reply="there", answers=("found",))
+    for _attempt in range(2):
+        assert await calls.make(tool, thread=cut, says=("look",)) == two
+    assert (await calls.store.session(two)).turns == 2
+    # what it followed is nobody's end any more
+    other = await calls.say("find", reply="found")
+    assert await calls.say("s", "found", "so", answers=("found",), reply="y") == other
+
+
+async def test_an_answer_that_was_given_twice_makes_nothing_new_later(calls):
+    """The first answer was lost on its way: it goes on from the second, and seems to stand at the first."""
+    one = await calls.say("hi", reply="hello", says=("hi",))
+    assert await calls.say("hi", reply="good day", says=("hi",), again=True) == one
+    await calls.say("hi", "hello", "yes", reply="really?", says=("hi", "yes"))
+    edited = dataclasses.replace(texts("hi", "hello", "Yes", reply="ok"), recalls=("asked hi",))
+    assert await calls.make(thread=edited, says=("hi", "yes")) == one
+    assert (await calls.store.session(one)).turns == 2
 
 
 async def test_equal_texts_of_two_customers_are_two_conversations(calls):
@@ -201,7 +298,7 @@ async def test_a_user_who_comes_back_after_the_end_begins_a_session_of_the_same_
 
 async def test_rewritten_history_is_no_new_message(calls):
     one = await calls.say("hi", reply="hello", says=("hi",))
-    thread = texts("summary", "hello", "more", recalls=("reply hello",), reply="x")
+    thread = texts("summary", "hello", "more", answers=("hello",), reply="x")
     assert await calls.make(thread=thread, says=("summary", "more"), said_now=1) == one
     assert (await calls.store.session(one)).turns == 2
 

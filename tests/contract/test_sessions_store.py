@@ -402,10 +402,17 @@ async def test_what_the_bounds_cut_is_counted(talk, monkeypatch):
 async def test_one_more_signal_than_may_wait_is_known_before_it_is_taken(talk):
     for n in range(64):
         assert (await talk.tell(n, signal_effect("escalate"), ident=f"s{n}")).status == "waiting"
-    one_more, _ = talk.signal(64, signal_effect("escalate"), ident="s64")
+    one_more, previous = talk.signal(64, signal_effect("escalate"), ident="s64")
     again, _ = talk.signal(65, signal_effect("escalate"), ident="s1")
     other, _ = talk.signal(66, signal_effect("escalate"), "c-2", ident="s66")
-    assert [await talk.store.too_many_wait(s) for s in (one_more, again, other)] == [True, False, False]
+    assert await talk.store.too_many_wait([one_more, again, other]) == [True, False, False]
+    several = [talk.signal(70 + n, signal_effect("escalate"), "c-2", ident=f"t{n}")[0] for n in range(66)]
+    assert await talk.store.too_many_wait(several) == [False] * 64 + [True] * 2
+    # taken all the same, on two replicas at once or while Redis was away, it waits too
+    (answer,) = await talk.store.apply_many([(one_more, previous)])
+    assert answer.status == "waiting"
+    await talk.say(300)
+    assert await talk.store.too_many_wait([one_more]) == [False]
 
 
 async def test_only_a_conversations_own_ids_outlive_its_session(talk, redis):

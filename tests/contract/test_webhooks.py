@@ -27,6 +27,7 @@ from sidecar.policy.loading import builtin_plan, load_plan
 from sidecar.sessions.applier import Applier
 from sidecar.sessions.candidate import Candidate
 from sidecar.sessions.outcome import read_outcome
+from sidecar.sessions.scripts import LIMITS
 from sidecar.sessions.states import State
 from sidecar.sessions.store import Store
 from sidecar.wire.status import STATUS_BYTES, StatusPage
@@ -332,6 +333,26 @@ async def test_a_journal_that_takes_nothing_is_a_503_and_the_retry_is_taken(repl
     replica.journal._bytes_max = 1 << 26
     assert (await replica.send(first_of("zendesk"))).json()["accepted"] == 1
     assert (await replica.session("5158")).state is State.RESOLVED
+
+
+async def test_more_than_may_wait_for_an_unknown_conversation_stay_with_their_sender(replicas):
+    replica = await replicas()
+    hubspot = first_of("hubspot")
+    events = [hubspot_event("status", "CLOSED", number=n, thread=7) for n in range(LIMITS["waiting"] + 2)]
+    events.append(hubspot_event("status", "CLOSED", number=900, thread=8))
+    answer = await replica.send(hubspot, events)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
+    assert "send it again later" in answer.json()["detail"]
+    await replica.drained()
+    assert (await replica.store.counters())["signals_waiting"] == LIMITS["waiting"] + 1
+    assert (await replica.send(hubspot, events)).status_code == 503
+    assert [replica.counted("hubspot", what) for what in ("accepted", "duplicate", "over")] == [65, 65, 4]
+    await replica.open("7")
+    again = await replica.send(hubspot, events)
+    assert (again.status_code, again.json()["accepted"], again.json()["duplicate"]) == (200, 2, 65)
+    await replica.drained()
+    counters = await replica.store.counters()
+    assert (counters["waiting_applied"], counters.get("refused", 0)) == (LIMITS["waiting"], 0)
 
 
 async def test_taken_while_redis_is_away_and_applied_when_it_is_back(replicas, redis_server):

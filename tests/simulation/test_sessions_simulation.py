@@ -22,7 +22,7 @@ import pytest
 import redis.asyncio as redis_async
 
 from sidecar import identity
-from sidecar.delivery import courier as courier_module
+from sidecar.delivery import outbox as outbox_module
 from sidecar.delivery.courier import Courier
 from sidecar.intake.signal import Signal
 from sidecar.observer.journal import Journal, NewRow
@@ -242,7 +242,7 @@ class Replica:
 
     async def take_and_die(self):
         if await self.store.outbox_length():
-            await self.courier._take()
+            await self.courier._outbox.take()
             await self.crash()
 
     async def post(self):
@@ -307,7 +307,7 @@ class World:
             await replica.post()
         while await self.replicas[0].store.outbox_length():
             for replica in self.replicas:
-                replica.courier._resumed = False
+                replica.courier._outbox.reconnected()
                 await replica.courier.step()
         for replica in self.replicas:
             await replica.close()
@@ -339,7 +339,7 @@ def check(world, counters):
 
 @pytest.fixture
 def fast(monkeypatch):
-    monkeypatch.setattr(courier_module, "POLL_MS", 1)
+    monkeypatch.setattr(outbox_module, "POLL_MS", 1)
     monkeypatch.setattr(applier_module, "BATCH", 7)
 
 

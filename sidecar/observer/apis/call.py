@@ -7,7 +7,7 @@ Its `read` gets an `Exchange` and must cope with anything in it: wrong types, cu
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
@@ -126,6 +126,45 @@ def first_calls(calls: Iterable[ToolCall]) -> tuple[tuple[ToolCall, ...], bool]:
     """The first `TOOL_CALLS_MAX` of an answer's calls, and whether there were more."""
     found = tuple(islice(calls, TOOL_CALLS_MAX + 1))
     return found[:TOOL_CALLS_MAX], len(found) > TOOL_CALLS_MAX
+
+
+class Stream(Protocol):
+    """A streamed answer in the making; `overflow`: a bound left parts out."""
+
+    error: dict[str, Any] | None
+    overflow: bool
+
+    def add(self, event: dict[str, Any]) -> None:
+        """Take in one event."""
+
+    def whole(self) -> dict[str, Any]:
+        """The answer as one that is not streamed has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer as one object; `made` is the same, None where it came in one piece."""
+
+    body: dict[str, Any]
+    made: dict[str, Any] | None
+    error: str | None
+    overflow: bool
+
+
+def answer_of(exchange: Exchange, stream: Stream, ended: Container[str]) -> Answered:
+    """The answer of an API that says in a `status` how it ended, streamed into `stream` or not.
+
+    A stream that was cut by a bound is whole all the same when it had `ended` before.
+    """
+    if not (exchange.succeeded and streamed(exchange)):
+        body = as_dict(exchange.response_json)
+        return Answered(body, None, error_code(exchange, body), overflow=False)
+    events, cut = stream_events(exchange)
+    for event in events:
+        stream.add(as_dict(event.json()))
+    body = stream.whole()
+    error = error_code(exchange, {"error": stream.error or body.get("error")})
+    return Answered(body, body, error, stream.overflow or (cut and as_text(body.get("status")) not in ended))
 
 
 def as_dict(value: Any) -> dict[str, Any]:

@@ -21,17 +21,15 @@ from sidecar.observer.apis.call import (
     ToolCall,
     Turn,
     Usage,
+    answer_of,
     arguments_of,
     as_dict,
     as_text,
     as_tokens,
     dicts,
-    error_code,
     first_calls,
     joined,
     media_digest,
-    stream_events,
-    streamed,
 )
 from sidecar.observer.exchange import Exchange
 
@@ -109,21 +107,10 @@ class GeminiInteractions:
     def read(self, exchange: Exchange) -> Call:
         """Both directions; whatever is missing is left empty."""
         request, stored = as_dict(exchange.request_json), _stored_id(exchange)
-        overflow, answer = False, None
-        if exchange.succeeded and streamed(exchange):
-            stream = _Stream()
-            events, overflow = stream_events(exchange)
-            for event in events:
-                stream.add(as_dict(event.json()))
-            interaction = answer = stream.whole()
-            error = error_code(exchange, {"error": stream.error})
-            overflow = stream.overflow or (overflow and as_text(interaction.get("status")) not in _ANSWERED)
-        else:
-            interaction = as_dict(exchange.response_json)
-            error = error_code(exchange, interaction)
+        answer = answer_of(exchange, _Stream(), _ANSWERED)
+        interaction = answer.body
         status = as_text(interaction.get("status"))
-        if error is None and status in _FAILED:
-            error = status
+        error = answer.error or (status if status in _FAILED else None)
         steps = dicts(interaction.get("steps"))
         tool_calls, too_many = first_calls(_tool_calls(steps))
         return Call(
@@ -138,9 +125,9 @@ class GeminiInteractions:
             response_id=as_text(interaction.get("id")) or stored,
             completed=error is None and status in _ANSWERED,
             error=error,
-            overflow=overflow or too_many,
+            overflow=answer.overflow or too_many,
             previous_response_id=stored or as_text(request.get("previous_interaction_id")) or None,
-            answer=answer,
+            answer=answer.made,
             llm_call=stored is None,
         )
 

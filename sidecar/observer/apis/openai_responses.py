@@ -21,6 +21,7 @@ from sidecar.observer.apis.call import (
     ToolCall,
     Turn,
     Usage,
+    answer_of,
     arguments_of,
     as_dict,
     as_text,
@@ -30,8 +31,6 @@ from sidecar.observer.apis.call import (
     first_calls,
     joined,
     media_digest,
-    stream_events,
-    streamed,
 )
 from sidecar.observer.exchange import Exchange
 
@@ -111,21 +110,10 @@ class OpenAIResponses:
         stored, kept = _stored_id(exchange), _kept_id(exchange)
         if kept is not None:
             return _kept(exchange, request, kept)
-        overflow, answer = False, None
-        if exchange.succeeded and streamed(exchange):
-            stream = _Stream()
-            events, overflow = stream_events(exchange)
-            for event in events:
-                stream.add(as_dict(event.json()))
-            response = answer = stream.whole()
-            error = error_code(exchange, {"error": stream.error or response.get("error")})
-            overflow = stream.overflow or (overflow and as_text(response.get("status")) not in _ENDED)
-        else:
-            response = as_dict(exchange.response_json)
-            error = error_code(exchange, response)
+        answer = answer_of(exchange, _Stream(), _ENDED)
+        response = answer.body
         status = as_text(response.get("status"))
-        if error is None and status == "failed":
-            error = "failed"
+        error = answer.error or (status if status == "failed" else None)
         items = dicts(response.get("output"))
         tool_calls, too_many = first_calls(_tool_calls(items))
         # What is fetched again was counted when it was made, unless it was made in the background.
@@ -142,10 +130,10 @@ class OpenAIResponses:
             response_id=as_text(response.get("id")) or None,
             completed=error is None and (status in _ENDED or response.get("object") == "response.compaction"),
             error=error,
-            overflow=overflow or too_many,
+            overflow=answer.overflow or too_many,
             conversation=_conversation(request) or _conversation(response),
             previous_response_id=stored or as_text(request.get("previous_response_id")) or None,
-            answer=answer,
+            answer=answer.made,
             llm_call=stored is None,
         )
 

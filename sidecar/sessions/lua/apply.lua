@@ -12,7 +12,8 @@
 -- returns  {status, mark, session id, state, reason, where it went: "session root merged …" (ids),
 --           "session revision state" of each event posted …}
 --   applied    written; mark is now this sequence
---   duplicate  applied before (by the mark, or by the signal's source and id)
+--   duplicate  applied before (by the mark, or by the signal's source and id); with where it went, if it is one of the
+--              producer's last observations: an answer that was lost on its way is given again
 --   waiting    a signal whose session is not known yet: kept until it is
 --   late       a signal whose session is forgotten already, and whose conversation has no other: without effect
 --   rewind     Redis is behind, or of another generation: mark is what it has; nothing written
@@ -104,7 +105,17 @@ end
 
 -- Makes every key of the exchange lead to the session; returns the signals that waited for one of them.
 local function register(work, session, o, opened)
-  local signals = opened and take_waiting(work, session.id) or {}
+  local signals = {}
+  local ids = { opened and session.id or nil }
+  for id in pairs(work.gone) do
+    table.insert(ids, id) -- what waits for a part of it waits for it
+  end
+  table.sort(ids)
+  for _, id in ipairs(ids) do
+    for _, signal in ipairs(take_waiting(work, id)) do
+      table.insert(signals, signal)
+    end
+  end
   work.registered[session.id] = work.registered[session.id] or {}
   work.used[session.id] = work.used[session.id] or {}
   local done = {}
@@ -136,31 +147,6 @@ local function register(work, session, o, opened)
     lead(k, false)
   end
   return signals
-end
-
--- The user messages of the exchange that the conversation had not seen, and how many more its set may hold. Of one that
--- is known (`located`) only what was said since the last answer is new: the rest is history, maybe in other words.
-local function unseen_messages(work, session, o, located)
-  local room = LIMITS.messages
-  local before = {}
-  local first = located and o.said_now and #o.user_messages - o.said_now + 1 or 1
-  if session and #o.user_messages > 0 then
-    room = math.max(room - redis.call('SCARD', key('seen', session.root)), 0)
-    before = known(key('seen', session.root), o.user_messages)
-    for _, addition in ipairs(work.seen[session.root] or {}) do
-      for _, member in ipairs(addition.members) do
-        before[member] = true
-      end
-    end
-  end
-  local fresh = {}
-  for i, message in ipairs(o.user_messages) do
-    if i >= first and not before[message] then
-      before[message] = true
-      table.insert(fresh, message)
-    end
-  end
-  return fresh, room
 end
 
 -- What only the trace leads here is the agent's doing: no user has come back.
@@ -209,74 +195,6 @@ local function settle_session(work, o, session, fresh, how, root)
   return open_session(work, o, session.root), true, false
 end
 
-local function count_exchange(work, session, o, fresh, room, how)
-  local turns = #fresh
-  if room < turns then
-    turns = math.max(room, math.min(turns, 1))
-    count(work, 'messages_over')
-  end
-  if how == 'trace' and not o.user_side then
-    turns = 0 -- what the agent says to an agent of its own
-  end
-  local sides = sides_of(session)
-  sides[o.user_side and 'user' or 'model'] = sides[o.user_side and 'user' or 'model'] + turns
-  session.sides = sides
-  session.turns = turns_of(session)
-  session.llm_calls = session.llm_calls + o.llm_calls
-  session.input_tokens = session.input_tokens + o.input_tokens
-  session.output_tokens = session.output_tokens + o.output_tokens
-  add_models(work, session, o.models)
-  name_customer(work, session, o.customer)
-  session.conversation = session.conversation or o.conversation
-  if not o.complete then
-    session.complete = false
-  end
-  note(work, session, { what = 'exchange', at = o.at_ms, api = o.api, turns = turns, digests = o.digests,
-    aborted = o.aborted, complete = o.complete, found_by = how })
-end
-
--- Tool calls count, and their effects apply, once per call id in a session. Returns the calls known before.
-local function count_calls(work, session, o, trailing)
-  local all = {}
-  for _, call in ipairs(o.tool_calls) do
-    table.insert(all, call)
-  end
-  local own = #all
-  for _, effect in ipairs(o.effects) do
-    if effect.call ~= '' then
-      table.insert(all, effect.call)
-    end
-  end
-  if own == 0 and #all == 0 then
-    return {}
-  end
-  local before = known(key('calls', session.id), all)
-  local additions = work.calls[session.id] or {}
-  for _, addition in ipairs(additions) do
-    for _, member in ipairs(addition.members) do
-      before[member] = true
-    end
-  end
-  local fresh, done = {}, {}
-  for i, call in ipairs(all) do
-    if not before[call] and not done[call] then
-      done[call] = true
-      table.insert(fresh, call)
-      if i <= own and not trailing then
-        session.tool_calls = session.tool_calls + 1
-      end
-    end
-  end
-  local room = math.max(LIMITS.calls - redis.call('SCARD', key('calls', session.id)), 0)
-  if room < #fresh then
-    count(work, 'calls_over', #fresh - room)
-  end
-  table.insert(additions, { members = fresh, room = room })
-  work.calls[session.id] = additions
-  change(work, session)
-  return before
-end
-
 -- What was applied before goes where it went then, whatever the keys say by now: the facts of other replicas may come
 -- in another order. Returns the session (nil: it opens again), and the conversation that one to be opened belongs to.
 local function replayed(work, o, session, returns)
@@ -290,18 +208,6 @@ local function replayed(work, o, session, returns)
   return nil, o.root
 end
 
--- How the deployment is wired: whether calls bring an id, name a customer, and by what they are found.
-local function count_wiring(work, o, how)
-  count(work, 'exchanges')
-  count(work, 'found_by:' .. how)
-  if o.conversation then
-    count(work, 'exchanges_with_id')
-  end
-  if o.customer then
-    count(work, 'exchanges_with_customer')
-  end
-end
-
 -- Returns the session, or nil when there is none; and true when it is too early to say.
 local function observe(work, o)
   local session, how, certain = locate(work, o)
@@ -311,7 +217,8 @@ local function observe(work, o)
   if session then
     fire_due(work, session, o.started_ms, own)
   end
-  local fresh, room = unseen_messages(work, session, o, session)
+  local takes = takes_up(work, session, o)
+  local fresh, room = unseen_messages(work, session, o, session, takes)
   local returns = session and not is_open(session) and is_return(session, o, fresh, how)
   if returns then
     -- A key of an old session in a conversation that has gone on since: what is new belongs to the newest.
@@ -335,10 +242,10 @@ local function observe(work, o)
     count(work, 'unplaced')
     return nil
   end
-  session = o.session and merge_again(work, session, o) or merge_all(work, session, o)
+  session = o.session and merge_again(work, session, o) or merge_all(work, session, o, own)
   -- A session is judged by the rules under which it opened, whatever plan is in force by now.
   o.effects = o.former and o.former[session.terms.digest] or o.effects
-  fresh, room = unseen_messages(work, session, o, located or not opened)
+  fresh, room = unseen_messages(work, session, o, located or not opened, takes)
   if #fresh > 0 and not o.touch then
     work.seen[session.root] = work.seen[session.root] or {}
     table.insert(work.seen[session.root], { members = fresh, room = room })
@@ -388,7 +295,7 @@ local function receive(work, signal)
     return 'late', nil
   end
   local list = key('waiting', signal.session_id or signal.alias)
-  if redis.call('LLEN', list) >= LIMITS.waiting then
+  if redis.call('LLEN', list) >= LIMITS.waiting_over then
     error('too many signals wait for this session', 0)
   end
   table.insert(work.waiting, { name = list, body = body })
@@ -412,10 +319,12 @@ local function decide(work)
   return { status, session }
 end
 
-local mark_name = key('applied', producer)
+local mark_name, went_name = key('applied', producer), key('went', producer)
 local mark = tonumber(redis.call('GET', mark_name) or '0')
 if sequence <= mark then
-  return { 'duplicate', int(mark), '', '', '', '' }
+  local told_before = redis.call('ZRANGEBYSCORE', went_name, int(sequence), int(sequence))[1]
+  local went = told_before and string.match(told_before, '^%d+ (.*)$') or ''
+  return { 'duplicate', int(mark), string.match(went, '^%S*'), '', '', went }
 end
 -- In new data even a producer's first fact is too early: what its journal had before it has to come first.
 local forgotten = ARGV[9] ~= '' and redis.call('GET', key('generation')) ~= ARGV[9]
@@ -454,6 +363,11 @@ for id in pairs(work.gone) do
   table.insert(merged, id)
 end
 table.sort(merged)
-local went = session and { session.id, session.root, unpack(merged) } or {}
-return { result[1], int(sequence), session and session.id or '', session and session.state or '', '',
-  table.concat(went, ' '), unpack(told(work)) }
+local went = table.concat(session and { session.id, session.root, unpack(merged) } or {}, ' ')
+if kind == 'observation' and went ~= '' then
+  redis.call('ZADD', went_name, int(sequence), int(sequence) .. ' ' .. went)
+  redis.call('ZREMRANGEBYRANK', went_name, 0, -LIMITS.went - 1)
+  redis.call('PEXPIRE', went_name, int(LIMITS.waiting_days * DAY))
+end
+return { result[1], int(sequence), session and session.id or '', session and session.state or '', '', went,
+  unpack(told(work)) }

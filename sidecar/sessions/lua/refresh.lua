@@ -22,6 +22,9 @@ for _, id in ipairs(due) do
     for _, digest in ipairs(redis.call('LRANGE', key('aliases', id), 0, -1)) do
       table.insert(names, key('alias', digest))
     end
+    for _, digest in ipairs(redis.call('LRANGE', key('texts', id), 0, -1)) do
+      table.insert(names, key('text', digest))
+    end
     for _, name in ipairs(names) do
       keep(name, ttl)
     end

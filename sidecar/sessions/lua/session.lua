@@ -72,6 +72,17 @@ local function add_models(work, session, models)
   end
 end
 
+-- Within what Lua's JSON writes as a whole number: 14 digits.
+local function add_tokens(work, session, from)
+  for _, name in ipairs({ 'input_tokens', 'output_tokens' }) do
+    local sum = session[name] + from[name]
+    if sum > LIMITS.tokens then
+      count(work, 'tokens_over')
+    end
+    session[name] = math.min(sum, LIMITS.tokens)
+  end
+end
+
 local function finalize(work, session, decision, at)
   session.state, session.deadline, session.finalized = decision.state, 0, at
   session.ended, session.revision, session.held = session.last, 0, decision.held

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.observer.journal import HOUR_MS, Journal, JournalFull, NewRow
+from sidecar.observer.journal import Journal, JournalFull, NewRow
+from sidecar.observer.journalfile import HOUR_MS
 
 MIB = 1 << 20
 

@@ -203,6 +203,29 @@ def test_servers_that_number_calls_anew_do_not_hide_one_behind_another(wire, obs
     assert not set(first.tool_calls) & {effect.call for effect in seen.effects}
 
 
+def test_a_long_plain_text_is_cut_for_the_rules_and_counted(wire, observer) -> None:
+    looking = plan_with("""
+    - id: r
+      on: request
+      conditions: [{field: text, operator: CONTAINS, value: end}]
+      set: {outcome: RESOLVED}
+""")
+    for plan, room, effects, cut in ((builtin_plan(), 0, 0, 0), (looking, 3, 1, 0), (looking, 0, 0, 1)):
+        text = b"x" * (observe.PLAIN_TEXT_BYTES_MAX - room) + b"end"
+        observer.plan = plan
+        seen = observer.observe(wire.raw(wire.post("/agent", text, CONVERSATION), wire.ok(b"ok")))
+        assert (len(seen.effects), observer.counts.get("plain_text_cut", 0)) == (effects, cut)
+
+
+def test_what_the_bounds_leave_out_is_counted(wire, observer) -> None:
+    ids = {name: f"c{n}" for n, name in enumerate(("session-id", "thread-id", "x-session-id", "helicone-session-id"))}
+    ids |= {f"x-{n}-session-id": f"{n}-a1b2c3d4" for n in range(9)} | {"x-portkey-trace-id": "p"}
+    body = ask(*["Hi"] * (2 * USER_MESSAGES_MAX + 2)) | {"session_id": "b1", "threadId": "b2", "contextId": "b3"}
+    seen = observer.observe(wire.raw(wire.post(CHAT, body, ids), wire.ok(say("Hello"))))
+    assert len(seen.user_messages) == USER_MESSAGES_MAX
+    assert observer.counts == {"session_keys_over": 1, "user_messages_over": 1}
+
+
 def test_a_text_in_the_models_place_is_not_passed_on(wire, observer) -> None:
     seen = observer.observe(wire.raw(wire.post(CHAT, ask("Hi"), CONVERSATION), wire.ok(say(model="x" * 5_000))))
     assert (seen.models, seen.llm_calls, observer.counts["model_unusable"]) == ((), 1, 1)

@@ -154,6 +154,29 @@ def test_unusable_ids_are_counted(wire, stitcher: Stitcher) -> None:
     assert (stitch.conversation, stitch.unusable) == ("t1", 1)
 
 
+def test_more_ids_than_are_looked_at_are_counted(wire, stitcher: Stitcher) -> None:
+    names = ("session-id", "thread-id", "x-session-id", "helicone-session-id", "x-litellm-session-id", "mcp-session-id")
+    many = {name: f"c{n}" for n, name in enumerate(names)} | {"x-portkey-trace-id": "c7", "conversation_id": "c8"}
+    whole = stitcher.stitch(wire.exchange(wire.post("/", {"sessionId": "c1"}, many)), None)
+    assert (len(whole.keys), whole.over) == (EXPLICIT_IDS_MAX, ())  # c1 again is no other id
+    more = stitcher.stitch(wire.exchange(wire.post("/", {"sessionId": "c9", "threadId": "c10"}, many)), None)
+    assert (len(more.keys), more.over) == (EXPLICIT_IDS_MAX, ("session_keys_over",))
+
+
+def test_more_tool_calls_than_are_looked_at_are_counted(wire, stitcher: Stitcher) -> None:
+    ids = tuple(f"call_A1B2C3D4{n}" for n in range(HANDED_ON_IDS_MAX + 1))
+    calls = tuple(ToolCall(each, "lookup", {}) for each in ids)
+    exchange = wire.exchange(wire.post("/v1/chat/completions", {}))
+
+    def over(results: tuple[str, ...], made: tuple[ToolCall, ...]) -> tuple[str, ...]:
+        return stitcher.stitch(exchange, Call("x", tool_results=results, tool_calls=made, completed=True)).over
+
+    assert over(ids[1:], calls[1:]) == ()
+    assert over(ids, calls) == ("handed_on_ids_over", "made_ids_over")
+    newest = stitcher.stitch(exchange, Call("x", tool_results=ids, completed=True)).keys
+    assert (len(newest), newest[0]) == (HANDED_ON_IDS_MAX, key("acme", "tool_call", ids[-1]))
+
+
 CALL = Call(
     "openai.chat",
     response_id="chatcmpl-1",

@@ -52,10 +52,10 @@ def test_the_next_call_follows_what_this_one_reached(thread) -> None:
     first = thread(SYSTEM, user("Hi"), reply="Hello.")
     second = thread(SYSTEM, user("Hi"), said("Hello."), user("My invoice"), reply=LONG)
     third = thread(user("Hi"), said("Hello."), user("My invoice"), said(LONG), user("yes"))
-    assert (first.follows, first.recalls) == ("", ())
+    assert (first.follows, first.recalls, first.answers) == ("", (), ())
     assert second.follows == first.reaches
     assert third.follows == second.reaches
-    assert third.recalls[:2] == second.makes
+    assert third.answers[0] == second.makes
     assert len({first.reaches, second.reaches, third.reaches}) == 3
 
 
@@ -83,17 +83,18 @@ def test_tool_calls_without_text(thread) -> None:
     assert thread(user("Hi"), said(""), TOOL, said("Found."), user("yes")).follows == shown.reaches
 
 
-def test_a_trimmed_history_recalls_its_last_answers(thread) -> None:
+def test_a_trimmed_history_is_known_by_its_last_answers(thread) -> None:
     before = thread(user("Hi"), said("Hello."), user("My invoice, please"), reply=LONG)
     pair, alone = before.makes
-    assert thread(user("My invoice, please"), said(LONG), user("yes")).recalls[:2] == (pair, alone)
-    assert thread(user("A summary."), said(LONG), user("yes")).recalls[1] == alone
+    assert thread(user("My invoice, please"), said(LONG), user("yes")).answers == ((pair, alone),)
+    assert thread(user("A summary."), said(LONG), user("yes")).answers[0][1] == alone
     assert before.asked in thread(user("Hi"), said("Hello."), user("My invoice, please"), said("…"), user("?")).recalls
 
 
 def test_texts_that_anybody_says_tell_nothing_alone(thread) -> None:
     assert thread(user("Hi"), reply="Hello.").makes == ()
-    assert thread(user("Hi"), said("Hello."), user("My invoice")).recalls == ()
+    after = thread(user("Hi"), said("Hello."), user("My invoice"))
+    assert (after.recalls, after.answers) == ((), ())
 
 
 def test_an_answer_whose_beginning_was_given(thread) -> None:
@@ -102,17 +103,20 @@ def test_an_answer_whose_beginning_was_given(thread) -> None:
     assert thread(user("As JSON, please"), said('{"a": 1}'), user("yes")).follows == reached.reaches
 
 
-def test_recalls_are_bounded(thread) -> None:
+def test_what_is_recalled_is_bounded_and_the_newest_comes_first(thread) -> None:
     turns = [turn for n in range(50) for turn in (user(f"question number {n}"), said(f"{LONG} {n}"))]
-    recalls = thread(*turns, user("yes")).recalls
-    assert len(recalls) == 3 * ANSWERS_MAX
-    assert len(set(recalls)) == len(recalls)
+    whole = thread(*turns, user("yes"))
+    assert len(set(whole.recalls)) == ANSWERS_MAX
+    assert [len(answer) for answer in whole.answers] == [2] * ANSWERS_MAX
+    assert len({digest for answer in whole.answers for digest in answer}) == 2 * ANSWERS_MAX
+    newest = thread(*turns[:-1], reply=f"{LONG} 49")
+    assert (whole.recalls[0], whole.answers[0]) == (newest.asked, newest.makes)
 
 
 def test_equal_texts_under_different_keys_never_meet(thread) -> None:
     def digests(**fields: Any) -> set[str]:
         one = thread(user("Hi"), said(LONG), user("yes"), reply=LONG, **fields)
-        return {one.asked, one.follows, one.reaches, *one.recalls, *one.makes}
+        return {one.asked, one.follows, one.reaches, *one.recalls, *one.answers[0], *one.makes}
 
     ways: list[dict[str, Any]] = [
         {},

@@ -1,0 +1,33 @@
+-- precedence.lua: what may lead an exchange to a session. Nothing joins what something stronger holds apart: an explicit
+-- id before what an answer made up, that before texts, these before the trace.
+
+local function is_named(session)
+  return session.conversation ~= nil or (session.names ~= nil and next(session.names) ~= nil)
+end
+
+-- Whether an id that stands before the exchange's key number `upto` is another one in the session: two conversations.
+local function held_apart(o, session, upto)
+  for i, k in ipairs(o.keys) do
+    if i >= upto or k.kind ~= 'conversation' then
+      return false
+    end
+    local other = session.names and session.names[k.source or k.digest]
+    if other and other ~= k.digest then
+      return true
+    end
+  end
+  return false
+end
+
+-- Whether a key may lead the exchange to the session: nothing joins what something stronger holds apart.
+local function may_join(o, session, kind, number)
+  if kind == 'conversation' then
+    return not held_apart(o, session, number)
+  end
+  return not (o.conversation and is_named(session))
+end
+
+-- Texts may lead to the session: of two customers who say the same, each has a conversation of his own.
+local function may_be(o, session)
+  return may_join(o, session, 'text') and not (session.customer and o.customer and session.customer ~= o.customer)
+end
