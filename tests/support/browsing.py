@@ -26,9 +26,9 @@ document.addEventListener("securitypolicyviolation", (event) =>
 """
 # Where Tab stops, in the order of the document; what is in a closed <details> or dialog is not rendered.
 _STOPS = """
-[...document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex='0']")]
-  .filter((one) => one.checkVisibility({visibilityProperty: true}) && !one.disabled && one.type !== "hidden")
-  .map((one, number) => (one.dataset.stop = number))
+window.stops = [...document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex='0']")]
+  .filter((one) => one.checkVisibility({visibilityProperty: true}) && !one.disabled && one.type !== "hidden");
+stops.map((one, number) => number)
 """
 _FOCUSED = """
 (() => {
@@ -36,7 +36,7 @@ _FOCUSED = """
   if (!one || one === document.body) return null;
   const look = getComputedStyle(one), box = one.getBoundingClientRect();
   return {
-    stop: Number(one.dataset.stop), what: one.outerHTML.slice(0, 120),
+    stop: stops.indexOf(one), what: one.outerHTML.slice(0, 120),
     seen: look.outlineStyle !== "none" && parseFloat(look.outlineWidth) >= 2
       && box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth,
   };
