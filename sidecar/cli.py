@@ -99,7 +99,9 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "behind. Exits with 1 when a figure is wrong, or the machine was too slow to tell.",
     )
     demo.add_argument("--json", action="store_true", help="print one JSON document on stdout and nothing else there")
-    demo.add_argument("--stay", action="store_true", help="keep everything running until Ctrl-C")
+    demo.add_argument(
+        "--stay", action="store_true", help="keep everything running until Ctrl-C, the console to look at included"
+    )
     demo.add_argument("--conversations", type=int, default=72, metavar="N", help="how many at once (default 72)")
     demo.set_defaults(command=_demo)
 
