@@ -35,6 +35,13 @@ async def ledgers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dic
         }
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def windows(browser: Browser, ledgers: dict[str, ConsoleServer]) -> AsyncIterator[dict[str, Visit]]:
+    """A window on each ledger that goes from page to page: a new one costs more than most pages."""
+    async with AsyncExitStack() as stack:
+        yield {name: await stack.enter_async_context(visiting(browser, server.url)) for name, server in ledgers.items()}
+
+
 @pytest.fixture
 def often_looked(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server looks for changes many times a second."""

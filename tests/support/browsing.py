@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,36 +19,43 @@ _ARGUMENTS = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 PATIENCE_SECONDS = 30
+DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 _LISTEN = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) =>
   violations.push(`${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
 """
-# Where Tab stops, in the order of the document; what is in a closed <details> or dialog is not rendered.
+# Where Tab stops, in the order of the document; what is in a closed <details> or dialog is not rendered. Of the choices
+# of one question it is the one that is chosen, or the first.
 _STOPS = """
 window.stops = [...document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex='0']")]
-  .filter((one) => one.checkVisibility({visibilityProperty: true}) && !one.disabled && one.type !== "hidden");
+  .filter((one) => one.checkVisibility({visibilityProperty: true}) && !one.disabled && one.type !== "hidden")
+  .filter((one) => one.type !== "radio" || one === (document.querySelector(`[name="${one.name}"]:checked`)
+    ?? document.querySelector(`[name="${one.name}"]`)));
 stops.map((one, number) => number)
 """
-_FOCUSED = """
-(() => {
-  const one = document.activeElement;
-  if (!one || one === document.body) return null;
-  const look = getComputedStyle(one), box = one.getBoundingClientRect();
-  return {
-    stop: stops.indexOf(one), what: one.outerHTML.slice(0, 120),
-    seen: look.outlineStyle !== "none" && parseFloat(look.outlineWidth) >= 2
-      && box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth,
-  };
-})()
+_MISSED = (
+    "(stopped) => stops.filter((one, number) => !stopped.includes(number)).map((one) => one.outerHTML.slice(0, 120))"
+)
+# Notes every stop, and whether one sees where the focus is.
+_WALK = """
+window.reached = [];
+document.addEventListener("focusin", ({target}) => {
+  const look = getComputedStyle(target), box = target.getBoundingClientRect();
+  const marked = look.outlineStyle !== "none" && parseFloat(look.outlineWidth) >= 2;
+  const inView = box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth;
+  reached.push({stop: stops.indexOf(target), unseen: marked && inView ? "" : target.outerHTML.slice(0, 120)});
+})
 """
 
 
 @asynccontextmanager
-async def chromium() -> AsyncIterator[Browser]:
+async def chromium(**environ: str) -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium_path(), args=list(_ARGUMENTS))
+        browser = await playwright.chromium.launch(
+            executable_path=chromium_path(), args=list(_ARGUMENTS), env={**os.environ, **environ}
+        )
         try:
             yield browser
         finally:
@@ -94,7 +102,8 @@ class Visit:
         """Fail with whatever was complained of."""
         violations = await self.page.evaluate("window.violations") or []
         found = [one for one in self.complaints + violations if not any(part in one for part in self.expected)]
-        assert found == []
+        self.complaints.clear()
+        assert found == [], found
 
     async def axe(self, *rules: str) -> list[str]:
         """What axe-core finds wrong by some rules, or by all, best practices included; as sentences."""
@@ -115,24 +124,24 @@ class Visit:
               return one.getBoundingClientRect().right > innerWidth + 1;
             }).map((one) => one.outerHTML.slice(0, 160))"""
         )
-        assert wide == []
+        assert wide == [], wide
 
-    async def demand_keyboard(self, most: int = 60) -> None:
+    async def demand_keyboard(self, most: int = 30) -> None:
         """Tab, from the top of the page on, stops at every control in the document's order, and one sees where."""
         stops = await self.page.evaluate(_STOPS)
-        reached: list[int] = []
+        await self.page.evaluate(_WALK)
+        expected = stops[:most]
+        pressed, reached = 0, []
         # A field for a month or a time has stops of its own inside, which the browser marks itself.
-        for _ in range(4 * most):
-            if len(reached) >= min(most, len(stops)):
-                break
-            await self.page.keyboard.press("Tab")
-            focused = await self.page.evaluate(_FOCUSED)
-            if focused is None:
-                break
-            if reached[-1:] != [focused["stop"]]:
-                assert focused["seen"], f"nobody sees where the focus is: {focused['what']}"
-                reached.append(focused["stop"])
-        assert reached == stops[:most]
+        while len(reached) < len(expected) and pressed < 4 * most:
+            for _ in range(len(expected) - len(reached)):
+                await self.page.keyboard.press("Tab")
+                pressed += 1
+            reached = await self.page.evaluate("reached")
+        stopped = [one["stop"] for one in reached]
+        assert stopped == expected, f"{stopped}, not {expected}; {await self.page.evaluate(_MISSED, stopped)}"
+        unseen = [one["unseen"] for one in reached if one["unseen"]]
+        assert unseen == [], f"nobody sees that the focus is here: {unseen}"
 
 
 @asynccontextmanager

@@ -7,8 +7,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from billing_api import event, post, simple_plan
+from aiohttp import web
+from billing_api import Clock, event, post, simple_plan
 from console_server import ConsoleServer, console_server
+from export_targets import FAKES, SECRET
+
+from sidecar.billing.exports.config import load_exports
+from sidecar.billing.exports.service import Exports
 
 TAG = "<img src=x onerror=alert(1)>"
 SCRIPT = "</script><script>alert(2)</script>"
@@ -18,10 +23,28 @@ LONG = "long" * 60
 # A place in a page's path → what stands there.
 CUSTOMER, SESSION, CONVERSATION, PLAN = TAG, f"ses_{SCRIPT}", f"{QUOTES} {RIGHT_TO_LEFT}", "p-1"
 
+EXPORTS = """\
+exports:
+- {name: hook, kind: webhook, url: URL, secret: {env: KEY}, meters: [{code: "<b>m</b>", metrics: [m]}]}
+"""
+
+
+class _Refusing(FAKES["webhook"]):
+    """A target whose refusals are no words."""
+
+    def answer(self, path: str, headers: dict[str, str], raw: bytes) -> web.Response:
+        return web.Response(status=422, text=TAG + SCRIPT + RIGHT_TO_LEFT)
+
 
 @asynccontextmanager
 async def hostile(folder: Path) -> AsyncIterator[ConsoleServer]:
-    async with console_server(folder) as server:
+    clock = Clock()
+    hook = _Refusing(clock)
+    async with hook.listening(), console_server(folder, clock=clock) as server:
+        file = EXPORTS.replace("URL", hook.url).encode()
+        exports = Exports(server.billing.database, load_exports(file, "exports.yaml", {"KEY": SECRET}), clock)
+        await exports.begin()
+        server.billing.exports = exports
         plan = simple_plan().replace("name: p,", f"name: '{TAG}{SCRIPT}',").replace("id: m,", f"id: m, name: '{TAG}',")
         answer = await server.api.put(f"/v1/plans/{PLAN}", content=plan, headers={"Content-Type": "application/yaml"})
         assert answer.is_success, answer.text
@@ -42,7 +65,16 @@ async def hostile(folder: Path) -> AsyncIterator[ConsoleServer]:
             answer = await server.api.post(f"/v1/outcomes/out_90/{kind}", json=body)
             assert answer.is_success, answer.text
         await server.settle()
-        yield server
+        while await exports.senders[0].step():
+            pass
+        server.named = {
+            "customers": CUSTOMER, "lines": "pricing", "sessions": SESSION, "plans": PLAN, "exports": "hook",
+            "backtest": await server.backtest(PLAN, "2026-11"),
+        }  # fmt: skip
+        try:
+            yield server
+        finally:
+            await exports.close()
 
 
 def _event(number: int, customer: str, text: str) -> dict[str, object]:

@@ -25,13 +25,14 @@ from sidecar.billing.exports.config import load_exports
 from sidecar.billing.exports.service import Exports
 from sidecar.billing.rating.periods import to_us
 from sidecar.billing.tokens import Tokens
-from sidecar.delivery.event import outcome_event, request_of, statement_event
+from sidecar.delivery.event import Event, outcome_event, request_of, statement_event
 from sidecar.sessions.outcome import Evidence, Outcome, Statement
 
 PLANS = Path(__file__).resolve().parents[2] / "examples" / "plans"
 SELLER = "brightdesk"
 FIRST_DAY = datetime(2026, 10, 1, tzinfo=UTC)
 EXPORTED_FROM = datetime(2026, 11, 19, tzinfo=UTC)
+LIVED_DAYS = 3
 SPECIAL = datetime(2026, 11, 23, tzinfo=UTC)  # whatever the dice say: one held, one not billable, one unattributed
 NOW = datetime(2026, 11, 24, 15, 20, tzinfo=UTC)
 OPERATORS = ("Maya Chen", "Jonas Weber")
@@ -113,7 +114,12 @@ async def seeded(folder: Path, tokens: Tokens = NOBODY_IS_ASKED, share: float = 
         file = EXPORTS.replace("STRIPE", stripe.url).replace("HOOK", hook.url).encode()
         exports = Exports(server.billing.database, load_exports(file, "exports.yaml", {"KEY": SECRET}), clock)
         try:
-            await _Story(server, stripe, exports, share).tell()
+            story = _Story(server, stripe, exports, share)
+            await story.tell()
+            server.named = {
+                "customers": "globex", "lines": "resolutions_pro", "sessions": story.disputed, "plans": "capped",
+                "exports": "stripe", "backtest": await server.backtest("capped", "2026-10"),
+            }  # fmt: skip
             yield server
         finally:
             await exports.close()
@@ -127,11 +133,12 @@ class _Story:
         self._stripe = stripe
         self._exports = exports
         self._share = share
+        self.disputed = ""
         self._random = random.Random(20261001)
         self._ticket = 48_000
         self._states: dict[str, str] = {}  # of every session that was posted
         self._turns: dict[datetime, list[Outcome]] = {}
-        self._standing: Outcome | None = None  # the last one that nothing will take back
+        self._standing: Outcome | None = None  # the last one of one buyer that nothing will take back
         self._special = [0.0, 0.012, 0.02]
         self._held: list[Outcome] = []
         self._unattributed: list[Outcome] = []
@@ -142,11 +149,11 @@ class _Story:
         day = FIRST_DAY
         while day <= NOW:
             await self._begin(day)
-            outcomes = [one for one in self._day(day) if one.time_ms <= NOW.timestamp() * 1000]
-            await self._post(outcomes, min(day + timedelta(days=1), NOW))
+            self._server.clock.now_us = to_us(day + timedelta(hours=9, minutes=10))
             await self._decide(day)
+            await self._post([one for one in self._day(day) if one.time_ms <= _ms(NOW)])
+            await self._end(min(day + timedelta(days=1), NOW))
             day += timedelta(days=1)
-        await self._server.settle()
 
     async def _plans(self) -> None:
         fin = (PLANS / "fin.yaml").read_text().replace("included_free: 100 ", "included_free: 25 ")
@@ -240,7 +247,7 @@ class _Story:
             self._later(day, taken)
         elif dice - 0.03 < 0.02:
             self._later(day, self._escalated(self._revised(one, "handoff", ""), ended))
-        elif not one.shadow:
+        elif buyer.id == "northwind":
             self._standing = one
         return one
 
@@ -267,22 +274,32 @@ class _Story:
     def _chain(self, session_id: str, revision: int) -> str:
         return identity.alias_digest(SELLER, "chain", f"{session_id}:{revision}")
 
-    async def _post(self, outcomes: list[Outcome], until: datetime) -> None:
-        self._server.clock.now_us = to_us(until)
-        events = [outcome_event(one) for one in sorted(outcomes, key=lambda one: one.time_ms)]
+    async def _post(self, outcomes: list[Outcome]) -> None:
+        """What a day brought; of the last days one by one, as it comes, else at once."""
+        outcomes.sort(key=lambda one: one.time_ms)
+        at_once = 1 if outcomes and outcomes[-1].time_ms > _ms(NOW - timedelta(days=LIVED_DAYS)) else 100
+        for start in range(0, len(outcomes), at_once):
+            some = outcomes[start : start + at_once]
+            self._server.clock.now_us = max(self._server.clock.now_us, some[-1].time_ms * 1000 + 400_000)
+            await self._send([outcome_event(one) for one in some])
         self._states.update((one.session_id, one.state) for one in outcomes)
+
+    async def _end(self, until: datetime) -> None:
+        """The evening's statement; then everything is summed up and exported."""
+        self._server.clock.now_us = to_us(until)
         counters = {"opened": len(self._states) + 3, "open": 3}
         finalized = dict(Counter(self._states.values()))
         hour = f"{until:%Y-%m-%dT%H}"
-        events.append(statement_event(Statement(SELLER, hour, _ms(until), "g1", counters, finalized, 0)))
-        for start in range(0, len(events), 100):
-            request = request_of(events[start : start + 100])
-            answer = await self._ask("POST", "/v1/outcomes", request.body, request.content_type)
-            assert not answer["rejected"], answer
+        await self._send([statement_event(Statement(SELLER, hour, _ms(until), "g1", counters, finalized, 0))])
         await self._server.settle()
         for sender in self._exports.senders:
             while await sender.step():
                 pass
+
+    async def _send(self, events: list[Event]) -> None:
+        request = request_of(events)
+        answer = await self._ask("POST", "/v1/outcomes", request.body, request.content_type)
+        assert not answer["rejected"], answer
 
     async def _decide(self, day: datetime) -> None:
         """Operators look at what is three days old; two conversations are disputed a month."""
@@ -294,7 +311,8 @@ class _Story:
                         "assign": "found by its ticket"}[kind]  # fmt: skip
                 more = {"customer": "northwind"} if kind == "assign" else {}
                 await self._rule(one, kind, said, **more)
-        if day.day in {9, 21} and self._standing is not None:
+        if day.day in {9, 23} and self._standing is not None:
+            self.disputed = self._standing.session_id
             await self._rule(self._standing, "reverse", "the customer disputes it: they had to call")
 
     async def _rule(self, one: Outcome, kind: str, reason: str, **more: str) -> None:

@@ -28,7 +28,7 @@ from sidecar.policy.loading import LoadedPlan, PlanError, load_plan
 
 YAML = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml", "text/plain", "application/octet-stream")
 _PLAN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_NOTHING_KNOWN: dict[str, Any] = {
+NOTHING_KNOWN: dict[str, Any] = {
     "plan": None, "started_at": None, "seat_tier": None, "seats": None, "attributes": {},
 }  # fmt: skip
 
@@ -174,10 +174,10 @@ async def get_line(request: web.Request) -> web.Response:
 
 
 def _customer(customer: Customer) -> dict[str, Any]:
-    return {"customer": customer.id, **_NOTHING_KNOWN, **customer.versions[-1].facts}
+    return {"customer": customer.id, **NOTHING_KNOWN, **customer.versions[-1].facts}
 
 
 def _version(version: CustomerVersion) -> dict[str, Any]:
     start = version.effective_us if version.plan_from_us is None else version.plan_from_us
     told = {"recorded_at": timestamp(version.known_us), "effective_from": timestamp(start)}
-    return {**told, **_NOTHING_KNOWN, **version.facts}
+    return {**told, **NOTHING_KNOWN, **version.facts}

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from sidecar.billing import accounts, desk
 from sidecar.billing.api import tables
+from sidecar.billing.api.catalog import NOTHING_KNOWN
 from sidecar.billing.api.keys import BILLING
 from sidecar.billing.api.problems import ProblemError
 from sidecar.billing.api.reading import customer_id
@@ -58,7 +59,7 @@ async def show(request: web.Request) -> web.StreamResponse:
 
 def _version(version: CustomerVersion) -> Mapping[str, Any]:
     start = version.effective_us if version.plan_from_us is None else version.plan_from_us
-    return {"told": version.known_us, "from": start, "facts": version.facts}
+    return {"told": version.known_us, "from": start, "facts": {**NOTHING_KNOWN, **version.facts}}
 
 
 async def show_invoice(request: web.Request) -> web.StreamResponse:
