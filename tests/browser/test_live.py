@@ -85,3 +85,37 @@ async def test_a_session_that_ends_while_a_page_is_open_asks_to_log_in_and_comes
     await window.page.get_by_label("Token").fill("tokens")
     await window.page.get_by_role("button", name="Log in").click()
     await window.page.wait_for_url(window.url + "/")
+
+
+async def test_what_somebody_chose_and_wrote_outlives_a_change_and_is_decided(guarded, visit):
+    await post(guarded.api, event(1, data={"held": True}))
+    window = await logged_in(visit, guarded)
+    await window.open("/decisions")
+    await window.page.get_by_role("checkbox").check()
+    await window.page.get_by_label("Reason").fill("it is in the CRM")
+    await post(guarded.api, event(2, data={"held": True}))
+    # Who writes is not disturbed: the row comes when they have left the field.
+    await window.page.evaluate("document.activeElement.blur()")
+    await window.until("document.querySelectorAll('tbody tr').length === 2")
+    assert await window.page.get_by_label("Reason").input_value() == "it is in the CRM"
+    assert await window.page.locator("input:checked").count() == 1
+    await window.page.get_by_role("button", name="Release").click()
+    assert await window.text("h1") == "Release 1 outcome?"
+    await window.page.get_by_role("button", name="Release").click()
+    assert await window.text("h1") == "Released"
+    [made] = await guarded.billing.decisions_about("ses_1")
+    assert (made["kind"], made["actor"], made["reason"]) == ("release", "Ann", "it is in the CRM")
+
+
+async def test_what_was_written_is_kept_when_the_session_ends_meanwhile(guarded, visit):
+    await post(guarded.api, event(1, data={"held": True}))
+    window = await logged_in(visit, guarded)
+    window.expected = ("ERR_", "401")
+    await window.open("/decisions")
+    await window.page.get_by_label("Reason").fill("it is in the CRM")
+    await window.page.evaluate("document.activeElement.blur()")
+    await guarded.stop()
+    guarded.tokens = Tokens("another", "tokens")
+    await guarded.start()
+    await window.until(f"{BANNER}.startsWith('Your session is over.')")
+    assert await window.page.get_by_label("Reason").input_value() == "it is in the CRM"

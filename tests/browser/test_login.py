@@ -2,6 +2,7 @@
 
 import pytest
 from aiohttp import web
+from billing_api import event, post
 from console_server import OPERATOR, VIEWER
 
 from sidecar.billing.console import login
@@ -101,14 +102,38 @@ async def test_a_forged_cookie_is_nobody(guarded, visit):
     assert window.page.url.startswith(window.url + "/login")
 
 
-async def test_everything_works_without_script(guarded, visit):
-    window = await visit(guarded, java_script_enabled=False)
+async def test_a_viewer_sees_everything_and_decides_nothing(guarded, visit):
+    await post(guarded.api, event(1, data={"held": True}))
+    window = await visit(guarded)
     await window.log_in(VIEWER, "Vic")
-    await window.page.get_by_role("textbox", name="Month").fill("2026-10")
-    await window.page.get_by_role("button", name="Show").click()
-    await window.page.wait_for_url("**/?period=2026-10")
-    assert await window.text("h1") == "October 2026"
-    await window.page.get_by_role("link", name="The month after, November 2026").click()
-    await window.page.wait_for_url("**/?period=2026-11")
-    await window.page.get_by_role("button", name="Log out").click()
-    await window.page.wait_for_url("**/login")
+    await window.open("/decisions")
+    assert await window.text("h1") == "1 waits for a decision"
+    assert await window.page.get_by_role("button", name="Release").count() == 0
+    key = await window.page.locator("[name=form_key]").first.get_attribute("value")
+    form = {"form_key": key, "outcome": "out_1", "kind": "release", "actor": "Vic", "reason": "x", "confirmed": "yes"}
+    answer = await window.context.request.post(guarded.url + "/decisions", form=form)
+    assert answer.status == 403
+    assert "a viewer&#39;s token cannot do this" in await answer.text()
+    assert await guarded.billing.decisions_about("ses_1") == []
+
+
+async def test_everything_works_without_script(guarded, visit):
+    await post(guarded.api, event(1, data={"held": True}))
+    window = await visit(guarded, java_script_enabled=False)
+    page = window.page
+    await window.log_in(OPERATOR, "Ann", "/customers")
+    await page.get_by_role("textbox", name="Month").fill("2026-10")
+    await page.get_by_role("button", name="Show").click()
+    await page.wait_for_url("**/customers?period=2026-10")
+    await page.get_by_role("link", name="The month after, November 2026").click()
+    await page.wait_for_url("**/customers?period=2026-11")
+    await page.get_by_role("link", name="Decisions").click()
+    await page.get_by_role("checkbox").check()
+    await page.get_by_label("Reason").fill("it is in the CRM")
+    await page.get_by_role("button", name="Release").click()
+    await page.get_by_role("button", name="Release").click()
+    assert await window.text("h1") == "Released"
+    await page.locator("main li").get_by_role("link").click()
+    assert await window.text("h1") == "Charged $1.00"
+    await page.get_by_role("button", name="Log out").click()
+    await page.wait_for_url("**/login")

@@ -71,3 +71,14 @@ async def test_the_skip_link_leads_past_the_navigation(look_at):
     assert await window.page.evaluate("document.activeElement.id") == "content"
     await window.page.keyboard.press("Tab")
     assert await window.page.evaluate("document.querySelector('main').contains(document.activeElement)")
+
+
+async def test_an_invoice_prints_on_one_page_without_what_is_for_screens(look_at):
+    window = await look_at("seeded", "/customers/{id}/invoice")
+    await window.page.emulate_media(media="print")
+    for unprinted in ("header.frame", "footer.frame", ".month", "a.skip", "main button"):
+        assert await window.page.locator(unprinted).first.is_hidden(), unprinted
+    assert await window.page.locator("main .total strong").is_visible()
+    printed = await window.page.pdf(format="A4", prefer_css_page_size=True)
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 1
+    await window.page.emulate_media(media="screen")
