@@ -7,7 +7,7 @@ COMPILED := build/compiled
 LOCK   := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
               --no-header --upgrade -q
 
-.PHONY: demo test test-compiled chaos bench lint lock docs clean help
+.PHONY: demo test test-compiled chaos bench lint lock docs screenshots clean help
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -49,6 +49,9 @@ docs: $(VENV)/.demo     ## redraw what the docs take from the code
 	$(BIN)/python -m sidecar.traffic_reference docs/traffic.md
 	$(BIN)/python -m sidecar.webhook_reference docs/webhooks.md
 	$(BIN)/python -m sidecar.exports_reference docs/exports.md
+
+screenshots: $(VENV)/.dev $(VENV)/.chromium ## take the pictures of the console in the docs anew
+	PYTHONPATH=$(CURDIR):$(CURDIR)/tests/support $(BIN)/python tests/support/screenshots.py
 
 clean:           ## remove the environment and caches (not .sidecar: that is data)
 	rm -rf $(VENV) tests/clients/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

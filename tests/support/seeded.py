@@ -108,7 +108,7 @@ async def seeded(folder: Path, tokens: Tokens = NOBODY_IS_ASKED, share: float = 
     it matters what there is, not how much of it.
     """
     clock = Clock()
-    clock.now_us = to_us(FIRST_DAY - timedelta(days=2))
+    clock.now_us = to_us(FIRST_DAY)
     stripe, hook = FAKES["stripe_v2"](clock), FAKES["webhook"](clock)
     async with stripe.listening(), hook.listening(), console_server(folder, tokens, clock) as server:
         file = EXPORTS.replace("STRIPE", stripe.url).replace("HOOK", hook.url).encode()
@@ -170,8 +170,11 @@ class _Story:
         self._server.clock.now_us = to_us(day)
         for buyer in BUYERS:
             if buyer.since == day:
-                facts = {"plan": buyer.plan, "started_at": buyer.started_at, "seat_tier": buyer.seat_tier,
-                         "seats": buyer.seats, "attributes": buyer.attributes}  # fmt: skip
+                facts = {
+                    "plan": buyer.plan, "started_at": buyer.started_at, "seat_tier": buyer.seat_tier,
+                    "seats": buyer.seats, "attributes": buyer.attributes,
+                    "effective_from": f"{day:%Y-%m-%dT00:00:00Z}",
+                }  # fmt: skip
                 await self._ask("PUT", f"/v1/customers/{buyer.id}", json.dumps(facts))
         if day == datetime(2026, 11, 1, tzinfo=UTC):
             await self._ask("PUT", "/v1/plans/capped", CAPPED.replace("RATE", "0.99"), "application/yaml")
