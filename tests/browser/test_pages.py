@@ -82,3 +82,33 @@ async def test_an_invoice_prints_on_one_page_without_what_is_for_screens(look_at
     printed = await window.page.pdf(format="A4", prefer_css_page_size=True)
     assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 1
     await window.page.emulate_media(media="screen")
+
+
+async def test_what_is_not_there_is_a_page_that_says_so(windows, ledgers):
+    window = windows["seeded"]
+    answer = await window.open("/sessions/none")
+    assert answer.status == 404
+    assert await window.text("main [role=alert]") == "no outcome of session 'none' has arrived"
+    assert await window.axe() == []
+    window.expected = ("404",)
+    await window.demand_calm()
+
+
+async def test_the_browser_would_stop_what_a_page_must_not_load_and_the_tests_would_see_it(ledgers, visit):
+    window = await visit(ledgers["empty"])
+    answer = await window.open("/")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    await window.page.evaluate(
+        """() => {
+          const script = document.createElement("script");
+          script.textContent = "document.title = 'ran'";
+          const image = document.createElement("img");
+          image.src = "https://elsewhere.example/x.png";
+          document.body.append(script, image);
+        }"""
+    )
+    await window.until("violations.length === 2")
+    assert await window.page.title() != "ran"
+    with pytest.raises(AssertionError, match=r"script-src-elem inline.*img-src https://elsewhere\.example"):
+        await window.demand_calm()
+    await window.page.evaluate("violations.length = 0")

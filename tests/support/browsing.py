@@ -16,7 +16,7 @@ from playwright.async_api import Browser, BrowserContext, Page, Request, Respons
 
 _ARGUMENTS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
+    "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
 )  # fmt: skip
 PATIENCE_SECONDS = 30
 DESKTOP = {"width": 1280, "height": 800}
