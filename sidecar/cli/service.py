@@ -48,7 +48,9 @@ def add(commands: Any) -> None:
         shape='{"sessions": {"RESOLVED": n, "NOT_BILLABLE": n, "INCONCLUSIVE": n, "REVERSED": n}, "invoice": {…}, '
         '"proxy": {"requests": n, "added_p50_us": x, "added_p99_us": x}}',
     )
-    demo.add_argument("--stay", action="store_true", help="keep everything running until Ctrl-C")
+    demo.add_argument(
+        "--stay", action="store_true", help="keep everything running until Ctrl-C, the console to look at included"
+    )
     demo.add_argument("--conversations", type=positive, default=72, metavar="N", help="how many at once (default 72)")
     add_json(demo)
     run = command(

@@ -185,7 +185,6 @@ class Courier:
         if not self._busy:
             self._is(DOWN if status >= 500 else OK, f"{url}/readyz answers {status}")
 
-
     async def _open(self, entries: list[tuple[Any, Any]]) -> list[Parcel]:
         parcels = []
         for raw_entry, raw in entries:

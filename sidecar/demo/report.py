@@ -112,6 +112,7 @@ def print_addresses(addresses: Addresses, invoice: Mapping[str, Any], console: C
     if stay:
         lines = [
             "Still running, until Ctrl-C:",
+            f"  the console    {billing}/ shows in a browser what was charged, and why",
             f"  your agent     OPENAI_BASE_URL={proxy}/v1 or ANTHROPIC_BASE_URL={proxy}; it talks to the fake LLM",
             f"  billing API    {billing}/v1/summary?period={period}",
             f"  an invoice     {billing}/v1/customers/{customer}/invoice?period={period}",
@@ -119,7 +120,7 @@ def print_addresses(addresses: Addresses, invoice: Mapping[str, Any], console: C
         ]
     else:
         lines = [
-            f"The billing API was at {billing}; `{command} demo --stay` keeps it running.",
+            f"The billing API and its console were at {billing}; `{command} demo --stay` keeps them running.",
             "Your own agent:",
             f"  SIDECAR_UPSTREAM=https://api.openai.com {command} run",
             "  OPENAI_BASE_URL=http://127.0.0.1:8080/v1 python your_agent.py",

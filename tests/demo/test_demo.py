@@ -50,6 +50,9 @@ def test_sixty_four_conversations_come_out_right_and_nothing_is_left_behind(tmp_
                 assert demo.poll() is None
             with urllib.request.urlopen(url[1]) as answer:
                 assert json.load(answer)["total"] == document["invoice"]["total"]
+            console = re.search(r"the console\s+(http://\S+)", errors.read_text())
+            with urllib.request.urlopen(console[1]) as answer:
+                assert "What became of the sessions" in answer.read().decode()
             processes = children(demo.pid)
             assert len(processes) == 2
             demo.send_signal(signal.SIGINT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -12,6 +13,11 @@ from sidecar.billing.events import UnreadableBodyError, canonical_json, parse_js
 from sidecar.billing.rating.periods import Period
 
 Body = TypeVar("Body", bound=BaseModel)
+
+
+def taking_any_id(path: str) -> str:
+    """The path for aiohttp's router, whose own `{id}` would find no id that has a brace in it."""
+    return re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", path)
 
 
 def whole_number(text: str | None, name: str, default: int, largest: int) -> int:

@@ -7,6 +7,7 @@ from aiohttp import web
 from sidecar.billing.api.keys import BILLING, METRICS
 from sidecar.billing.api.openapi import document
 from sidecar.billing.api.problems import bearer, problems
+from sidecar.billing.api.reading import taking_any_id
 from sidecar.billing.api.reports import get_metrics
 from sidecar.billing.api.routes import ENDPOINTS
 from sidecar.billing.console.routes import add_console
@@ -32,9 +33,10 @@ def application(billing: Billing, tokens: Tokens, help_desk_url: str | None = No
         ]
     )
     for endpoint in ENDPOINTS:
-        app.router.add_route(endpoint.method, endpoint.path, endpoint.handler)
+        path = taking_any_id(endpoint.path)
+        app.router.add_route(endpoint.method, path, endpoint.handler)
         if endpoint.method == "GET":
-            app.router.add_route("HEAD", endpoint.path, endpoint.handler)
+            app.router.add_route("HEAD", path, endpoint.handler)
     add_console(app, billing, tokens, help_desk_url)
     return app
 

@@ -1,6 +1,8 @@
 """Tells open pages that the ledger changed (server-sent events); the pages then ask for themselves again.
 
-One look at the database every two seconds serves all pages of this replica, and none while nobody looks.
+One look at the database every two seconds serves all pages of this replica, and none while nobody looks. A page says
+what it has seen (`seen`, a mark that was taken before its figures were read), so that nothing is missed between its
+making and its listening; any replica understands the mark of any other.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sidecar.billing.api.problems import ProblemError
 from sidecar.billing.console.shell import HEADERS
-from sidecar.billing.exports.tables import export_decisions, export_sums
+from sidecar.billing.exports.tables import export_decisions, export_events
 from sidecar.billing.ledger.tables import (
+    alerts,
     closings,
     customer_versions,
     decisions,
@@ -31,8 +34,11 @@ log = structlog.get_logger()
 INTERVAL_SECONDS = 2.0
 HEARTBEAT_LOOKS = 8
 PAGES_MAX = 200
-_FOLLOWED = (
-    outcomes, decisions, statements, closings, plan_versions, customer_versions, model_price_versions, export_decisions,
+WAITING_MAX = 1000
+# Rows are only ever added, so the newest numbers say whether anything did change. What waits for export changes.
+_NUMBERED = (
+    outcomes, decisions, statements, alerts, closings, customer_versions, plan_versions, model_price_versions,
+    export_events, export_decisions,
 )  # fmt: skip
 
 
@@ -42,7 +48,7 @@ class Live:
     def __init__(self, billing: Billing) -> None:
         self._billing = billing
         self._changed = asyncio.Condition()
-        self._seen: tuple[int, ...] | None = None
+        self.seen = ""  # the mark: what was there at the last look
         self._looks = 0
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
@@ -58,7 +64,7 @@ class Live:
         try:
             self._task = self._task or asyncio.create_task(self._look())
             await answer.write(b"retry: 3000\n\n")
-            await self._follow(answer)
+            await self._follow(answer, request.query.get("seen", ""))
         except ConnectionError:
             log.debug("page_closed")
         finally:
@@ -74,16 +80,19 @@ class Live:
             self._stopping = True
             self._changed.notify_all()
 
-    async def _follow(self, answer: web.StreamResponse) -> None:
-        seen, looks = self._seen, self._looks
+    async def _follow(self, answer: web.StreamResponse, seen: str) -> None:
+        """`seen` is the mark of a page, which says nothing until somebody has looked since."""
+        begun = told = self._looks
         while True:
             async with self._changed:
-                while not (self._stopping or self._seen != seen or self._looks - looks >= HEARTBEAT_LOOKS):
+                while True:
+                    changed = self._looks > begun and self.seen != seen
+                    if changed or self._stopping or self._looks - told >= HEARTBEAT_LOOKS:
+                        break
                     await self._changed.wait()
                 if self._stopping:
                     return
-                changed = seen is not None and self._seen != seen
-                seen, looks = self._seen, self._looks
+                seen, told = self.seen, self._looks
             await answer.write(b"event: changed\ndata:\n\n" if changed else b":\n\n")
 
     async def _look(self) -> None:
@@ -91,13 +100,15 @@ class Live:
             with suppress(SQLAlchemyError):  # the pages themselves say that the database does not answer
                 found = await self._newest()
                 async with self._changed:
-                    self._seen = found
+                    self.seen = found
                     self._looks += 1
                     self._changed.notify_all()
             await asyncio.sleep(INTERVAL_SECONDS)
 
-    async def _newest(self) -> tuple[int, ...]:
+    async def _newest(self) -> str:
+        newest = [select(func.max(table.c.seq)).scalar_subquery() for table in _NUMBERED]
+        waiting = select(export_events.c.seq).where(export_events.c.state == "waiting").limit(WAITING_MAX).subquery()
+        waits = select(func.count()).select_from(waiting).scalar_subquery()
         async with self._billing.database.reading() as connection:
-            newest = [(await connection.execute(select(func.max(table.c.seq)))).scalar() or 0 for table in _FOLLOWED]
-            settled = select(func.sum(export_sums.c.entries)).where(export_sums.c.state != "waiting")
-            return (*newest, (await connection.execute(settled)).scalar() or 0)
+            row = (await connection.execute(select(*newest, waits))).one()
+        return ".".join(str(number or 0) for number in row)

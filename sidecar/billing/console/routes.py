@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from sidecar.billing.api.problems import Handler
+from sidecar.billing.api.reading import taking_any_id
 from sidecar.billing.console import (
     backtests,
     books,
@@ -20,7 +21,7 @@ from sidecar.billing.console import (
 )
 from sidecar.billing.console.live import Live
 from sidecar.billing.console.login import GATE, Gate, for_visitors
-from sidecar.billing.console.shell import HELP_DESK_URL, HERE, STATIC, shown_to_people
+from sidecar.billing.console.shell import HELP_DESK_URL, HERE, MARK, STATIC, shown_to_people
 from sidecar.billing.console.wiring import WIRING, Wiring
 from sidecar.billing.service import Billing
 from sidecar.billing.tokens import Tokens
@@ -71,19 +72,15 @@ def add_console(app: web.Application, billing: Billing, tokens: Tokens, help_des
     app[WIRING] = Wiring(billing)
     live, runner = Live(billing), Runner(billing)
     app[backtests.RUNNER] = runner
+    app[MARK] = lambda: live.seen
     app.on_shutdown.append(live.stop)
     app.on_cleanup.append(runner.stop)
     for path, handler in PAGES.items():
-        app.router.add_get(_any_id(path), shown_to_people(for_visitors(handler)))
+        app.router.add_get(taking_any_id(path), shown_to_people(for_visitors(handler)))
     for path, handler in FORMS.items():
-        app.router.add_post(_any_id(path), shown_to_people(for_visitors(handler, operators=True)))
+        app.router.add_post(taking_any_id(path), shown_to_people(for_visitors(handler, operators=True)))
     app.router.add_get("/login", shown_to_people(doors.ask))
     app.router.add_post("/login", shown_to_people(doors.log_in))
     app.router.add_post("/logout", shown_to_people(for_visitors(doors.log_out)))
     app.router.add_get("/live", for_visitors(live.serve))
     app.router.add_static(STATIC, HERE / "static")
-
-
-def _any_id(path: str) -> str:
-    """Ids may hold braces, which a path's parts by themselves may not."""
-    return path.replace("}", ":[^/]+}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from sidecar.billing.rating.periods import Period
 
 HERE = Path(__file__).parent
 HELP_DESK_URL = web.AppKey("help_desk_url", str)
+MARK: web.AppKey[Callable[[], str]] = web.AppKey("mark")  # of what the ledger holds, as `live` last saw it
+_SEEN = web.RequestKey("seen", str)
 STATIC = "/static/"
 # The pages' own script and style, pictures that a style names, and nothing else from anywhere.
 _POLICY = (
@@ -66,6 +68,7 @@ def render(request: web.Request, template: str, status: int = 200, **values: Any
         "logs_in": bool(request.app[GATE].tokens),
         "places": PLACES,
         "here": request.path,
+        "seen": request.get(_SEEN, ""),
         "query": request.query,
         "static": lambda name: f"{STATIC}{name}?v={__version__}",
         "help_desk_url": request.app[HELP_DESK_URL],
@@ -88,6 +91,7 @@ def shown_to_people(handler: Handler) -> Handler:
     """What goes wrong is a page too."""
 
     async def guarded(request: web.Request) -> web.StreamResponse:
+        request[_SEEN] = request.app[MARK]()  # before anything is read, so that what changes meanwhile is told
         try:
             return await handler(request)
         except web.HTTPException as error:

@@ -118,6 +118,7 @@ def test_the_addresses_say_how_to_put_ones_own_agent_there():
     assert "http://b" in gone
     stays = shown(report.print_addresses, addresses, INVOICE, stay=True)
     assert "OPENAI_BASE_URL=http://p/v1" in stays
+    assert "the console    http://b/" in stays
     assert "http://b/v1/customers/northwind/invoice?period=2026-11" in stays
 
 
