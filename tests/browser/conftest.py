@@ -10,10 +10,10 @@ import pytest
 import pytest_asyncio
 from billing_api import put_plan, simple_plan
 from browsing import Visit, chromium, visiting
+from company import company
 from console_server import TOKENS, ConsoleServer, console_server
 from hostile import hostile
 from playwright.async_api import Browser
-from company import company
 
 from sidecar.billing.console import live
 

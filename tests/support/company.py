@@ -103,7 +103,7 @@ exports:
 
 
 @asynccontextmanager
-async def seeded(folder: Path, tokens: Tokens = NOBODY_IS_ASKED, share: float = 1) -> AsyncIterator[ConsoleServer]:
+async def company(folder: Path, tokens: Tokens = NOBODY_IS_ASKED, share: float = 1) -> AsyncIterator[ConsoleServer]:
     """A server on the filled ledger, with two targets of exports that listen. `share` of the sessions is enough where
     it matters what there is, not how much of it.
     """
