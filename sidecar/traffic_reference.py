@@ -71,8 +71,9 @@ Nothing has to be changed in an agent. A call is found again by the first of the
 5. Of a history that was trimmed, summarised or edited: what had been asked before its last four answers, then these
    answers, with their questions or, from 16 bytes on, alone. One sentence may be anybody's: the conversation that is
    meant gave most of those answers, and of several that did it alone has not gone on since.
-6. The trace (`traceparent`): so sub-agents, which share no word with the agent that called them, join its session, and
-   so do the two sides of an agent when a route in front of it and one behind it are both watched.
+6. The trace (`traceparent`), unless another customer is named: so sub-agents, which share no word with the agent that
+   called them, join its session, and so do the two sides of an agent when a route in front of it and one behind it are
+   both watched.
 
 So an answer that is generated again, or a message that is edited, stays in its session. Texts are compared as keyed
 digests, and only among calls of the same tenant, API key, API and route; of two customers who say the same, each has a

@@ -327,6 +327,19 @@ async def test_a_trace_is_weaker_than_texts_and_ids(calls):
     assert (await calls.counters()).get("merged", 0) == 0
 
 
+async def test_one_job_for_two_customers_is_two_conversations(calls):
+    one = await calls.make(TRACE, thread=texts("a", reply="x"), customer="c1")
+    two = await calls.make(TRACE, thread=texts("b", reply="y"), customer="c2")
+    assert one != two
+    # and what begins without a customer is not put together with both
+    late = identity.key(TENANT, "trace", "t9")
+    first = await calls.make(late, thread=texts("c", reply="x"), customer="c1")
+    assert await calls.make(late, thread=texts("b", "y", "more", reply="z")) == two != first
+    assert await calls.make(late, thread=texts("find out", reply="found")) == first
+    counters = await calls.counters()
+    assert (counters.get("merged", 0), counters.get("customer_conflicts", 0)) == (0, 0)
+
+
 async def test_what_an_agent_does_after_the_end_is_no_return(calls):
     main = await calls.make(TRACE, thread=texts("hi", reply="done"), effects=(RESOLVE,))
     assert await calls.make(TRACE, thread=texts("write a note", reply="noted")) == main
@@ -450,6 +463,16 @@ async def test_two_ids_in_the_same_place_are_two_conversations_whatever_else_the
     assert await calls.make(named("c-2"), shared) == two
     assert await calls.make(shared) == one
     assert (await calls.counters())["keys_of_other_sessions"] == 2
+
+
+async def test_what_leads_to_two_conversations_makes_them_no_one(calls):
+    """Two chats, each with a shared thing of its own; a call that names both things and no chat."""
+    mcp, tool = named("mcp-session", "header:mcp-session-id"), named("workspace", "header:x-workspace-session-id")
+    one = await calls.make(named("c-1", "body:id"), mcp)
+    two = await calls.make(named("c-2", "body:id"), tool)
+    assert await calls.make(mcp, tool) == one
+    assert await calls.make(named("c-2", "body:id")) == two
+    assert (await calls.counters()).get("merged", 0) == 0
 
 
 async def test_a_forked_conversation_does_not_join_the_one_whose_tool_calls_it_carries(calls):

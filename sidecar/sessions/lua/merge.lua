@@ -5,17 +5,39 @@ local function older(one, other)
   return one.started < other.started or (one.started == other.started and one.id < other.id)
 end
 
+-- Whether the two have different ids in a place of which the exchange itself says nothing: two conversations, which share
+-- what led to both.
+local function named_apart(o, session, other)
+  local said = {}
+  for _, k in ipairs(o.keys) do
+    said[k.source or k.digest] = true
+  end
+  for place, digest in pairs(session.names or {}) do
+    local theirs = other.names and other.names[place]
+    if theirs and theirs ~= digest and not said[place] then
+      return true
+    end
+  end
+  return false
+end
+
 local function may_merge(o, session, other, kind, digest, number)
   if other.id == session.id or not is_open(other) or other.shadow ~= session.shadow then
     return false
   end
   if kind == 'conversation' then
-    return not held_apart(o, other, number)
+    return not held_apart(o, other, number) and not named_apart(o, session, other)
   end
   if is_named(session) and is_named(other) then
     return false
   end
-  if kind ~= 'trace' then
+  if kind ~= 'trace' and kind ~= 'text' then
+    return true
+  end
+  if of_two_customers(session, other) or of_two_customers(o, other) then
+    return false
+  end
+  if kind == 'text' then
     return true
   end
   -- A trace joins what began in it, and not without end: some processes never begin another.

@@ -27,7 +27,12 @@ local function may_join(o, session, kind, number)
   return not (o.conversation and is_named(session))
 end
 
--- Texts may lead to the session: of two customers who say the same, each has a conversation of his own.
+local function of_two_customers(one, other)
+  return one.customer ~= nil and other.customer ~= nil and one.customer ~= other.customer
+end
+
+-- Texts and the trace may lead to the session: of two customers who say the same, or whose matters one job handles, each
+-- has a conversation of his own.
 local function may_be(o, session)
-  return may_join(o, session, 'text') and not (session.customer and o.customer and session.customer ~= o.customer)
+  return may_join(o, session, 'text') and not of_two_customers(o, session)
 end

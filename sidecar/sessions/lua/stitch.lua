@@ -33,7 +33,7 @@ local function locate(work, o)
     return session, how, certain
   end
   session = trace and session_of_alias(work, trace.digest)
-  if session and may_join(o, session, 'trace') then
+  if session and may_be(o, session) then
     if (session.trace_joins or 0) < LIMITS.trace_joins then
       session.trace_joins = (session.trace_joins or 0) + 1
       return session, 'trace', certain
