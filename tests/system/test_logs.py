@@ -12,12 +12,13 @@ from sidecar.logged import LINES
 from sidecar.logs_reference import lines
 
 CANARY = "canary-51c9"
+PATIENCE = 60.0  # the observer has the lowest priority
 SAID = f"{CANARY} my card is 4111"
 HEADERS = {"authorization": f"Bearer {CANARY}", "x-note": SAID, "x-customer-id": "acme"}
 
 
 def call(running, content, *, path="/v1/chat/completions", **headers):
-    return httpx.post(running.url + path, content=content, headers=HEADERS | headers)
+    return httpx.post(running.url + path, content=content, headers=HEADERS | headers, timeout=PATIENCE)
 
 
 def chat(conversation, text=SAID, **more):
@@ -34,13 +35,14 @@ def broken(running):
     call(running, b"not gzip " + SAID.encode(), **{"content-encoding": "gzip"})
     call(running, gzip.compress(chat("x")[0])[:-9], **{"content-encoding": "gzip"})
     call(running, json.dumps({"model": {"a": SAID}, "messages": SAID}).encode(), path=f"/{CANARY}?q={CANARY}", **kind)
-    admin = running.admin
-    httpx.post(f"{admin}/v1/signals", content=b"{" + SAID.encode())
-    httpx.post(f"{admin}/v1/signals", json={"id": SAID, "source": SAID, "outcome": "INCONCLUSIVE", "reason": SAID})
-    httpx.post(f"{admin}/v1/webhooks/zendesk", content=SAID.encode(), headers={"x-note": SAID})
-    httpx.get(f"{admin}/v1/sessions", params={"alias": f"conversation:{CANARY}"})
-    httpx.request("BREW", f"{admin}/{CANARY}", headers=HEADERS)
-    httpx.post(f"{running.billing_url()}/v1/outcomes", content=SAID.encode(), headers=kind | HEADERS)
+    admin, client = running.admin, httpx.Client(timeout=PATIENCE)
+    client.post(f"{admin}/v1/signals", content=b"{" + SAID.encode())
+    client.post(f"{admin}/v1/signals", json={"id": SAID, "source": SAID, "outcome": "INCONCLUSIVE", "reason": SAID})
+    client.post(f"{admin}/v1/webhooks/zendesk", content=SAID.encode(), headers={"x-note": SAID})
+    client.get(f"{admin}/v1/sessions", params={"alias": f"conversation:{CANARY}"})
+    client.request("BREW", f"{admin}/{CANARY}", headers=HEADERS)
+    client.post(f"{running.billing_url()}/v1/outcomes", content=SAID.encode(), headers=kind | HEADERS)
+    client.close()
 
 
 def test_no_line_has_a_word_of_content_and_every_line_is_documented(sidecar):

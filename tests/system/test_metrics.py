@@ -59,7 +59,8 @@ def test_the_table_is_what_a_running_system_shows_and_hostile_traffic_adds_no_se
     def everything():
         seen = {where: scrape(url) for where, url in urls.items()}
         names = {measure.name for found in seen.values() for name, _ in found if (measure := measure_of(name))}
-        return seen if names == MEASURES.keys() else None
+        resolved = value(seen["sidecar"], "sidecar_sessions", state="RESOLVED") == 1  # as of the last heartbeat
+        return seen if resolved and names == MEASURES.keys() else None
 
     before = wait_for("every documented metric", everything)
     for where, found in before.items():
