@@ -24,6 +24,8 @@ from sidecar.billing.rating.invoice import timestamp
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.price import EXACT, ZERO
 
+DECISIONS_LOOKED_AT = 1000
+
 
 @dataclass(slots=True)
 class Tally:
@@ -188,12 +190,12 @@ async def oldest_waiting(connection: AsyncConnection, destinations: Sequence[Des
 
 
 async def redeliveries(connection: AsyncConnection, target: str, limit: int) -> list[dict[str, Any]]:
-    """What operators decided about a target's parked entries, newest first."""
-    query = (
-        select(decisions, events.c.id)
-        .join(events, events.c.seq == decisions.c.event_seq)
-        .where(events.c.target == target)
-        .order_by(decisions.c.seq.desc())
-        .limit(limit)
-    )
-    return [dict(row) for row in (await connection.execute(query)).mappings()]
+    """What operators decided about a target's parked entries, newest first, among the newest decisions of all."""
+    query = select(decisions).order_by(decisions.c.seq.desc()).limit(DECISIONS_LOOKED_AT)
+    newest = [dict(row) for row in (await connection.execute(query)).mappings()]
+    if not newest:
+        return []
+    # Two questions: a planner that is asked both at once reads all entries of the target.
+    about = select(events.c.seq, events.c.id).where(events.c.seq.in_([row["event_seq"] for row in newest]))
+    ids = {row.seq: row.id for row in await connection.execute(about.where(events.c.target == target))}
+    return [{**row, "id": ids[row["event_seq"]]} for row in newest if row["event_seq"] in ids][:limit]
