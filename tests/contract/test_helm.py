@@ -133,7 +133,7 @@ def test_the_billing_api_understands_what_the_chart_says(rendered, tmp_path):
     [container] = billing["containers"]
     environ = environment(container, rendered, tmp_path) | {"SIDECAR_DATA_DIR": str(tmp_path / "data")}
     settings = load_billing_settings(environ)
-    assert settings.token == "secret of billing-token"
+    assert settings.tokens.operator == "secret of billing-token"
     url = {entry["name"]: entry.get("value") for entry in sidecar_of(rendered)["env"]}["SIDECAR_BILLING_URL"]
     [service] = [name for kind, name in rendered if kind == "Service" and name.endswith("-billing")]
     assert url == f"http://{service}:{settings.listen.port}"
