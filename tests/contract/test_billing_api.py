@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -454,3 +455,11 @@ async def test_a_plan_in_json_keeps_every_digit(api: httpx.AsyncClient) -> None:
     put = await api.put("/v1/plans/exact", content=plan, headers={"Content-Type": "application/json"})
     assert put.is_success, put.text
     assert (await get(api, "/v1/plans/exact"))["rate_plan"]["charges"][0]["rate"] == rate
+
+
+async def test_whatever_an_id_holds_it_can_be_asked_for(api: httpx.AsyncClient) -> None:
+    named = "{a}/b c?d=%7B#é"
+    await post(api, event(1, subject=named, data={"session_id": f"ses_{named}"}))
+    path = quote(named, safe="")
+    assert (await get(api, f"/v1/customers/{path}/invoice", period="2026-11"))["customer"] == named
+    assert (await get(api, f"/v1/sessions/ses_{path}"))["session_id"] == f"ses_{named}"

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sidecar.billing.api.problems import ProblemError
 from sidecar.billing.console.shell import HEADERS
-from sidecar.billing.exports.tables import export_decisions, export_events
+from sidecar.billing.exports.tables import export_decisions, export_sums
 from sidecar.billing.ledger.tables import (
     alerts,
     closings,
@@ -34,11 +34,10 @@ log = structlog.get_logger()
 INTERVAL_SECONDS = 2.0
 HEARTBEAT_LOOKS = 8
 PAGES_MAX = 200
-WAITING_MAX = 1000
-# Rows are only ever added, so the newest numbers say whether anything did change. What waits for export changes.
+# Rows are only ever added here, so the newest numbers say whether anything did change.
 _NUMBERED = (
     outcomes, decisions, statements, alerts, closings, customer_versions, plan_versions, model_price_versions,
-    export_events, export_decisions,
+    export_decisions,
 )  # fmt: skip
 
 
@@ -107,8 +106,10 @@ class Live:
 
     async def _newest(self) -> str:
         newest = [select(func.max(table.c.seq)).scalar_subquery() for table in _NUMBERED]
-        waiting = select(export_events.c.seq).where(export_events.c.state == "waiting").limit(WAITING_MAX).subquery()
-        waits = select(func.count()).select_from(waiting).scalar_subquery()
+        exported = [
+            select(func.sum(export_sums.c.entries)).where(export_sums.c.state == state).scalar_subquery()
+            for state in ("waiting", "acknowledged", "parked")
+        ]
         async with self._billing.database.reading() as connection:
-            row = (await connection.execute(select(*newest, waits))).one()
+            row = (await connection.execute(select(*newest, *exported))).one()
         return ".".join(str(number or 0) for number in row)
