@@ -133,7 +133,18 @@ WEBHOOKS: Final = _counter(
     "webhooks",
     "Events told by webhooks, and deliveries refused, by what became of them",
     Label("source", bound="the sources that have a `SIDECAR_WEBHOOK_SECRET_<SOURCE>`, and `unknown`"),
-    plain("result", "accepted", "duplicate", "unmapped", "malformed", "forged", "stale", "refused", "unknown_source"),
+    plain(
+        "result",
+        "accepted",
+        "duplicate",
+        "unmapped",
+        "malformed",
+        "forged",
+        "stale",
+        "refused",
+        "over",
+        "unknown_source",
+    ),
 )
 PLAN: Final = Measure(
     "sidecar_plan_info",

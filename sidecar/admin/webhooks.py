@@ -127,9 +127,7 @@ class WebhookIntake:
     def _refuse_over(self, endpoint: Endpoint, over: int) -> web.Response:
         """What had room is kept, and known when it comes again."""
         self._tally.count_webhook(endpoint.name, "over", over)
-        log.warning(
-            "too many signals wait for a conversation that no traffic has shown", source=endpoint.name, over=over
-        )
+        log.warning("webhook_over", source=endpoint.name, over=over)
         detail = (
             f"{LIMITS['waiting']} signals wait already for a conversation of this webhook, which no traffic has shown "
             "yet; send it again later"

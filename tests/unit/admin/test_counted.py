@@ -16,6 +16,7 @@ _FINAL = {
 }
 PUT_TOGETHER = {
     "sessions/applier.py": {f"{kind}_{status}" for kind, said in _FINAL.items() for status in said},
+    "observer/stitch.py": {"session_keys_over", "handed_on_ids_over", "made_ids_over"},
     "sessions/candidate.py": {
         f"candidate_{name}"
         for name in ("sessions_timed_out", "sweep_failed", "sweep_outbox_full", "producers_pruned", "mark_lagging")
@@ -59,7 +60,8 @@ def test_every_event_that_is_counted_is_in_the_table_and_the_other_way_round():
 
 def test_every_name_that_the_scripts_count_is_in_the_table_and_the_other_way_round():
     scripts = "".join(path.read_text() for path in (ROOT / "sessions" / "lua").glob("*.lua"))
-    found = set(re.findall(r"count\(work, '([a-z_]+)'", scripts))
+    found = set(re.findall(r"count\(work, (?:\w+ and )?'([a-z_]+)'", scripts))
+    found |= set(re.findall(r"count\(work, \w+ and '\w+' or '([a-z_]+)'", scripts))
     found |= set(re.findall(r"HINCRBY', key\('counters'\), '([a-z_]+)'", scripts))
     found |= set(re.findall(r'"([a-z_]+_over)":', (ROOT / "sessions" / "facts.py").read_text()))
     found |= set(re.findall(r'"(candidate_\w+)": found', (ROOT / "sessions" / "candidate.py").read_text()))

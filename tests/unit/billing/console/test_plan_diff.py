@@ -61,7 +61,7 @@ def test_what_differs_is_said_by_what_it_means() -> None:
         Change("charge seat-fee", "rate", "10", "12"),
         Change("charge use", "free units", "900", "1000"),
         Change("charge use", "tier 1 to 1\N{NARROW NO-BREAK SPACE}000", "0.89 each", "0.79 each"),
-        Change("charge more", "added", None, "€1 for each unit"),
+        Change("charge more", "added", None, "€1.00 for each unit"),
         Change("guardrails", "at the cap", "ALERT", "CAP"),
         Change("session rules", "minutes of silence that end a session", "60", "30"),
         Change("signals", "rules", "the built-in ones", "the plan’s own"),

@@ -19,9 +19,9 @@ def charge(**fields: object) -> ChargeText:
 @pytest.mark.parametrize(
     ("fields", "price"),
     [
-        ({"model": "PER_UNIT", "rate": 1}, "$1 for each unit"),
-        ({"model": "FLAT", "rate": 49}, "$49 a month"),
-        ({"model": "PACKAGE", "rate": 20, "package_size": 500}, "$20 for each started package of 500 units"),
+        ({"model": "PER_UNIT", "rate": 1}, "$1.00 for each unit"),
+        ({"model": "FLAT", "rate": 49}, "$49.00 a month"),
+        ({"model": "PACKAGE", "rate": 20, "package_size": 500}, "$20.00 for each started package of 500 units"),
         ({"model": "GRADUATED", "tiers": [{"rate": 1}]}, "Each unit at the rate of its tier"),
         ({"model": "VOLUME", "tiers": [{"rate": 1}]}, "All units at the rate of the tier that their number reaches"),
     ],
