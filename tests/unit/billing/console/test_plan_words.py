@@ -34,7 +34,7 @@ def test_tiers_follow_each_other_and_the_last_is_open() -> None:
     tiers = [{"up_to": 10, "rate": 2}, {"up_to": 25, "rate": 1, "flat": 5}, {"rate": 0}]
     lines = charge(model="GRADUATED", tiers=tiers, included_free=1).tiers
     assert [(line.units, line.rate, line.flat) for line in lines] == [
-        ("1 to 10", "$2", ""), ("11 to 25", "$1", "$5"), ("over 25", "$0", ""),
+        ("1 to 10", "$2.00", ""), ("11 to 25", "$1.00", "$5.00"), ("over 25", "$0.00", ""),
     ]  # fmt: skip
     assert charge(model="GRADUATED", tiers=[{"rate": 1}]).tiers[0].units == "all"
 
@@ -75,8 +75,8 @@ rate_plan:
         ).plan
     )
     assert text["guardrails"] == [
-        "Charges stop at $20\N{NARROW NO-BREAK SPACE}000 a month.",
-        "At least $99 a month is charged.",
+        "Charges stop at $20\N{NARROW NO-BREAK SPACE}000.00 a month.",
+        "At least $99.00 a month is charged.",
     ]
     assert text["session"] == [
         "A session ends after 1.5 minutes of silence; silence waits for an operator.",
