@@ -56,7 +56,7 @@ async def _made(
     billing: Billing, connection: AsyncConnection, catalog: Catalog, customer: str, periods: Sequence[Period]
 ) -> list[dict[str, Any] | None]:
     sections_of = await catalog.sections_of(customer)
-    movements = await Aggregates(connection, catalog).read(customer)
+    movements = await Aggregates(connection, catalog).soon(customer)
     if movements is None:
         billing.stale.add(customer)
         movements = await _from_rows(connection, catalog, customer)

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal, localcontext
 from typing import Any
 
-from sqlalchemy import delete, or_, select, tuple_, union
+from sqlalchemy import delete, func, or_, select, tuple_, union
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -39,6 +39,7 @@ from sidecar.billing.rating.price import EXACT
 from sidecar.billing.rating.sections import SectionsOf
 
 MINUTE_US = 60_000_000
+SOON_MAX = 500  # notes about a customer that are worked out while a page waits
 
 
 class Aggregates:
@@ -83,6 +84,12 @@ class Aggregates:
         """Customers whose sums were made by something else than what holds now; `bases`, if they are read already."""
         bases = await self._bases(kept) if bases is None else bases
         return {name for name, sections_of in kept.items() if not await self._holds(name, bases[name], sections_of)}
+
+    async def soon(self, customer: str) -> Movements | None:
+        """The same for a page that many look at: None as well when more than a few notes wait to be summed up."""
+        some = select(pending.c.number).where(pending.c.customer == customer).limit(SOON_MAX + 1).subquery()
+        waiting = (await self._connection.execute(select(func.count()).select_from(some))).scalar_one()
+        return None if waiting > SOON_MAX else await self.read(customer)
 
     async def applied(self, customer: str) -> Movements:
         """A customer's sums without what is pending."""

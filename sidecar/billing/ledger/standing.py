@@ -79,7 +79,7 @@ async def postings(connection: AsyncConnection, session_id: str, customer: str) 
     group = await sums.group(notes, {customer} if coupling == "conversation" else set())
     with localcontext(EXACT):
         mine = _mine(group, session_id, coupling, {customer: sections_of})
-        everything = await sums.read(customer)
+        everything = await sums.soon(customer)
         found = [_posting(sections_of, everything, key, units) for key, units in sorted(mine.items(), key=_order)]
         return [one for one in found if one.priced]
 
