@@ -26,7 +26,7 @@ CLASSES: Mapping[str, tuple[str, str]] = {
     "trial": ("Trial", "before the first charge"),
     "escalated": ("Escalated", "a human stepped in"),
     "inconclusive": ("Inconclusive", "ended without a signal"),
-    "held": ("Held", "wait for an operator"),
+    "held": ("Held", "kept back for an operator"),
     "not_billable": ("Not billable", "incomplete, never charged"),
     "unmatched": ("Unmatched", "no metric of the plan counts them"),
 }
@@ -38,6 +38,7 @@ async def show(request: web.Request) -> web.StreamResponse:
     billing = request.app[BILLING]
     summary = await billing.summary(period)
     books = await billing.books()
+    waiting = await desk.waits(billing, "held", None, 1)
     margin, margin_note = _margin(summary)
     return render(
         request,
@@ -45,6 +46,7 @@ async def show(request: web.Request) -> web.StreamResponse:
         period=period,
         summary=summary,
         other_revenue=_others(summary["other_revenue"]),
+        held_waiting=waiting.counts["held"],
         margin=margin,
         margin_note=margin_note,
         books={"difference": sum(one["difference"] for one in books), "alarm": any(one["alarm"] for one in books)},
