@@ -10,6 +10,8 @@ from billing_api import event, put_plan, reversal
 from console_pages import OPERATOR, VIEWER, Console, Page, console_on
 from sqlalchemy.engine import URL
 
+from sidecar.billing import accounts
+from sidecar.billing.ledger import aggregates
 from sidecar.billing.ledger.deciding import Ruling
 
 PLAN = """
@@ -276,3 +278,16 @@ async def test_a_program_with_the_token_reads_pages(ledger_url: URL) -> None:
         answer = await console.http.get("/customers", headers={"Authorization": f"Bearer {OPERATOR}"})
         assert answer.status_code == 200
         assert json.dumps("customers")[1:-1] in answer.text.lower()
+
+
+async def test_a_page_does_not_wait_for_a_backlog_of_sums(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aggregates, "SOON_MAX", 2)
+    monkeypatch.setattr(accounts, "FEW", 2)
+    await graduated(console)
+    await post(console, *(event(number) for number in range(4)))
+    assert "not summed up" in (await console.page("/customers", period="2026-11")).text
+    assert "not summed up yet" in (await console.page("/customers/customer-17", period="2026-11")).text
+    assert "What it costs is said by the invoice" in (await console.page("/sessions/ses_1")).text
+    assert "$12.48" in (await console.page("/customers/customer-17/invoice", period="2026-11")).text
+    await console.http.upkeep.settle()
+    assert "$12.48" in (await console.page("/customers", period="2026-11")).text
