@@ -99,22 +99,26 @@ def limited(charge: Charge) -> bool:
 
 
 def _fed(counted: Iterable[tuple[Section, dict[str, Usage]]], *, part: bool) -> dict[str, Fed]:
-    """What each row was to the charges that it fed: in trial if it was that to any, else free to any, else charged."""
-    found: dict[str, Fed] = {}
-    rank = {"charged": 0, "depends": 1, "free": 2, "trial": 3}
+    """What each row was to the charges that it fed: in trial if it was that to any, else free to any, else charged.
 
-    def note(row: Row, kind: Fed) -> None:
+    A flat fee says nothing of the outcomes that it covers: one that another charge counts is what it is to that one.
+    """
+    found: dict[str, Fed | Literal["covered"]] = {}
+    rank = {"covered": 0, "charged": 1, "depends": 2, "free": 3, "trial": 4}
+
+    def note(row: Row, kind: Fed | Literal["covered"]) -> None:
         if row.id not in found or rank[found[row.id]] < rank[kind]:
             found[row.id] = kind
 
     for section, usages in counted:
         for charge in section.plan.charges:
             usage = usages[charge.id]
-            priced = charge.model != "FLAT" and charge.overage_behavior == "CHARGE"
             used = ZERO
             for use in usage.uses:
                 used = EXACT.add(used, use.units)
-                if not priced or use.units <= 0:
+                if charge.model == "FLAT":
+                    note(use.row, "covered")
+                elif charge.overage_behavior != "CHARGE" or use.units <= 0:
                     note(use.row, "free")
                 elif part:
                     note(use.row, "depends" if limited(charge) else "charged")
@@ -122,4 +126,4 @@ def _fed(counted: Iterable[tuple[Section, dict[str, Usage]]], *, part: bool) -> 
                     note(use.row, "charged" if used > charge.included_free else "free")
             for use in usage.trial:
                 note(use.row, "trial")
-    return found
+    return {identifier: "free" if kind == "covered" else kind for identifier, kind in found.items()}

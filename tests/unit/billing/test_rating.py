@@ -275,6 +275,15 @@ def test_rows_of_other_customers_only_replace() -> None:
     assert bill([mine, theirs], plan, customer=Customer("other"))["total"] == "1.00"
 
 
+def test_a_flat_fee_does_not_make_free_what_another_charge_bills() -> None:
+    fee = "{id: fee, metrics: [m], model: FLAT, rate: 49}"
+    billed = "{id: each, metrics: [m], model: PER_UNIT, rate: 1, included_free: 1}"
+    for charges, expected in [(f"[{fee}, {billed}]", (2, 1)), (f"[{billed}, {fee}]", (2, 1)), (f"[{fee}]", (0, 3))]:
+        account = Account(Customer("c"), (row(1), row(2), row(3)))
+        result = summary([(account, always(rated(RESOLUTION + f"charges: {charges}"), Customer("c")))], NOVEMBER)
+        assert (result["charged"], result["free"]) == expected
+
+
 def test_summary_puts_every_event_into_one_class() -> None:
     plan = rated(RESOLUTION + "pricing: {model: PER_UNIT, rate: 1, included_free: 1}")
     tokens = {"models": ["gpt-4o-2024-08-06"], "tokens": {"input": 1_000_000, "output": 100_000}}
