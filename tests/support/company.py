@@ -230,7 +230,9 @@ class _Story:
                 time_ms=one.ended_ms + 3_600_000, evidence=(self._proof(ended, "timeout", "timeout", ""),),
             )  # fmt: skip
             if dice < 0.012:  # the help desk says so on the next day
-                self._later(day, self._revised(silent, "crm_resolved", "resolved in the help desk"))
+                later = self._revised(silent, "crm_resolved", "resolved in the help desk")
+                later = replace(later, state="RESOLVED", outcome="RESOLVED", confirmation="CONFIRMED")
+                self._later(day, later)
             return silent
         if (dice := dice - buyer.silent) < buyer.leads:
             return replace(one, outcome="QUALIFIED", reason="tool qualify_lead")
