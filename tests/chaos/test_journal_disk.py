@@ -27,7 +27,7 @@ def test_an_observer_whose_journal_cannot_be_opened_serves_all_else_and_recovers
     refused = wait_for("the admin API", lambda: (answer := resolve(running, 1)).status_code == 503 and answer)
     assert "could not be made durable" in refused.json()["detail"]
     asyncio.run(hold(Talk("a", "escalated", "acme"), running.url))
-    assert httpx.get(running.admin + "/v1/sessions").json() == {"sessions": []}
+    assert httpx.get(running.admin + "/v1/sessions").json() == {"sessions": [], "next": None}
     assert 'sidecar_events_total{event="journal_full"}' in wait_for(
         "the copies to wait", lambda: "journal_full" in (text := metrics(running)) and text
     )

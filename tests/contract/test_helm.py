@@ -193,7 +193,7 @@ def test_services_find_their_pods(rendered):
 
 def test_no_secret_stands_in_an_environment_or_a_config_map():
     objects = render(CHART / "ci" / "everything-values.yaml")
-    secrets = {"admin-secret", "billing-secret", "hash-secret", "one", "two", "three", ALERT_SECRET}
+    secrets = {"admin-secret", "billing-secret", "viewer-secret", "hash-secret", "one", "two", "three", ALERT_SECRET}
     for (kind, _), document in objects.items():
         if kind == "Secret":
             assert {base64.b64decode(value).decode() for value in document["data"].values()} == secrets
@@ -240,7 +240,8 @@ def test_only_the_billing_api_has_the_secret_of_alerts():
             for item in volume.get("secret", {}).get("items", [])
             if volume["secret"]["secretName"] == "support"
         }
-        assert ("billing-alert-secret" in keys) == (component == "billing")
+        for own in ("billing-alert-secret", "billing-viewer-token"):
+            assert (own in keys) == (component == "billing")
 
 
 def test_tokens_are_made_when_none_are_given():

@@ -73,19 +73,21 @@ affinity: {{- toYaml . | nindent 2 }}
 {{- else }}
 {{- $keys := list "admin-token" "billing-token" }}
 {{- if .Values.secrets.hashKey }}{{ $keys = append $keys "hash-key" }}{{ end }}
+{{- if .Values.secrets.billingViewerToken }}{{ $keys = append $keys "billing-viewer-token" }}{{ end }}
 {{- if .Values.secrets.billingAlertSecret }}{{ $keys = append $keys "billing-alert-secret" }}{{ end }}
 {{- range $source := keys .Values.secrets.webhooks | sortAlpha }}{{ $keys = append $keys (printf "webhook-%s" $source) }}{{ end }}
 {{- $keys | join " " }}
 {{- end }}
 {{- end }}
 
-{{/* What the billing API reads of it; the sidecar reads all but what signs the billing API's alerts. */}}
+{{/* What the billing API reads of it; the sidecar reads all but what is the billing API's alone. */}}
 {{- define "outcome-sidecar.billingKeys" -}}
-billing-token{{ if has "billing-alert-secret" (splitList " " (include "outcome-sidecar.secretKeys" .)) }} billing-alert-secret{{ end }}
+{{- $there := splitList " " (include "outcome-sidecar.secretKeys" .) -}}
+billing-token{{ range $key := list "billing-viewer-token" "billing-alert-secret" }}{{ if has $key $there }} {{ $key }}{{ end }}{{ end }}
 {{- end }}
 
 {{- define "outcome-sidecar.sidecarKeys" -}}
-{{- without (splitList " " (include "outcome-sidecar.secretKeys" .)) "billing-alert-secret" | join " " }}
+{{- without (splitList " " (include "outcome-sidecar.secretKeys" .)) "billing-alert-secret" "billing-viewer-token" | join " " }}
 {{- end }}
 
 {{- define "outcome-sidecar.secretItems" -}}
