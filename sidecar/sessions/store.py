@@ -162,11 +162,11 @@ class Store(Producers):
         """Lengthen the life of due sessions that wait for a producer, `limit` from `offset` on; how many there were."""
         return int((await self._run("refresh", [offset, limit]))[0])
 
-    async def statement(self, now_ms: int) -> bool:
-        """Put this hour's statement into the outbox unless some replica did; True when this call did."""
+    async def statement(self, now_ms: int) -> int:
+        """Put this hour's statement into the outbox: 1 when this call did, 2 when one did before, 0 when none could."""
         hour_ms = now_ms - now_ms % HOUR_MS
         answer = await self._run("statement", [rfc3339(hour_ms)[:13], hour_ms, self.tenant, self.outbox_max])
-        return bool(answer)
+        return int(answer)
 
     async def too_many_wait(self, signals: Sequence[Signal]) -> Flags:
         """Of each, whether as many as may wait for a session that is not known, and it is a new one.

@@ -78,6 +78,7 @@ class Sweeper:
         self._stated_hour = 0
         self._refreshed = 0
         self._lag_told = False
+        self._silent_since = monotonic()  # since when the holder has no mark at all
         self.least_ms = 0  # event time up to which deadlines may fire; 0 when no producer lives, or none has said
         self.holder = ""  # whose mark that is
 
@@ -100,8 +101,15 @@ class Sweeper:
             await asyncio.sleep(0 if more else self.pause_seconds() * random.uniform(0.5, 1.5))  # noqa: S311  jitter
 
     def lag_seconds(self) -> float:
-        """How far the least mark is behind the clock: deadlines wait for so long. 0 when no producer lives."""
-        return max(self._clock_ms() - self.least_ms, 0) / 1000 if self.holder else 0.0
+        """How far the least mark is behind the clock: deadlines wait for so long. 0 when no producer lives.
+
+        A producer that has just come has no mark yet: it has held up deadlines only since it was seen.
+        """
+        if not self.holder:
+            return 0.0
+        if not self.least_ms:
+            return self._monotonic() - self._silent_since
+        return max(self._clock_ms() - self.least_ms, 0) / 1000
 
     def pause_seconds(self) -> float:
         """Between two sweeps of this replica, on average."""
@@ -118,6 +126,8 @@ class Sweeper:
             self._count("sessions_timed_out", swept.fired)
         if swept.full:
             self._count("sweep_outbox_full", 1)
+        if swept.least_ms or swept.holder != self.holder:
+            self._silent_since = self._monotonic()
         self.least_ms, self.holder = swept.least_ms, swept.holder
         now = self._monotonic()
         if now - self._watched_at >= self.watch_seconds():
@@ -136,9 +146,9 @@ class Sweeper:
         await self._look_at_lag()
         now_ms = self._clock_ms()
         if now_ms // HOUR_MS != self._stated_hour and await self._store.outbox_length() < self._store.outbox_max:
-            await self._store.statement(now_ms)
+            if await self._store.statement(now_ms):  # before the first session there is nothing to state
+                self._stated_hour = now_ms // HOUR_MS
             await self._store.forget_couriers(COURIER_IDLE_MS)
-            self._stated_hour = now_ms // HOUR_MS
 
     async def _look_at_lag(self) -> None:
         """Say whose mark deadlines wait for, once per stay; after a day keep alive what waits."""

@@ -4,10 +4,14 @@
 -- KEYS[1]  the tenant's prefix
 -- ARGV[1]  the hour, as 2026-11-22T10      ARGV[2] its time, Unix ms      ARGV[3] tenant
 -- ARGV[4]  most entries in the outbox
--- returns  1 when this call made the statement, else 0; there is nothing to state before the first session
+-- returns  1 when this call made the statement, 2 when one did before, 0 when there is none: before the first session
+--          there is nothing to state, and a full outbox has no room for it
 
 local name = key('statement', ARGV[1])
-if redis.call('EXISTS', name) == 1 or redis.call('XLEN', key('outbox')) >= tonumber(ARGV[4]) then
+if redis.call('EXISTS', name) == 1 then
+  return 2
+end
+if redis.call('XLEN', key('outbox')) >= tonumber(ARGV[4]) then
   return 0
 end
 local counters = { opened = 0, open = 0 }
