@@ -170,11 +170,14 @@ class RingWriter:
         self, exchange: int, listener: int, flags: int, payload: bytes, reserve: int, end_flags: int
     ) -> bool:
         """Commit a RESPONSE and the END behind it by one store; False when they do not fit in one place."""
-        length, position = len(payload), self._head
+        length = len(payload)
         padded = (length + 7) & ~7
         size = 2 * HEADER_BYTES + padded
+        if not self._has_room(size + reserve):
+            return False
+        position = self._head  # where it is only now: what waited for room has been written
         at = DATA_OFFSET + position % self.capacity
-        if at + size > DATA_OFFSET + self.capacity or not self._has_room(size + reserve):
+        if at + size > DATA_OFFSET + self.capacity:
             return False
         now_us, sequence = self._now_us(), self._next
         response = pack_header(position, length, sequence, exchange, now_us, _RESPONSE, flags, listener)

@@ -424,3 +424,23 @@ def test_a_record_under_way_is_known_of_before_it_is_there(make):
     later = queue.writer._slots[S_TIME_US] + 1_000_000
     queue.writer._slots[S_TIME_US] = later
     assert queue.reader.unread_us() == later
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_an_answer_and_its_end_overwrite_nothing_that_is_written_when_room_comes_back(make, half):
+    """The first answer after a full queue: what was owed, and that something is lost, is written just before it."""
+    queue = make(body_bytes_max=1 << 22)
+    if half:  # the head in the middle of the ring, so that one place has room for both
+        queue.writer.copy(0).request(b"r" * (CAPACITY // 2), 1)
+        queue.drain()
+    waiting = queue.writer.copy(0)
+    waiting.request(b"w", 1)
+    dropped = queue.writer.copy(0)
+    while not queue.writer.status.get(Slot.RECORDS_DROPPED):
+        dropped.request(b"r" * 1000, 1)
+    queue.drain()
+    waiting.last(b"HTTP/1.1 200 OK\r\n\r\n", 19, 0)
+    records = [(Kind(record.kind).name, record.exchange) for record in queue.drain()]
+    exchange = records[-1][1]
+    assert records == [("GAP", records[0][1]), ("RESPONSE", exchange), ("END", exchange)]
+    assert queue.writer._slots[S_LOST_RECORDS] == 0
