@@ -63,14 +63,15 @@ class Upkeep:
             sums = Aggregates(connection, catalog)
             query = select(pending).limit(NOTES_MAX)
             notes = list((await connection.execute(query)).mappings())
+            group = await sums.group(notes)
             if billing.exports is not None:
-                await billing.exports.note(connection, catalog, notes, () if stale is None else (stale,))
+                await billing.exports.note(connection, catalog, group, () if stale is None else (stale,))
             if stale is not None:
                 if not await sums.current(stale, await catalog.sections_of(stale)):
                     await sums.rebuild(stale)
                 billing.stale.discard(stale)
             if notes:
-                await note_alerts(connection, catalog, await sums.apply(notes), billing.clock())
+                await note_alerts(connection, catalog, await sums.apply(group), billing.clock())
         return len(notes) == NOTES_MAX or bool(billing.stale)
 
     async def settle(self) -> None:

@@ -131,16 +131,18 @@ class TlsTransport(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: the connection is gone."""
         self._stop_timer()
-        if self._state is _State.OPEN and exc is not None:  # it may have answered before it broke
-            said = unread(self._plain)
-            if said:
-                self.data_received(said)
-        self._state = _State.CLOSED
-        self._error = self._error or exc
-        self._end_wait()
-        if self._made:
-            self._protocol.connection_lost(self._error)
-        self._protocol = _NOBODY  # it holds us as its transport
+        try:
+            if self._state is _State.OPEN and exc is not None:  # it may have answered before it broke
+                said = unread(self._plain)
+                if said:
+                    self.data_received(said)
+        finally:  # whoever spoke on it must hear that it is gone
+            self._state = _State.CLOSED
+            self._error = self._error or exc
+            self._end_wait()
+            if self._made:
+                self._protocol.connection_lost(self._error)
+            self._protocol = _NOBODY  # it holds us as its transport
 
     def pause_writing(self) -> None:
         """asyncio: the write buffer is full."""

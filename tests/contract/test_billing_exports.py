@@ -392,3 +392,25 @@ async def test_metrics_tell_what_waits_and_what_is_parked(ledger_url: URL) -> No
             'sidecar_billing_export_answers_total{result="retry",target="polar"} 1.0',
         ):
             assert line in text
+
+
+async def test_what_comes_while_sums_are_made_is_exported_the_next_time(ledger_url: URL) -> None:
+    """On PostgreSQL events are taken meanwhile: between the exports' look at a group of events and the sums'."""
+    async with exporting(ledger_url, ["webhook"]) as it:
+        exports = it.api.billing.exports
+        note, later = exports.note, [reversal(9, of=1, time=LATER)]
+
+        async def interrupted(*arguments: Any) -> None:
+            await note(*arguments)
+            if later and ledger_url.get_backend_name() == "postgresql":
+                await post(it.api, later.pop())
+
+        exports.note = interrupted
+        await post(it.api, event(1))
+        await it.run()
+        if later:  # SQLite has one writer at a time
+            await post(it.api, later.pop())
+        await it.run(60)
+        await it.run(60)
+        assert it.fakes["webhook"].amounts == {("customer-17", METER): 0}
+        assert units(await it.meter("webhook"))["difference"] == 0

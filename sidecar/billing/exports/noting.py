@@ -19,7 +19,8 @@ from sidecar.billing.exports.sums import move
 from sidecar.billing.exports.tables import export_events, export_meters
 from sidecar.billing.ledger.aggregates import Aggregates
 from sidecar.billing.ledger.catalog import Catalog
-from sidecar.billing.ledger.entries import CHUNK, Record, account_rows
+from sidecar.billing.ledger.differences import Group
+from sidecar.billing.ledger.entries import CHUNK, account_rows
 from sidecar.billing.ledger.tables import outcomes
 from sidecar.billing.rating.account import UNATTRIBUTED, Account, Row
 from sidecar.billing.rating.price import EXACT, ZERO
@@ -54,17 +55,18 @@ async def note_exports(
     connection: AsyncConnection,
     catalog: Catalog,
     destinations: Sequence[Destination],
-    notes: Sequence[Record],
+    group: Group,
     now_us: int,
     *,
     whole: Iterable[str] = (),
 ) -> None:
-    """Write entries for the noted events and for `whole` customers; before the notes are taken off, under their lock.
+    """Write entries for a group's events and for `whole` customers; before its notes are taken off, under their lock.
+
+    It is the very group that is summed up next: an event that came later has a note of its own, for the next time.
 
     A customer whose plan couples all its events, or was changed, is looked at as a whole, as its invoice is.
     """
     sums = Aggregates(connection, catalog)
-    group = await sums.group(notes)
     names = {row.customer for row in group.now} | set(whole)
     names.discard(UNATTRIBUTED)
     customers = await catalog.customers(names)

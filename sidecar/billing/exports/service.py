@@ -17,7 +17,7 @@ from sidecar.billing.exports.sums import Move, move
 from sidecar.billing.exports.tables import export_decisions, export_events
 from sidecar.billing.ledger.catalog import Catalog
 from sidecar.billing.ledger.database import Database
-from sidecar.billing.ledger.entries import Record
+from sidecar.billing.ledger.differences import Group
 from sidecar.billing.rating.periods import Period
 
 REDELIVERED_MAX = 1000  # in one request
@@ -66,10 +66,10 @@ class Exports:
             await sender.close()
 
     async def note(
-        self, connection: AsyncConnection, catalog: Catalog, notes: Sequence[Record], whole: Iterable[str] = ()
+        self, connection: AsyncConnection, catalog: Catalog, group: Group, whole: Iterable[str] = ()
     ) -> None:
-        """Write entries for noted events, in the caller's transaction."""
-        await note_exports(connection, catalog, self.destinations, notes, self._clock(), whole=set(whole))
+        """Write entries for a group's noted events, in the caller's transaction."""
+        await note_exports(connection, catalog, self.destinations, group, self._clock(), whole=set(whole))
 
     async def report(self, period: Period | None) -> list[dict[str, Any]]:
         """Per target and meter."""

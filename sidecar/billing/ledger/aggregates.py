@@ -139,7 +139,8 @@ class Aggregates:
         """Everything that has to do with the noted events, whichever customers it concerns.
 
         `talkers` are those whose conversations belong to it as well; None: everybody whose plans ask for it.
-        The rows are read before the notes: a note that comes in between is about a row that is not among them.
+        What is added between the queries waits for the next time: rows are read before the notes, and a note about a
+        decision that was not read is left where it is.
         """
         found: dict[str, RowMapping] = {}
         notes = list(notes)
@@ -166,7 +167,9 @@ class Aggregates:
             }
             wanted = {column: values - asked[column] for column, values in wanted.items()}
         taken = await decisions_of(self._connection, {row["session_id"] for row in found.values()})
-        return Group(list(found.values()), taken, await self._notes_about(found), await self._catalog.prices())
+        read = {(identifier, 0) for identifier in found} | {(one.outcome_id, one.number) for one in taken}
+        noted = read & await self._notes_about(found)
+        return Group(list(found.values()), taken, noted, await self._catalog.prices())
 
     async def _conversations(self, rows: Iterable[RowMapping], talkers: set[str] | None) -> set[str]:
         """Conversations that a window may span, of customers whose plans ask for it, by assignment as well."""
@@ -194,12 +197,11 @@ class Aggregates:
             found |= {(note.outcome_id, note.number) for note in await self._connection.execute(query)}
         return found
 
-    async def apply(self, notes: Iterable[Record]) -> dict[str, Sums]:
-        """Take notes off and add their difference to the sums. The caller holds the lock.
+    async def apply(self, group: Group) -> dict[str, Sums]:
+        """Take a group's notes off and add their difference to the sums. The caller holds the lock.
 
         Returns the sums of the customers for whom anything was noted; none for those that are rated from the rows.
         """
-        group = await self.group(notes)
         kept, names = await self.kept(group)
         bases = await self._bases(kept)
         for name in await self.outdated(kept, bases):

@@ -155,9 +155,10 @@ def _note_uses(found: Counts, account: Account, books: Books, depending: Mapping
             found.depending.update((span, depending[row]) for row in inside)
             for charge in section.plan.charges:
                 uses = usages[charge.id].uses
-                if any(use.units < 0 for use in uses):  # what is used up may come back
+                negative = sum(use.units < 0 for use in uses)
+                if negative:  # what is used up may come back
                     day = from_us(period.start_us).date().isoformat()
-                    found.numbers[Kind(period, day, UNDECIDED, account.shadow)] += 1
+                    found.numbers[Kind(period, day, UNDECIDED, account.shadow)] += negative
                 if limited(charge):
                     found.uses.setdefault((span, charge.id), set()).update(
                         FreeUse(use.row.at_us, use.row.id, charge.metrics.index(use.metric), use.units,

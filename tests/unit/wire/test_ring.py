@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sidecar.wire import ring as ring_module
 from sidecar.wire.records import HEAD, LOST_BEFORE, START_RESERVES, EndFlag, Kind, unpack_gap
 from sidecar.wire.ring import RingReader, RingWriter
-from sidecar.wire.ringfile import S_TIME_US
+from sidecar.wire.ringfile import S_LOST_RECORDS, S_TIME_US
 from sidecar.wire.status import Slot
 
 CAPACITY = 64 * 1024
