@@ -57,7 +57,7 @@ async def test_a_charge_is_reversed_after_it_was_confirmed(console: Console) -> 
     assert "Ann took it back" in page.text
     assert "Nothing can be decided" in page.text
     invoice = await console.page("/customers/customer-17/invoice")
-    assert "Credit: taken back of November 20261 outcomeout_1 −$2.00" in invoice.text
+    assert "Credit: taken back of November 2026 1 outcomeout_1 −$2.00" in invoice.text
     again = await console.send(asked.form("/decisions"), confirmed="yes")
     assert "was decided so before" in again.text
     assert len(await made(console)) == 1

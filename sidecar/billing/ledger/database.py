@@ -20,6 +20,8 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -71,6 +73,9 @@ class Database:
     async def migrate(self) -> None:
         """Bring the schema to the newest revision; harmless when it is there, and when several replicas start."""
         async with self.writing(lock=MIGRATING) as connection:
+            if not self.sqlite and await connection.run_sync(_is_behind):
+                for lock in (CLOSING, AGGREGATES):  # replicas that run must not take events or sum up meanwhile
+                    await connection.execute(text(f"SELECT pg_advisory_xact_lock({lock})"))
             await connection.run_sync(_upgrade)
 
     @asynccontextmanager
@@ -107,9 +112,19 @@ class Database:
         await self.engine.dispose()
 
 
-def _upgrade(connection: Connection) -> None:
+def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    return config
+
+
+def _is_behind(connection: Connection) -> bool:
+    newest = ScriptDirectory.from_config(_config()).get_current_head()
+    return MigrationContext.configure(connection).get_current_revision() != newest
+
+
+def _upgrade(connection: Connection) -> None:
+    config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
 

@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from sidecar.billing.ingest import BusyError
 from sidecar.billing.ledger.aggregates import Aggregates
 from sidecar.billing.ledger.catalog import Catalog, registered
 from sidecar.billing.ledger.differences import basis
@@ -33,6 +34,7 @@ from sidecar.billing.rating.price import EXACT
 from sidecar.billing.rating.sections import SectionsOf
 from sidecar.billing.rating.summary import Summary, Totals, totals
 
+WAITING_MAX = 50_000  # notes that a reader puts to the sums itself; past it, it is asked to come again
 DUE_MAX = 24  # periods of which is kept what is owed when nothing happens
 Seen = tuple[int, int, int]
 
@@ -120,9 +122,11 @@ class Summing:
 
     async def _waiting(self, period: Period, whole: set[str]) -> dict[str, Waiting]:
         """What pending notes add to the sums of a period. Adds to `whole` who cannot be told so."""
-        notes = list((await self._connection.execute(select(pending))).mappings())
+        notes = list((await self._connection.execute(select(pending).limit(WAITING_MAX + 1))).mappings())
         if not notes:
             return {}
+        if len(notes) > WAITING_MAX:
+            raise BusyError(f"more than {WAITING_MAX:,} events and decisions wait to be summed up")
         group = await self._sums.group(notes)
         kept, _ = await self._sums.kept(group)
         whole |= await self._sums.outdated({name: kept[name] for name in kept.keys() - whole})
