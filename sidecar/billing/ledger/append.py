@@ -109,7 +109,7 @@ async def _note_conflicts(connection: AsyncConnection, refused: Iterable[Posted]
     ]  # fmt: skip
     if rows:
         dialect = postgresql if connection.dialect.name == "postgresql" else sqlite_dialect
-        once = dialect.insert(conflicts).on_conflict_do_nothing(index_elements=["outcome_id"])
+        once = dialect.insert(conflicts).on_conflict_do_nothing(index_elements=["outcome_id", "digest"])
         await connection.execute(once, rows)
 
 

@@ -120,7 +120,7 @@ conflicts = Table(
     Column("session_id", Text, nullable=False),
     Column("started_us", BigInteger),  # when its session began, if it says so
     Column("received_us", BigInteger, nullable=False),
-    Column("digest", Text, nullable=False),
+    Column("digest", Text, primary_key=True),
 )
 
 # Events and decisions that are not in the aggregates yet. `number` 0 is the event itself, else the decision's.

@@ -19,7 +19,7 @@ def upgrade() -> None:
         sa.Column("session_id", sa.Text, nullable=False),
         sa.Column("started_us", sa.BigInteger),
         sa.Column("received_us", sa.BigInteger, nullable=False),
-        sa.Column("digest", sa.Text, nullable=False),
+        sa.Column("digest", sa.Text, primary_key=True),
     )
     op.create_index("conflicts_by_session", "conflicts", ["session_id"])
     if op.get_bind().dialect.name == "postgresql":
