@@ -284,7 +284,7 @@ class ClientConnection(ClientSocket):
 
     def upstream_lost(self, error: Exception | None) -> None:
         """The connection to the origin is gone before the exchange is complete."""
-        self._upstream = None
+        upstream, self._upstream = self._upstream, None
         exchange = self._exchange
         if exchange is None:
             return
@@ -301,7 +301,8 @@ class ClientConnection(ClientSocket):
             self._fail(exchange, 503, "no-answer", "the observer went away before it answered")
             return
         self._end_exchange(EndFlag.ABORTED_BY_CLIENT if self._client_ended else EndFlag.ABORTED_BY_ORIGIN)
-        if isinstance(error, ConnectionResetError):
+        cut = upstream is not None and END in upstream.scanner.eof()  # a FIN would pass the body off as whole
+        if cut or isinstance(error, ConnectionResetError):
             self._closing = True
             reset(self._transport)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import struct
 
 import pytest
@@ -254,3 +255,27 @@ def test_a_post_that_meets_a_connection_just_ended_is_not(proxy: Proxy, origin: 
         with pytest.raises(ConnectionResetError):
             client.recv(1)
     assert_nothing_arrived(origin)
+
+
+@pytest.mark.parametrize("farewell", [True, False])
+def test_a_body_that_close_delimits_is_whole_only_with_a_farewell(
+    proxy: Proxy, origins: list[Origin], farewell: bool
+) -> None:
+    """RFC 9112 section 9.8: over TLS, a way that ends without close_notify may have been cut. Who reads must know."""
+    head = b"HTTP/1.1 200 OK\r\n\r\nas far as it came"
+    with proxy.client(1) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        upstream = origins[1].next()
+        receive_head(upstream)
+        upstream.sendall(head)
+        assert receive(client, len(head)) == head
+        origins[1].connections.remove(upstream)
+        if farewell:
+            with contextlib.suppress(ssl.SSLError):  # the proxy, which has all it wants, need not answer it
+                upstream = upstream.unwrap()  # type: ignore[attr-defined]
+        upstream.close()
+        if farewell:
+            assert receive_all(client) == b""
+        else:
+            with pytest.raises(ConnectionResetError):
+                receive_all(client)
