@@ -108,7 +108,7 @@ class Api:
         )
 
     def _refusal(self, answer: httpx.Response) -> CommandError:
-        if answer.status_code in {401, 403}:
+        if answer.status_code == 401:  # of a 403 the detail says more: the token is right, and may not do this
             return CommandError(
                 f"the {self.what} at {self._client.base_url} refuses the token: give the right one in "
                 f"{self._token_name}, or the path of its file in {self._token_name}_FILE"
