@@ -222,7 +222,7 @@ def line(event: Event) -> str:
     reason = plain(event["reason"]) + (f" ({', '.join(notes)})" if notes else "")
     cells = (
         event["time"][:19] + "Z",
-        event["session_id"],
+        plain(event["session_id"]),
         plain(event["customer"] or "unattributed"),
         state,
     )
