@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ SEEN_MAX = 2 * PAGE
 AMOUNTS_MAX = 100  # of one look; past it rows come without
 AWAY_SECONDS_MAX = 15.0
 Event = dict[str, Any]
+_DAYS_MAX = 36_500
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 # Wide enough for most; a longer value moves its own line alone.
 WIDTHS = {"time": 20, "session": 44, "customer": 16, "state": 18, "amount": 12}
@@ -85,14 +87,17 @@ def add(commands: Any) -> None:
 def ago(text: str) -> timedelta | datetime:
     """A stretch of time, or an instant."""
     if match := re.fullmatch(r"(\d{1,6})([smhd])", text):
-        return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-    try:
+        stretch = timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+        if stretch.days > _DAYS_MAX:  # an instant that long ago may be before the first that there is
+            raise argparse.ArgumentTypeError(f"{text!r} is too long: write at most {_DAYS_MAX}d")
+        return stretch
+    found = None
+    with suppress(ValueError, OverflowError):  # close to the years 1 and 9999 UTC has no name for an instant
         instant = datetime.fromisoformat(text)
-    except ValueError:
-        instant = None
-    if instant is None or instant.tzinfo is None:
+        found = instant.astimezone(UTC) if instant.tzinfo else None
+    if found is None:
         raise argparse.ArgumentTypeError(f"{text!r}: write a stretch like 10m or a time like 2026-11-22T10:00:00Z")
-    return instant.astimezone(UTC)
+    return found
 
 
 def seconds(text: str) -> float:

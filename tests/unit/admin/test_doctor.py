@@ -12,8 +12,9 @@ from sidecar.settings import load_settings
 def examine(tmp_path, **environ):
     base = {"DATA_DIR": str(tmp_path / "data"), "QUEUE_DIR": "/dev/shm", "JOURNAL_BYTES": "1MiB"}
     base |= {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0"}
-    settings, _ = load_settings({f"SIDECAR_{name}": value for name, value in (base | environ).items()})
-    findings = asyncio.run(doctor.examine(settings))
+    variables = {f"SIDECAR_{name}": value for name, value in (base | environ).items()}
+    settings, _ = load_settings(variables)
+    findings = asyncio.run(doctor.examine(settings, variables))
     return {finding.part: finding for finding in findings}
 
 
@@ -47,13 +48,19 @@ def test_what_cannot_be_reached_fails_and_says_what_to_change(tmp_path, closed_p
         assert found[part].change
 
 
-def test_a_port_that_the_embedded_billing_service_cannot_have_fails(tmp_path, monkeypatch):
+def test_a_port_that_the_embedded_billing_service_cannot_have_fails(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        monkeypatch.setenv("SIDECAR_BILLING_LISTEN", f"127.0.0.1:{taken.getsockname()[1]}")
-        found = examine(tmp_path)["billing"]
+        found = examine(tmp_path, BILLING_LISTEN=f"127.0.0.1:{taken.getsockname()[1]}")["billing"]
     assert found.verdict == "failed"
     assert "SIDECAR_BILLING_LISTEN" in found.change
     assert examine(tmp_path)["billing"].verdict == "ok"
+
+
+def test_variables_that_the_embedded_billing_service_cannot_use_are_named_once(tmp_path):
+    found = examine(tmp_path, BILLING_LISTEN="nonsense")
+    assert found["settings"].verdict == found["billing"].verdict == "failed"
+    assert "SIDECAR_BILLING_LISTEN=nonsense" in found["settings"].says
+    assert "nonsense" not in str(found["billing"])
 
 
 GOOD = {"redis_version": "7.2.4", "maxmemory_policy": "noeviction", "aof_enabled": 1}

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar import cli
 from sidecar.cli import tail
 from sidecar.cli.api import AwayError
 from sidecar.cli.grammar import CommandError
@@ -105,6 +106,18 @@ def test_an_instant_needs_a_zone():
     assert tail.ago("2026-11-22T10:00:00+01:00") == datetime(2026, 11, 22, 9, tzinfo=UTC)
     with pytest.raises(Exception, match="a time like"):
         tail.ago("2026-11-22T10:00:00")
+
+
+@pytest.mark.parametrize("text", ["36501d", "999999d", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_that_no_calendar_has_is_wrong_usage(text, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["tail", "--since", text])
+    assert ended.value.code == cli.WRONG_USAGE
+    assert "write " in capsys.readouterr().err
+
+
+def test_the_longest_stretch_is_an_instant():
+    assert datetime(2026, 11, 22, tzinfo=UTC) - tail.ago("36500d") < datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class EndedError(Exception):
