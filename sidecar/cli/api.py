@@ -45,7 +45,10 @@ class Api:
         self._client.close()
 
     def get(self, path: str, **query: Any) -> Any:
-        """The answer as JSON; parameters that are None are left out. Numbers stay as exact as they came."""
+        """The answer as JSON; parameters that are None are left out.
+
+        Amounts of money come as texts; a number with a point in an event is the nearest float.
+        """
         return self._ask("GET", path, params=_given(query)).json()
 
     def get_or(self, path: str, otherwise: Any) -> Any:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sidecar.cli.api import Api
 
 PAGE = 1000
+FEW = 20  # rows of the ledger that a look asks for first: mostly there is nothing new
 PAGES_MAX = 20  # of one look: what is older is told of as left out
 SEEN_MAX = 2 * PAGE
 AMOUNTS_MAX = 100  # of one look; past it rows come without
@@ -161,8 +162,9 @@ class Ledger:
     def _new(self) -> Iterator[dict[str, Any]]:
         """Newest first, down to one that was seen, or is too old; of a ledger that is looked at first, the newest."""
         after, known = None, set(self._seen)
-        limit = 1 if self._first and self._since is None else PAGE
-        for _ in range(PAGES_MAX):
+        limit = 1 if self._first and self._since is None else min(FEW, PAGE)
+        left = PAGES_MAX * PAGE
+        while left:
             page = self._api.get("/v1/outcomes", customer=self._customer, after=after, limit=limit)
             for row in page["outcomes"]:
                 if row["id"] in known:
@@ -173,6 +175,8 @@ class Ledger:
             after = page["next"]
             if after is None:
                 return
+            left -= limit
+            limit = min(PAGE, left)
         print(f"sidecar: more than {PAGES_MAX * PAGE:,} rows at once: those before are left out", file=sys.stderr)
 
     def _wanted(self, row: dict[str, Any]) -> bool:

@@ -20,12 +20,14 @@ class Api:
     def __init__(self, fails):
         self.rows = []
         self.fails = fails
+        self.limits = []
 
     def get(self, path, *, customer=None, after=None, limit=100):
         if next(self.fails, False):
             raise CommandError("away")
         if path != "/v1/outcomes":
             return {"amounts": [{"period": "2026-11", "currency": "USD", "amount": "0.99"}]}
+        self.limits.append(limit)
         found = [row for row in reversed(self.rows) if after is None or row["seq"] < after]
         page = found[:limit]
         return {"outcomes": page, "next": page[-1]["seq"] if len(found) > limit else None}
@@ -85,6 +87,17 @@ def test_more_rows_than_can_be_looked_at_are_said(monkeypatch, capsys):
     api.grow(9)
     assert len(list(tail.Ledger(api, datetime(2026, 1, 1, tzinfo=UTC), None).look())) == 4
     assert "more than 4 rows at once" in capsys.readouterr().err
+
+
+def test_a_look_that_finds_nothing_new_asks_for_few_rows():
+    api = Api(iter(()))
+    api.grow(3 * tail.PAGE)
+    source = tail.Ledger(api, None, None)
+    assert list(source.look()) == list(source.look()) == []
+    assert api.limits == [1, tail.FEW]
+    api.grow(tail.FEW + tail.PAGE)
+    assert len(list(source.look())) == tail.FEW + tail.PAGE
+    assert api.limits[2:] == [tail.FEW, tail.PAGE, tail.PAGE], "more of them once there are more"
 
 
 def test_a_sum_has_every_state_and_currency():
