@@ -148,7 +148,8 @@ async def _billing(environ: Mapping[str, str], settings: Settings) -> list[Findi
     token = settings.billing_token
     headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
     try:
-        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS) as client:
+        # Directly, whatever proxy the environment names, as outcomes are delivered.
+        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
             # Nothing is posted: an empty body is refused by every implementation, and the way it is refused tells.
             answer = await client.post(f"{settings.billing_url}/v1/outcomes", content=b"", headers=headers)
     except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -16,6 +18,16 @@ def examine(tmp_path, **environ):
     settings, _ = load_settings(variables)
     findings = asyncio.run(doctor.examine(settings, variables))
     return {finding.part: finding for finding in findings}
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Answers an empty body as a billing API does."""
+
+    def do_POST(self):
+        self.send_error(400)
+
+    def log_message(self, *_):
+        pass
 
 
 @pytest.fixture
@@ -61,6 +73,20 @@ def test_variables_that_the_embedded_billing_service_cannot_use_are_named_once(t
     assert found["settings"].verdict == found["billing"].verdict == "failed"
     assert "SIDECAR_BILLING_LISTEN=nonsense" in found["settings"].says
     assert "nonsense" not in str(found["billing"])
+
+
+def test_the_billing_api_is_asked_directly_as_outcomes_are_delivered(tmp_path, monkeypatch, closed_port):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{closed_port}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        serving = threading.Thread(target=server.serve_forever, daemon=True)
+        serving.start()
+        found = examine(tmp_path, BILLING_URL=f"http://127.0.0.1:{server.server_port}")["billing"]
+        server.shutdown()
+        serving.join()
+    assert (found.verdict, found.says.endswith("takes outcomes")) == ("ok", True)
 
 
 GOOD = {"redis_version": "7.2.4", "maxmemory_policy": "noeviction", "aof_enabled": 1}
