@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from sidecar.addresses import parse_address
+from sidecar.addresses import Address, parse_address
 from sidecar.billing.address import ADDRESS_FILE
 
 ADMIN_DEFAULT = "127.0.0.1:8090"
@@ -48,14 +49,13 @@ class Remote:
         return self.url.removeprefix("unix:") if self.url.startswith("unix:") else None
 
     def _options(self) -> dict[str, Any]:
-        try:
-            base_url = httpx.URL("http://localhost" if self._path else self.url)
-        except httpx.InvalidURL as error:
-            raise RemoteError(f"{self.url!r} cannot be asked: {error}") from None
+        base_url = _parsed("http://localhost" if self._path else self.url)
         if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
             raise RemoteError("the token has characters that no HTTP header can carry")
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        return {"base_url": base_url, "headers": headers, "trust_env": not self.local}
+        # Not trust_env=False: that would set aside SSL_CERT_FILE, too.
+        unproxied = dict.fromkeys(("http://", "https://")) if self.local else {}
+        return {"base_url": base_url, "headers": headers, "mounts": unproxied}
 
 
 def admin(address: str | None) -> Remote:
@@ -64,7 +64,7 @@ def admin(address: str | None) -> Remote:
     try:
         parsed = parse_address(text.removeprefix("http://").rstrip("/"))
     except ValueError as error:
-        raise RemoteError(f"the admin address {text!r} {error}") from None
+        raise RemoteError(f"the admin address {_without_credentials(text)!r} {error}") from None
     token = read_token("SIDECAR_ADMIN_TOKEN")
     if parsed.is_unix:
         return Remote(parsed.host, token, local=True)
@@ -81,9 +81,27 @@ def billing(url: str | None) -> Remote:
     token = read_token("SIDECAR_BILLING_TOKEN")
     if text == EMBEDDED:
         return Remote(_embedded(), token, local=True)
-    if not text.startswith(("http://", "https://", "unix:/")):
+    if text.startswith("unix:/"):
+        return Remote(text, token, local=True)
+    if "@" in text:  # as the sidecar's own setting: HTTP would send it in place of the token
+        raise RemoteError(
+            f"{_without_credentials(text)!r} has a user or a password: give the token in SIDECAR_BILLING_TOKEN instead"
+        )
+    if not text.startswith(("http://", "https://")):
         raise RemoteError(f"{text!r} is no URL of a billing API: write one like {BILLING_DEFAULT}")
-    return Remote(text.rstrip("/"), token)
+    return Remote(text.rstrip("/"), token, local=Address(_parsed(text).host, 0).is_loopback)
+
+
+def _parsed(url: str) -> httpx.URL:
+    try:
+        return httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise RemoteError(f"{url!r} cannot be asked: {error}") from None
+
+
+def _without_credentials(text: str) -> str:
+    """An address as an error may show it, wherever in it the password stands."""
+    return re.sub(r"^(\w+://)?.*@", r"\1***@", text, flags=re.DOTALL)
 
 
 def _embedded() -> str:
@@ -98,7 +116,7 @@ def _embedded() -> str:
 def read_token(name: str) -> str | None:
     """A bearer token from the variable `name`, or from the file that `name`_FILE names; raises RemoteError."""
     path = os.environ.get(f"{name}_FILE")
-    if path is None:
+    if not path:
         return os.environ.get(name) or None
     try:
         return Path(path).read_text(encoding="utf-8").strip()

@@ -11,6 +11,7 @@ import os
 import shutil
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from sidecar.admin import surroundings
 from sidecar.admin.finding import Finding
 from sidecar.admin.surroundings import taken
 from sidecar.billing.address import ADDRESS_FILE
-from sidecar.billing.settings import load_billing_settings
+from sidecar.billing.settings import BillingSettingsError, load_billing_settings
 from sidecar.connections import connect_redis, without_password
 from sidecar.embedded.redis import server_binary
 from sidecar.settings import Settings, SettingsError, load_settings
@@ -36,13 +37,17 @@ def run(environ: Mapping[str, str]) -> list[Finding]:
     """Check; raises SettingsError when the environment itself is wrong."""
     settings, warnings = load_settings(environ)
     findings = [Finding("settings", "warning", warning) for warning in warnings]
-    return findings + asyncio.run(examine(settings))
+    return findings + asyncio.run(examine(settings, environ))
 
 
-async def examine(settings: Settings) -> list[Finding]:
-    """Every finding, the checks in parallel, in a fixed order."""
+async def examine(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
+    """Every finding, the checks in parallel, in a fixed order.
+
+    `environ` has the variables of the embedded billing service.
+    """
     checks: list[Callable[[Settings], Awaitable[list[Finding]]]] = [
-        _settings, _redis, _plan, _upstreams, _billing, surroundings.clock, surroundings.ports, _disk, _memory,
+        partial(_settings, environ), _redis, _plan, _upstreams, partial(_billing, environ),
+        surroundings.clock, surroundings.ports, _disk, _memory,
     ]  # fmt: skip
     found = await asyncio.gather(*(check(settings) for check in checks))
     return [finding for findings in found for finding in findings]
@@ -93,9 +98,9 @@ def judge_redis(shown: str, info: Mapping[str, Any]) -> list[Finding]:
     return findings or [Finding("redis", "ok", f"{shown}, version {version}, noeviction, append-only")]
 
 
-async def _settings(settings: Settings) -> list[Finding]:
+async def _settings(environ: Mapping[str, str], settings: Settings) -> list[Finding]:
     """What `sidecar run` would refuse at its start, but what the other parts say."""
-    _, problems, _ = preflight.examine(settings, os.environ)
+    _, problems, _ = preflight.examine(settings, environ)
     others = ["SIDECAR_PLAN", "SIDECAR_JOURNAL_HOURS", "SIDECAR_DATA_DIR"]
     others += [] if settings.queue_dir.is_dir() else ["SIDECAR_QUEUE_DIR"]
     refused = [problem for problem in problems if not problem.startswith(tuple(others))]
@@ -137,13 +142,14 @@ async def _upstream(origin: Any, settings: Settings) -> Finding:
     return Finding("upstream", "ok", f"{origin} can be reached")
 
 
-async def _billing(settings: Settings) -> list[Finding]:
+async def _billing(environ: Mapping[str, str], settings: Settings) -> list[Finding]:
     if settings.billing_url == EMBEDDED:
-        return [_embedded_billing(settings)]
+        return [_embedded_billing(environ, settings)]
     token = settings.billing_token
     headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
     try:
-        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS) as client:
+        # Directly, whatever proxy the environment names, as outcomes are delivered.
+        async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False) as client:
             # Nothing is posted: an empty body is refused by every implementation, and the way it is refused tells.
             answer = await client.post(f"{settings.billing_url}/v1/outcomes", content=b"", headers=headers)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -158,9 +164,12 @@ async def _billing(settings: Settings) -> list[Finding]:
     return [Finding("billing", "ok", f"{settings.billing_url} takes outcomes")]
 
 
-def _embedded_billing(settings: Settings) -> Finding:
+def _embedded_billing(environ: Mapping[str, str], settings: Settings) -> Finding:
     """Whether the service could listen, or does already."""
-    listen = load_billing_settings({**os.environ, "SIDECAR_DATA_DIR": str(settings.data_dir)}).listen
+    try:
+        listen = load_billing_settings({**environ, "SIDECAR_DATA_DIR": str(settings.data_dir)}).listen
+    except BillingSettingsError:
+        return Finding("billing", "failed", "embedded, and cannot start", "correct the variables named under settings")
     if (settings.data_dir / ADDRESS_FILE).exists() or listen.is_unix or taken(listen) != errno.EADDRINUSE:
         return Finding("billing", "ok", "embedded; `sidecar run` starts it")
     change = "stop what listens there, or give another SIDECAR_BILLING_LISTEN"

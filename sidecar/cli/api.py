@@ -45,7 +45,10 @@ class Api:
         self._client.close()
 
     def get(self, path: str, **query: Any) -> Any:
-        """The answer as JSON; parameters that are None are left out. Numbers stay as exact as they came."""
+        """The answer as JSON; parameters that are None are left out.
+
+        Amounts of money come as texts; a number with a point in an event is the nearest float.
+        """
         return self._ask("GET", path, params=_given(query)).json()
 
     def get_or(self, path: str, otherwise: Any) -> Any:
@@ -108,7 +111,7 @@ class Api:
         )
 
     def _refusal(self, answer: httpx.Response) -> CommandError:
-        if answer.status_code in {401, 403}:
+        if answer.status_code == 401:  # of a 403 the detail says more: the token is right, and may not do this
             return CommandError(
                 f"the {self.what} at {self._client.base_url} refuses the token: give the right one in "
                 f"{self._token_name}, or the path of its file in {self._token_name}_FILE"

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from sidecar.cli import api
 from sidecar.cli.grammar import FAILED, OK, CommandError
-from sidecar.cli.show import print_json
+from sidecar.cli.show import plain, print_json
 
 BATCH = 100
 _BATCH_TYPE = "application/cloudevents-batch+json"
@@ -48,7 +48,7 @@ def run(path: str, url: str | None, *, as_json: bool) -> int:
     else:
         print(f"{found.accepted} accepted, {found.duplicates} duplicates, {len(found.rejected)} rejected")
         for rejection in found.rejected:
-            print(f"  {rejection['id']}: {rejection['reason']}", file=sys.stderr)
+            print(f"  {plain(rejection['id'])}: {plain(rejection['reason'])}", file=sys.stderr)
     return FAILED if found.rejected else OK
 
 

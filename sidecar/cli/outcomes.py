@@ -222,16 +222,26 @@ def _show(arguments: argparse.Namespace) -> int:
         ("costs", _amounts(found)),
         ("notes", notes(found)),
     ]
-    print(f"{found['id']}  {paint(found['state'], 'bold')}")
+    print(f"{plain(found['id'])}  {paint(plain(found['state']), 'bold')}")
     for name, value in facts:
         if value:
             print(f"  {name:<13} {plain(value)}")
-    for one in data.get("evidence", []):
-        print(f"  {'evidence':<13} {plain(one['at'])}  {plain(one['rule'])} ({plain(one['kind'])})  {one['digest']}")
+    for text in _evidence(data.get("evidence")):
+        print(f"  {'evidence':<13} {text}")
     for one in found["decisions"]:
         to = f" to {plain(one['assigned'])}" if one["assigned"] else ""
         print(f"  {one['kind']:<13} {moment(one['decided_at'])}{to} by {plain(one['actor'])}: {plain(one['reason'])}")
     return OK
+
+
+def _evidence(given: Any) -> Iterable[str]:
+    """A line for each entry. The ledger keeps it as it was posted, and others than a sidecar post what they like."""
+    for one in given if isinstance(given, list) else [given] if given else []:
+        if isinstance(one, dict):
+            at, rule, kind, digest = (plain(one.get(name)) for name in ("at", "rule", "kind", "digest"))
+            yield f"{at}  {rule} ({kind})  {digest}"
+        else:
+            yield plain(one)
 
 
 def _payer(found: dict[str, Any]) -> str:
@@ -258,8 +268,9 @@ def _decide(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(made)
     else:
-        to = f" to {made['assigned']}" if made["assigned"] else ""
-        print(f"{made['outcome']}: {made['kind']}{to}, on the invoice of {made['period']}, by {plain(made['actor'])}")
+        to = f" to {plain(made['assigned'])}" if made["assigned"] else ""
+        done = f"{made['kind']}{to}, on the invoice of {made['period']}, by {plain(made['actor'])}"
+        print(f"{plain(made['outcome'])}: {done}")
     return OK
 
 
@@ -268,7 +279,7 @@ def _confirm(found: dict[str, Any], arguments: argparse.Namespace) -> None:
     if not sys.stdin.isatty():
         raise CommandError("nobody can be asked here: say --yes if it is meant", code=WRONG_USAGE)
     verb = DECISIONS[arguments.kind][1].format(customer=getattr(arguments, "customer", ""))
-    said = f"{found['id']}, {found['state']} of {plain(_payer(found))}, which costs {_amounts(found)}"
+    said = f"{plain(found['id'])}, {plain(found['state'])} of {plain(_payer(found))}, which costs {_amounts(found)}"
     print(f"{verb}: {said}? [y/N] ", end="", file=sys.stderr, flush=True)
     if sys.stdin.readline().strip().lower() not in ASKS:
         raise CommandError("nothing was changed")

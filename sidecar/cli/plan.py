@@ -21,7 +21,7 @@ from sidecar.cli.grammar import (
     period,
     positive,
 )
-from sidecar.cli.show import print_json, print_table
+from sidecar.cli.show import plain, print_json, print_table
 
 _ASKED = (*ADMIN_ENVIRONMENT, *BILLING_ENVIRONMENT[1:2])
 
@@ -207,9 +207,9 @@ def _candidate(arguments: argparse.Namespace) -> int:
 
 def _show_candidate(document: dict[str, Any]) -> None:
     total = document["same"] + document["different"]
-    print(f"candidate {document['plan']['name']} ({document['plan']['digest']})")
+    print(f"candidate {plain(document['plan']['name'])} ({document['plan']['digest']})")
     for problem in document["problems"]:
-        print(f"  its file's newest version is refused: {problem}")
+        print(f"  its file's newest version is refused: {plain(problem)}")
     print(
         f"  {document['different']} of {total} sessions would have ended differently; {document['pending']} are open; "
         f"without a counterpart: {document['only_live']} live, {document['only_candidate']} of the candidate"
@@ -229,8 +229,8 @@ def _show_candidate(document: dict[str, Any]) -> None:
     for each in document["differences"]:
         live, candidate = each["live"], each["candidate"]
         print(
-            f"{each['conversation'] or each['session_id']}: {live['outcome']} ({live['reason']}), "
-            f"candidate {candidate['outcome']} ({candidate['reason']})"
+            f"{plain(each['conversation'] or each['session_id'])}: {plain(live['outcome'])} ({plain(live['reason'])}), "
+            f"candidate {plain(candidate['outcome'])} ({plain(candidate['reason'])})"
         )
 
 
@@ -259,7 +259,7 @@ def _backtest(arguments: argparse.Namespace) -> int:
 
 
 def _show_backtest(found: dict[str, Any]) -> None:
-    print(f"{found['plan']} over {found['period']}\n")
+    print(f"{plain(found['plan'])} over {found['period']}\n")
     rows = [_compared(one["customer"], one) for one in found["customers"]]
     print_table(_BACKTEST, [*rows, _compared("all", found)], right=_BACKTEST[1:])
     if found["sessions"]:

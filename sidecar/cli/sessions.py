@@ -18,7 +18,7 @@ from sidecar.cli.grammar import (
     add_paging,
     command,
 )
-from sidecar.cli.show import count, print_json, print_line, print_table, say_nothing
+from sidecar.cli.show import count, plain, print_json, print_line, print_table, say_nothing
 
 # Spelt out so that help needs nothing of the machine; a test compares them.
 STATES = (
@@ -173,7 +173,7 @@ def _explain(arguments: argparse.Namespace) -> int:
         return OK
     print(f"{session['id']}  {session['state']}")
     for sentence in session["explanation"]:
-        print(f"  {sentence}")
+        print(f"  {plain(sentence)}")
     if session["timeline"]:
         print()
         rows = [(entry["at"], entry["what"], entry.get("rule"), entry.get("digest")) for entry in session["timeline"]]
@@ -205,7 +205,7 @@ def _show_verification(found: dict[str, Any]) -> None:
     dropped = f", {found['omitted']} dropped by its bound" if found["omitted"] else ""
     print(f"{found['session_id']}  {found['entries']} entries{dropped}, chain {found['evidence_chain']}")
     for problem in found["problems"]:
-        print(f"  {problem}")
+        print(f"  {plain(problem)}")
     if found["ledger"] is None:
         print("  not compared with the ledger: name it with --billing URL")
     elif found["intact"]:

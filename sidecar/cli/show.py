@@ -44,12 +44,22 @@ def plain(value: Any) -> str:
 
 def print_json(document: Any) -> None:
     """One document."""
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    print(_json(document, indent=2))
 
 
 def print_line(document: Any) -> None:
     """One of a stream."""
-    print(json.dumps(document, ensure_ascii=False), flush=True)
+    print(_json(document), flush=True)
+
+
+def _json(document: Any, indent: int | None = None) -> str:
+    """Characters as they are; all but ASCII escaped where stdout cannot carry them, half a surrogate pair for one."""
+    text = json.dumps(document, indent=indent, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(document, indent=indent)
+    return text
 
 
 def print_table(

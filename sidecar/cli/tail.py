@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -32,11 +33,13 @@ if TYPE_CHECKING:
     from sidecar.cli.api import Api
 
 PAGE = 1000
+FEW = 20  # rows of the ledger that a look asks for first: mostly there is nothing new
 PAGES_MAX = 20  # of one look: what is older is told of as left out
 SEEN_MAX = 2 * PAGE
 AMOUNTS_MAX = 100  # of one look; past it rows come without
 AWAY_SECONDS_MAX = 15.0
 Event = dict[str, Any]
+_DAYS_MAX = 36_500
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 # Wide enough for most; a longer value moves its own line alone.
 WIDTHS = {"time": 20, "session": 44, "customer": 16, "state": 18, "amount": 12}
@@ -85,14 +88,17 @@ def add(commands: Any) -> None:
 def ago(text: str) -> timedelta | datetime:
     """A stretch of time, or an instant."""
     if match := re.fullmatch(r"(\d{1,6})([smhd])", text):
-        return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
-    try:
+        stretch = timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+        if stretch.days > _DAYS_MAX:  # an instant that long ago may be before the first that there is
+            raise argparse.ArgumentTypeError(f"{text!r} is too long: write at most {_DAYS_MAX}d")
+        return stretch
+    found = None
+    with suppress(ValueError, OverflowError):  # close to the years 1 and 9999 UTC has no name for an instant
         instant = datetime.fromisoformat(text)
-    except ValueError:
-        instant = None
-    if instant is None or instant.tzinfo is None:
+        found = instant.astimezone(UTC) if instant.tzinfo else None
+    if found is None:
         raise argparse.ArgumentTypeError(f"{text!r}: write a stretch like 10m or a time like 2026-11-22T10:00:00Z")
-    return instant.astimezone(UTC)
+    return found
 
 
 def seconds(text: str) -> float:
@@ -156,8 +162,9 @@ class Ledger:
     def _new(self) -> Iterator[dict[str, Any]]:
         """Newest first, down to one that was seen, or is too old; of a ledger that is looked at first, the newest."""
         after, known = None, set(self._seen)
-        limit = 1 if self._first and self._since is None else PAGE
-        for _ in range(PAGES_MAX):
+        limit = 1 if self._first and self._since is None else min(FEW, PAGE)
+        left = PAGES_MAX * PAGE
+        while left:
             page = self._api.get("/v1/outcomes", customer=self._customer, after=after, limit=limit)
             for row in page["outcomes"]:
                 if row["id"] in known:
@@ -168,6 +175,8 @@ class Ledger:
             after = page["next"]
             if after is None:
                 return
+            left -= limit
+            limit = min(PAGE, left)
         print(f"sidecar: more than {PAGES_MAX * PAGE:,} rows at once: those before are left out", file=sys.stderr)
 
     def _wanted(self, row: dict[str, Any]) -> bool:
@@ -222,7 +231,7 @@ def line(event: Event) -> str:
     reason = plain(event["reason"]) + (f" ({', '.join(notes)})" if notes else "")
     cells = (
         event["time"][:19] + "Z",
-        event["session_id"],
+        plain(event["session_id"]),
         plain(event["customer"] or "unattributed"),
         state,
     )

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -12,9 +14,20 @@ from sidecar.settings import load_settings
 def examine(tmp_path, **environ):
     base = {"DATA_DIR": str(tmp_path / "data"), "QUEUE_DIR": "/dev/shm", "JOURNAL_BYTES": "1MiB"}
     base |= {"LISTEN": "127.0.0.1:0", "ADMIN_LISTEN": "127.0.0.1:0"}
-    settings, _ = load_settings({f"SIDECAR_{name}": value for name, value in (base | environ).items()})
-    findings = asyncio.run(doctor.examine(settings))
+    variables = {f"SIDECAR_{name}": value for name, value in (base | environ).items()}
+    settings, _ = load_settings(variables)
+    findings = asyncio.run(doctor.examine(settings, variables))
     return {finding.part: finding for finding in findings}
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """Answers an empty body as a billing API does."""
+
+    def do_POST(self):
+        self.send_error(400)
+
+    def log_message(self, *_):
+        pass
 
 
 @pytest.fixture
@@ -47,13 +60,33 @@ def test_what_cannot_be_reached_fails_and_says_what_to_change(tmp_path, closed_p
         assert found[part].change
 
 
-def test_a_port_that_the_embedded_billing_service_cannot_have_fails(tmp_path, monkeypatch):
+def test_a_port_that_the_embedded_billing_service_cannot_have_fails(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        monkeypatch.setenv("SIDECAR_BILLING_LISTEN", f"127.0.0.1:{taken.getsockname()[1]}")
-        found = examine(tmp_path)["billing"]
+        found = examine(tmp_path, BILLING_LISTEN=f"127.0.0.1:{taken.getsockname()[1]}")["billing"]
     assert found.verdict == "failed"
     assert "SIDECAR_BILLING_LISTEN" in found.change
     assert examine(tmp_path)["billing"].verdict == "ok"
+
+
+def test_variables_that_the_embedded_billing_service_cannot_use_are_named_once(tmp_path):
+    found = examine(tmp_path, BILLING_LISTEN="nonsense")
+    assert found["settings"].verdict == found["billing"].verdict == "failed"
+    assert "SIDECAR_BILLING_LISTEN=nonsense" in found["settings"].says
+    assert "nonsense" not in str(found["billing"])
+
+
+def test_the_billing_api_is_asked_directly_as_outcomes_are_delivered(tmp_path, monkeypatch, closed_port):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{closed_port}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        serving = threading.Thread(target=server.serve_forever, daemon=True)
+        serving.start()
+        found = examine(tmp_path, BILLING_URL=f"http://127.0.0.1:{server.server_port}")["billing"]
+        server.shutdown()
+        serving.join()
+    assert (found.verdict, found.says.endswith("takes outcomes")) == ("ok", True)
 
 
 GOOD = {"redis_version": "7.2.4", "maxmemory_policy": "noeviction", "aof_enabled": 1}

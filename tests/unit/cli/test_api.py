@@ -47,8 +47,15 @@ def test_what_is_missing_or_away_can_be_told_apart():
 
 
 def test_a_refused_token_names_the_variable():
-    for status in (401, 403):
-        assert "give the right one in SIDECAR_BILLING_TOKEN" in refusal(status, {"detail": "no"}).lines[0]
+    assert "give the right one in SIDECAR_BILLING_TOKEN" in refusal(401, {"detail": "no"}).lines[0]
+
+
+def test_a_right_token_that_may_not_do_it_is_not_called_wrong():
+    detail = "a viewer's token only reads: send an operator's"
+    assert refusal(403, {"detail": detail}).lines == (detail,)
+    assert refusal(403, "<html>", "text/html").lines == (
+        "the billing API at http://there answers 403 Forbidden: <html>",
+    )
 
 
 def test_something_else_that_answers_there_is_not_taken_for_the_api():

@@ -1,6 +1,7 @@
 """What is printed: columns that are never cut, nothing that moves a cursor, colour where it is wanted."""
 
 import io
+import json
 
 import pytest
 from hypothesis import given
@@ -64,3 +65,22 @@ def test_rows_without_end_are_printed_as_they_come(capsys):
 def test_instants_are_shown_to_the_millisecond():
     assert show.moment("2026-11-22T10:00:00.123456Z") == "2026-11-22T10:00:00.123Z"
     assert show.moment("2026-11-22T10:00:00Z") == "2026-11-22T10:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("encoding", "document", "printed"),
+    [
+        ("utf-8", {"reason": "é 😀"}, "é 😀"),
+        ("utf-8", {"reason": "half \ud83d"}, "half \\ud83d"),
+        ("ascii", {"reason": "é"}, "\\u00e9"),
+    ],
+)
+@pytest.mark.parametrize("print_it", [show.print_json, show.print_line])
+def test_json_is_printed_whatever_stdout_can_carry(encoding, document, printed, print_it, monkeypatch):
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(show.sys, "stdout", stdout)
+    print_it(document)
+    stdout.flush()
+    text = stdout.buffer.getvalue().decode(encoding)
+    assert f'"{printed}"' in text
+    assert json.loads(text) == document

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar import cli
 from sidecar.cli import tail
 from sidecar.cli.api import AwayError
 from sidecar.cli.grammar import CommandError
@@ -19,12 +20,14 @@ class Api:
     def __init__(self, fails):
         self.rows = []
         self.fails = fails
+        self.limits = []
 
     def get(self, path, *, customer=None, after=None, limit=100):
         if next(self.fails, False):
             raise CommandError("away")
         if path != "/v1/outcomes":
             return {"amounts": [{"period": "2026-11", "currency": "USD", "amount": "0.99"}]}
+        self.limits.append(limit)
         found = [row for row in reversed(self.rows) if after is None or row["seq"] < after]
         page = found[:limit]
         return {"outcomes": page, "next": page[-1]["seq"] if len(found) > limit else None}
@@ -86,6 +89,17 @@ def test_more_rows_than_can_be_looked_at_are_said(monkeypatch, capsys):
     assert "more than 4 rows at once" in capsys.readouterr().err
 
 
+def test_a_look_that_finds_nothing_new_asks_for_few_rows():
+    api = Api(iter(()))
+    api.grow(3 * tail.PAGE)
+    source = tail.Ledger(api, None, None)
+    assert list(source.look()) == list(source.look()) == []
+    assert api.limits == [1, tail.FEW]
+    api.grow(tail.FEW + tail.PAGE)
+    assert len(list(source.look())) == tail.FEW + tail.PAGE
+    assert api.limits[2:] == [tail.FEW, tail.PAGE, tail.PAGE], "more of them once there are more"
+
+
 def test_a_sum_has_every_state_and_currency():
     total = tail.Sum()
     assert total.text() == "0 events"
@@ -105,6 +119,18 @@ def test_an_instant_needs_a_zone():
     assert tail.ago("2026-11-22T10:00:00+01:00") == datetime(2026, 11, 22, 9, tzinfo=UTC)
     with pytest.raises(Exception, match="a time like"):
         tail.ago("2026-11-22T10:00:00")
+
+
+@pytest.mark.parametrize("text", ["36501d", "999999d", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_that_no_calendar_has_is_wrong_usage(text, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["tail", "--since", text])
+    assert ended.value.code == cli.WRONG_USAGE
+    assert "write " in capsys.readouterr().err
+
+
+def test_the_longest_stretch_is_an_instant():
+    assert datetime(2026, 11, 22, tzinfo=UTC) - tail.ago("36500d") < datetime(2000, 1, 1, tzinfo=UTC)
 
 
 class EndedError(Exception):
