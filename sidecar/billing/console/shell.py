@@ -100,6 +100,8 @@ def shown_to_people(handler: Handler) -> Handler:
             return render(request, "error.html", error.status, problem=ProblemError(error.status, error.reason))
         except Exception as error:  # noqa: BLE001 - the one place that turns errors into pages
             found = problem_of(request, error)
-            return render(request, "error.html", found.status, problem=found)
+            page = render(request, "error.html", found.status, problem=found)
+            page.headers.update(found.headers)  # Retry-After, Allow
+            return page
 
     return guarded
