@@ -74,7 +74,7 @@ async def test_open_pages_still_hear_that_somebody_is_there(refused: Refused, mo
 
 
 async def test_a_run_whose_row_cannot_be_written_raises_nothing(refused: Refused) -> None:
-    runner = Runner(refused.billing)
-    await runner._follow("run_1", {"kind": "nonsense"})  # noqa: SLF001 - a run whose database went away after its start
+    runner = Runner(refused.billing)  # its database went away after the start
+    await runner._follow("run_1", {"kind": "nonsense"})
     with pytest.raises(SQLAlchemyError):
         await refused.billing.database.check()

@@ -67,7 +67,7 @@ def render(request: web.Request, template: str, status: int = 200, **values: Any
         "visitor": visitor_of(request),
         "logs_in": bool(request.app[GATE].tokens),
         "places": PLACES,
-        "here": request.path,
+        "here": request.rel_url.raw_path,
         "seen": request.get(_SEEN, ""),
         "query": request.query,
         "static": lambda name: f"{STATIC}{name}?v={__version__}",
