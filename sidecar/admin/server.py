@@ -268,7 +268,7 @@ class AdminServer:
 def _limit(request: web.Request) -> int:
     """`?limit=`; raises HTTPBadRequest."""
     text = request.query.get("limit", "100")
-    if not text.isdecimal() or not 1 <= int(text[:9]) <= LIST_MAX:
+    if not text.isdecimal() or len(text) > 9 or not 1 <= int(text) <= LIST_MAX:
         raise web.HTTPBadRequest(reason=f"limit must be a number from 1 to {LIST_MAX}")
     return int(text)
 

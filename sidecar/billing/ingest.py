@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sidecar.billing.events import OutcomeEvent, Posted
 from sidecar.billing.ledger import mentions, waiting
 from sidecar.billing.ledger.append import Verdict, append
-from sidecar.billing.ledger.database import CLOSING, Database
+from sidecar.billing.ledger.database import CLOSING, Database, UnreachableError
 
 TOGETHER_MAX = 2000  # events in one transaction
 WAITING_MAX = 20_000  # events that wait for a transaction; past it, senders are asked to come again
@@ -76,8 +76,9 @@ class Ingest:
         try:
             verdicts = await self._transaction([event for post in posts for event in post.events])
         except SQLAlchemyError as error:
-            if len(posts) == 1:
-                _settle(posts[0], error)
+            if len(posts) == 1 or isinstance(error, UnreachableError):
+                for post in posts:
+                    _settle(post, error)
                 return
             for post in posts:  # one of them may be what the database cannot take: the others shall not suffer
                 await self._together([post])

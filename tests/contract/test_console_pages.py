@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from urllib.parse import quote
 
 import pytest
 from billing_api import event, put_plan, reversal
@@ -11,6 +12,7 @@ from console_pages import OPERATOR, VIEWER, Console, Page, console_on
 from sqlalchemy.engine import URL
 
 from sidecar.billing import accounts
+from sidecar.billing.console import customers
 from sidecar.billing.ledger import aggregates
 from sidecar.billing.ledger.deciding import Ruling
 
@@ -291,3 +293,35 @@ async def test_a_page_does_not_wait_for_a_backlog_of_sums(console: Console, monk
     assert "$12.48" in (await console.page("/customers/customer-17/invoice", period="2026-11")).text
     await console.http.upkeep.settle()
     assert "$12.48" in (await console.page("/customers", period="2026-11")).text
+
+
+async def test_addresses_hold_whatever_a_name_has(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next page of an invoice's line, what a decision goes back to, what an error offers to try again."""
+    monkeypatch.setattr(customers, "LINES_PAGE", 2)
+    name = "a/b?c=1&d#e%2Ff\N{SNOWMAN}"
+    await graduated(console)
+    sessions = [f"{name}{number}" for number in range(5)]
+    await post(console, *(event(n, subject=name, data={"session_id": one}) for n, one in enumerate(sessions)))
+    invoice = await console.page(f"/customers/{quote(name, safe='')}/invoice", period="2026-11")
+    path, seen = next(link for link in invoice.links if "/lines/" in link), []
+    while path:
+        page = await console.page(path)
+        seen += [link for link in page.links if link.startswith("/sessions/")]
+        path = next((link for link in page.links if "after=" in link), "")
+    assert seen == [f"/sessions/{quote(one, safe='')}" for one in sessions]
+    assert (await console.page(seen[0])).form("/decisions").fields["back"] == seen[0]
+    nowhere = f"/sessions/{quote(name, safe='')}"
+    assert nowhere in (await console.page(nowhere, 404)).links
+
+
+async def test_little_is_read_of_a_login(ledger_url: URL) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"token=x"
+
+    async with console_on(ledger_url, tokens=True) as console:
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        for body in (b"token=" + b"x" * (16 << 10), endless()):
+            answer = await console.http.post("/login", content=body, headers=form)
+            assert answer.status_code == 413, answer.text
+            assert "Content-Length" in Page(answer).text
+        await console.log_in(VIEWER, "v" * 1000)

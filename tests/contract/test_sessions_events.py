@@ -93,6 +93,9 @@ async def test_the_admin_api_refuses_what_is_no_cursor(told):
             "/v1/events?after=x",
             "/v1/events?limit=0",
             "/v1/events?limit=9999999999999999999",
+            "/v1/events?limit=0000000011",
+            "/v1/sessions?limit=0000001000000",
+            "/v1/sessions?limit=1001",
             "/v1/sessions?after=1",
             "/v1/sessions?limit=x",
         ):

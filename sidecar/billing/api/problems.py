@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
@@ -18,7 +19,8 @@ from sidecar.billing.tokens import Tokens
 log = structlog.get_logger()
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 RETRY_AFTER_SECONDS = 2
-BACKTEST = "/v1/plans/backtest"
+# What a viewer may send that is no GET: it tries a plan, and changes nothing.
+BACKTEST = ("POST", "/v1/plans/backtest")
 
 
 class ProblemError(Exception):
@@ -83,17 +85,39 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 def bearer(tokens: Tokens) -> Middleware:
-    """Ask for a token on everything under /v1/; a viewer's reads, and tries plans."""
+    """Ask for a token on everything under /v1/; a viewer's reads, and tries plans. Without tokens see below."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if tokens and request.path.startswith("/v1/"):
+        if not request.path.startswith("/v1/"):
+            return await handler(request)
+        if not tokens:
+            demand_loopback_name(request)
+        else:
             role = tokens.role_of_header(request.headers.get("Authorization", ""))
             if role is None:
                 refusal = ProblemError(401, "send the token as `Authorization: Bearer …`", WWW_Authenticate="Bearer")
                 return refusal.answer()
-            if role == "viewer" and request.method not in {"GET", "HEAD"} and request.path != BACKTEST:
+            if role == "viewer" and not _only_reads(request):
                 return ProblemError(403, "a viewer's token only reads: send an operator's").answer()
         return await handler(request)
 
     return check
+
+
+def _only_reads(request: web.Request) -> bool:
+    return request.method in {"GET", "HEAD"} or (request.method, request.path) == BACKTEST
+
+
+def demand_loopback_name(request: web.Request) -> None:
+    """Without a token, a site whose name was made to lead here (DNS rebinding) must not use the ledger.
+
+    Then the service listens on loopback or on a Unix socket alone; over the latter no browser comes, and any name does.
+    """
+    name = request.url.host or ""
+    try:
+        fine = ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        fine = name == "localhost" or name.endswith(".localhost")
+    if not fine and request.transport is not None and request.transport.get_extra_info("peername"):
+        raise ProblemError(403, f"without SIDECAR_BILLING_TOKEN the service answers to localhost, not to {name!r}")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from sidecar.billing.api.problems import ProblemError
 from sidecar.billing.console.login import COOKIE, GATE, NAME_MAX, SESSION_SECONDS, demand_form
 from sidecar.billing.console.shell import render
+
+FORM_BYTES_MAX = 16 << 10  # anybody may send it, so little of it is read
 
 
 async def ask(request: web.Request) -> web.StreamResponse:
@@ -17,6 +20,8 @@ async def ask(request: web.Request) -> web.StreamResponse:
 
 async def log_in(request: web.Request) -> web.StreamResponse:
     """The right token gets a session, and the page that was wanted."""
+    if request.content_length is None or request.content_length > FORM_BYTES_MAX:
+        raise ProblemError(413, f"send the form with its Content-Length, at most {FORM_BYTES_MAX} bytes")
     await demand_form(request, None)
     form = await request.post()
     token, name, wanted = (_text(form.get(field)) for field in ("token", "name", "next"))

@@ -48,7 +48,8 @@ class Live:
         self._billing = billing
         self._changed = asyncio.Condition()
         self.seen = ""  # the mark: what was there at the last look
-        self._looks = 0
+        self._tries = 0  # to look
+        self._looks = 0  # that found the database there
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self.pages = 0
@@ -61,7 +62,8 @@ class Live:
         await answer.prepare(request)
         self.pages += 1
         try:
-            self._task = self._task or asyncio.create_task(self._look())
+            if self._task is None or self._task.done():
+                self._task = asyncio.create_task(self._look())
             await answer.write(b"retry: 3000\n\n")
             await self._follow(answer, request.query.get("seen", ""))
         except ConnectionError:
@@ -81,27 +83,30 @@ class Live:
 
     async def _follow(self, answer: web.StreamResponse, seen: str) -> None:
         """`seen` is the mark of a page, which says nothing until somebody has looked since."""
-        begun = told = self._looks
+        begun, told = self._looks, self._tries
         while True:
             async with self._changed:
                 while True:
                     changed = self._looks > begun and self.seen != seen
-                    if changed or self._stopping or self._looks - told >= HEARTBEAT_LOOKS:
+                    if changed or self._stopping or self._tries - told >= HEARTBEAT_LOOKS:
                         break
                     await self._changed.wait()
                 if self._stopping:
                     return
-                seen, told = self.seen, self._looks
+                seen, told = self.seen if changed else seen, self._tries
             await answer.write(b"event: changed\ndata:\n\n" if changed else b":\n\n")
 
     async def _look(self) -> None:
         while True:
+            found = None
             with suppress(SQLAlchemyError):  # the pages themselves say that the database does not answer
                 found = await self._newest()
-                async with self._changed:
+            async with self._changed:
+                self._tries += 1
+                if found is not None:
                     self.seen = found
                     self._looks += 1
-                    self._changed.notify_all()
+                self._changed.notify_all()
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def _newest(self) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import ipaddress
 import secrets
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from urllib.parse import quote
 from aiohttp import web
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
-from sidecar.billing.api.problems import Handler, ProblemError
+from sidecar.billing.api.problems import Handler, ProblemError, demand_loopback_name
 from sidecar.billing.tokens import Role, Tokens
 
 COOKIE = "sidecar_console"
@@ -56,7 +55,7 @@ class Gate:
     def visitor(self, request: web.Request) -> Visitor | None:
         """Who sent this; None when they must log in."""
         if not self.tokens:
-            _demand_loopback_name(request)
+            demand_loopback_name(request)
             return Visitor("", "operator", self._form_key("anybody"))
         cookie = request.cookies.get(COOKIE)
         if cookie is None:
@@ -127,14 +126,3 @@ async def demand_form(request: web.Request, form_key: str | None) -> None:
         )
     if not ours:
         raise ProblemError(403, "this form is not of this session: go back, load the page again and send it anew")
-
-
-def _demand_loopback_name(request: web.Request) -> None:
-    """Without a token, a site whose name was made to lead here (DNS rebinding) must not read the ledger."""
-    name = request.url.host or ""
-    try:
-        fine = ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        fine = name == "localhost" or name.endswith(".localhost")
-    if not fine and request.transport is not None and request.transport.get_extra_info("peername"):
-        raise ProblemError(403, f"without SIDECAR_BILLING_TOKEN the console answers to localhost, not to {name!r}")

@@ -61,7 +61,7 @@ def day_us(request: web.Request, name: str, *, end: bool = False) -> int | None:
 
 def following(request: web.Request, *parts: object, name: str = "after") -> str:
     """The address of the next page, which begins after such a place."""
-    return address(request.path, {**request.query, name: ".".join(map(str, parts))})
+    return address(request.rel_url.raw_path, {**request.query, name: ".".join(map(str, parts))})
 
 
 def address(path: str, query: Mapping[str, object]) -> str:

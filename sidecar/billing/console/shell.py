@@ -67,7 +67,7 @@ def render(request: web.Request, template: str, status: int = 200, **values: Any
         "visitor": visitor_of(request),
         "logs_in": bool(request.app[GATE].tokens),
         "places": PLACES,
-        "here": request.path,
+        "here": request.rel_url.raw_path,
         "seen": request.get(_SEEN, ""),
         "query": request.query,
         "static": lambda name: f"{STATIC}{name}?v={__version__}",
@@ -100,6 +100,8 @@ def shown_to_people(handler: Handler) -> Handler:
             return render(request, "error.html", error.status, problem=ProblemError(error.status, error.reason))
         except Exception as error:  # noqa: BLE001 - the one place that turns errors into pages
             found = problem_of(request, error)
-            return render(request, "error.html", found.status, problem=found)
+            page = render(request, "error.html", found.status, problem=found)
+            page.headers.update(found.headers)  # Retry-After, Allow
+            return page
 
     return guarded

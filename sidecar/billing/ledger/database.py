@@ -14,16 +14,18 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, make_url, text
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
@@ -31,6 +33,10 @@ _BUSY_TIMEOUT_SECONDS = 30
 MIGRATING, CLOSING, AGGREGATES = (0x5EED0000 + number for number in range(3))  # advisory locks
 _POOL_SIZE = 8
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+
+
+class UnreachableError(OperationalError):
+    """No connection could be opened."""
 
 
 def database_url(given: str) -> URL:
@@ -84,7 +90,7 @@ class Database:
 
         `lock` is held until then, against the same lock in any replica; `shared` holders only keep out the others.
         """
-        async with self._writer if self.sqlite else nullcontext(), self.engine.connect() as connection:
+        async with self._writer if self.sqlite else nullcontext(), self._connected() as connection:
             writer = await connection.execution_options(sidecar_writes=True)
             async with writer.begin():
                 if lock is not None and not self.sqlite:
@@ -95,12 +101,22 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """One consistent snapshot."""
-        async with self.engine.connect() as connection:
+        async with self._connected() as connection:
             if self.sqlite:
                 yield connection
             else:
                 options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
                 yield await connection.execution_options(**options)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncConnection]:
+        """A connection. What asyncpg raises when it gets none (OSError, its own errors) comes as SQLAlchemy's."""
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(self.engine.connect())
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                raise UnreachableError(None, None, error) from error
+            yield connection
 
     async def check(self) -> None:
         """Raise when the database does not answer."""
