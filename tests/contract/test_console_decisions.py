@@ -58,7 +58,7 @@ async def test_a_charge_is_reversed_after_it_was_confirmed(console: Console) -> 
     assert "Ann <ann> took it back" in page.text
     assert "Nothing can be decided" in page.text
     invoice = await console.page("/customers/customer-17/invoice")
-    assert "Credit: taken back of November 2026 1 outcomeout_1 −$2.00" in invoice.text
+    assert "Credit: taken back of November 2026 1 outcome out_1 −$2.00" in invoice.text
     again = await console.send(asked.form("/decisions"), confirmed="yes")
     assert "was decided so before" in again.text
     assert len(await made(console)) == 1
@@ -133,7 +133,7 @@ async def test_a_customer_of_whom_nobody_has_heard_is_pointed_out_before_it_is_c
     await post(
         console, event(1, subject="unattributed"), event(2, subject="of an event"), event(3, subject="unattributed")
     )
-    await console.http.put("/v1/customers/registered", json={"plan": "default"})
+    await console.http.billing.put_customer("registered", {"plan": "default"})
     form = (await console.page("/decisions")).form("/decisions")
     assert form.choices["outcome"] == ["out_1", "out_3"]
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
-from billing_api import event, put_plan, reversal
+from billing_api import Clock, event, put_plan, reversal, simple_plan
 from console_pages import OPERATOR, VIEWER, Console, Page, console_on
 from sqlalchemy.engine import URL
 
@@ -291,3 +291,54 @@ async def test_a_page_does_not_wait_for_a_backlog_of_sums(console: Console, monk
     assert "$12.48" in (await console.page("/customers/customer-17/invoice", period="2026-11")).text
     await console.http.upkeep.settle()
     assert "$12.48" in (await console.page("/customers", period="2026-11")).text
+
+
+async def test_a_change_of_plan_within_a_month_shows_every_currency_and_the_spend_against_the_cap_it_led_to(
+    ledger_url: URL,
+) -> None:
+    async with console_on(ledger_url, clock=Clock()) as console:
+        await put_plan(console.http, "a", simple_plan(2, ", guardrails: {max_spend_cap: 2}"))
+        await put_plan(
+            console.http,
+            "b",
+            simple_plan(5, ", guardrails: {max_spend_cap: 50}").replace("rate: 5", "rate: 5, currency: EUR"),
+        )
+        for plan, since in (("a", None), ("b", "2026-11-15T00:00:00Z")):
+            body = {"plan": plan} if since is None else {"plan": plan, "effective_from": since}
+            assert (await console.http.put("/v1/customers/customer-17", json=body)).status_code == 200
+        days = ("2026-11-03", "2026-11-14", "2026-11-16")
+        await post(console, *(event(n, time=f"{day}T00:00:00Z") for n, day in enumerate(days)))
+        await console.http.upkeep.settle()
+        for path in ("/customers", "/customers/customer-17", "/customers/customer-17/invoice"):
+            page = await console.page(path, period="2026-11")
+            assert "€5.00 + $4.00" in page.text, path
+            assert "€5.00 of €50.00" in page.text, path
+
+
+async def test_the_spend_against_a_cap_is_of_the_plan_that_has_it(ledger_url: URL) -> None:
+    async with console_on(ledger_url, clock=Clock()) as console:
+        await put_plan(console.http, "a", simple_plan(2))
+        await put_plan(console.http, "b", simple_plan(5, ", guardrails: {max_spend_cap: 50}"))
+        await console.http.put("/v1/customers/customer-17", json={"plan": "a"})
+        body = {"plan": "b", "effective_from": "2026-11-15T00:00:00Z"}
+        assert (await console.http.put("/v1/customers/customer-17", json=body)).status_code == 200
+        days = ("2026-11-03", "2026-11-14", "2026-11-16")
+        await post(console, *(event(n, time=f"{day}T00:00:00Z") for n, day in enumerate(days)))
+        assert "$5.00 of $50.00" in (await console.page("/customers/customer-17", period="2026-11")).text
+
+
+async def test_what_is_said_for_later_does_not_hold_now(ledger_url: URL) -> None:
+    clock = Clock()
+    async with console_on(ledger_url, clock=clock) as console:
+        await put_plan(console.http, "a", simple_plan(2))
+        await put_plan(console.http, "b", simple_plan(3))
+        later = {"plan": "b", "seats": 8, "effective_from": "2026-12-15T00:00:00Z"}
+        for body in ({"plan": "b"}, {"plan": "a"}, later):
+            assert (await console.http.put("/v1/customers/customer-17", json=body)).status_code == 200
+            clock.now_us += 1_000_000
+        page = await console.page("/customers/customer-17")
+        assert "15 Dec 2026, 00:00:00 later b" in page.text
+        assert "22 Nov 2026, 10:00:01 now a from 1 Dec 2026" in page.text
+        clock.now_us += 30 * 86_400_000_000
+        page = await console.page("/customers/customer-17")
+        assert "15 Dec 2026, 00:00:00 now b" in page.text
