@@ -11,6 +11,7 @@ from console_pages import OPERATOR, VIEWER, Console, Page, console_on
 from sqlalchemy.engine import URL
 
 from sidecar.billing import accounts
+from sidecar.billing.console import wiring
 from sidecar.billing.ledger import aggregates
 from sidecar.billing.ledger.deciding import Ruling
 
@@ -128,6 +129,7 @@ async def test_a_session_says_what_it_costs_and_why(console: Console) -> None:
     }
     await post(console, event(1), event(2), event(3, data=later), event(4, data={"conversation": "c/1"}))
     page = await console.page("/sessions/ses_3")
+    assert "10 tokens in, 5 out, $0.00008 by list prices" in page.text, "10 at $2.50 and 5 at $10 for a million"
     assert "Charged $0.50" in page.text, "four units, one free: without this one, the last is not at 0.50"
     assert "The agent called a tool; the rule “r” took it" in page.text
     assert "sidecar sessions verify ses_3" in page.text
@@ -271,6 +273,27 @@ async def test_the_wiring_is_told_from_the_newest_sessions(console: Console) -> 
     page = await console.page("/")
     assert "Of all 5 sessions" in page.text
     assert "SIDECAR_CUSTOMER" in page.text
+
+
+async def test_the_wiring_is_read_in_parts_and_says_when_there_is_more(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wiring, "NEWEST", 10)
+    monkeypatch.setattr(wiring, "AT_ONCE", 3)
+    parts: list[int] = []
+    read = wiring._sessions
+    monkeypatch.setattr(wiring, "_sessions", lambda rows: parts.append(len(rows)) or read(rows))
+    newest, calls = wiring.Wiring(console.http.billing), list[int]()
+    for number in (0, 4, 5, 1, 2, 13):
+        new = range(len(calls), len(calls) + number)
+        if number:
+            await post(console, *(event(n, data={"llm_calls": n + 1}) for n in new))
+        calls += [n + 1 for n in new]
+        found = await newest.read()
+        assert found.sessions == len(calls[-10:])
+        assert found.cut == (len(calls) > 10)
+        assert found.calls_per_session == (sum(calls[-10:]) / len(calls[-10:]) if calls else None)
+    assert max(parts) == 3
 
 
 async def test_a_program_with_the_token_reads_pages(ledger_url: URL) -> None:
