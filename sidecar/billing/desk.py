@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import literal, select, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sidecar.billing.ledger import deciding, entries, sessions, spending, standing, waiting
+from sidecar.billing.ledger import deciding, entries, sessions, spending, waiting
+from sidecar.billing.ledger.standing import Posting, Standing, standing
 from sidecar.billing.ledger.tables import customer_versions, decisions, outcomes
 from sidecar.billing.ledger.verifying import Check, check
 from sidecar.billing.rating.account import UNATTRIBUTED
@@ -27,14 +28,15 @@ NEIGHBOURS_LOOKED_MAX = 200
 @dataclass(frozen=True, slots=True)
 class SessionFile:
     """All about one session. `revisions` are ledger rows, oldest first; `stands` is of the last, in the words of
-    `deciding.DECISIONS`; `before` and `after` are the neighbours in its conversation; `postings` as in `standing`.
+    `deciding.DECISIONS`; `before` and `after` are the neighbours in its conversation; `standing` is None where
+    it cannot be said of a session alone.
     """
 
     revisions: Sequence[entries.Record]
     decisions: Sequence[Mapping[str, Any]]
     customer: str
     stands: str
-    postings: Sequence[standing.Posting] | None
+    standing: Standing | None
     check: Check
     before: str | None
     after: str | None
@@ -43,6 +45,11 @@ class SessionFile:
     def last(self) -> entries.Record:
         """The last revision."""
         return self.revisions[-1]
+
+    @property
+    def postings(self) -> Sequence[Posting] | None:
+        """Where it stands on invoices, in the order of the books."""
+        return None if self.standing is None else self.standing.postings
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,7 @@ async def session(billing: Billing, session_id: str) -> SessionFile | None:
             known,
             customer,
             await deciding.stands(connection, last, known),
-            await standing.postings(connection, session_id, customer) if anybody else [],
+            await standing(connection, session_id, customer) if anybody else Standing(),
             check(rows, await _digests(connection, rows)),
             await _neighbour(connection, rows[0], last, older=True),
             await _neighbour(connection, rows[0], last, older=False),

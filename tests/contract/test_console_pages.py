@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 
 import pytest
@@ -142,6 +143,21 @@ async def test_a_session_says_what_it_costs_and_why(console: Console) -> None:
     assert "Taken back" in taken.text
     assert "every revision names the one before" in taken.text
     assert "Credit: AI resolutions" in taken.text
+
+
+async def test_a_session_that_several_charges_count_costs_what_the_cap_leaves_of_them_together(
+    console: Console,
+) -> None:
+    charge = "{{id: {0}, metrics: [resolutions], model: PER_UNIT, rate: 1}}"
+    charges = f"charges: [{charge.format('one')}, {charge.format('two')}]"
+    plan = re.sub(r"charges:\n(    .*\n)+", f"{charges}\n", PLAN).replace("max_spend_cap: 20", "max_spend_cap: 3")
+    await put_plan(console.http, "default", plan)
+    await post(console, event(1), event(2))
+    page = await console.page("/sessions/ses_1")
+    assert "Charged $1.00" in page.text, "four dollars with it, two without, of which the invoice asks three"
+    await console.http.billing.decide(Ruling("out_1", "reverse", "ann", "r"))
+    assert "Taken back" in (await console.page("/sessions/ses_1")).text
+    assert "$2.00" in (await console.page("/customers", period="2026-11")).text
 
 
 async def test_a_session_that_was_changed_in_the_database_is_not_called_intact(console: Console) -> None:

@@ -116,7 +116,7 @@ async def show_line(request: web.Request) -> web.StreamResponse:
 
 
 def cap_of(made: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The spend against the cap of the plan, of the last section of an invoice: each has its own. None without a cap."""
+    """The spend against the cap of the newest plan, of the part of the month that it rates; None without a cap."""
     section = made["sections"][-1] if made else None
     if section is None or section["guardrails"]["max_spend_cap"] is None:
         return None
