@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import literal, select, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sidecar.billing.ledger import deciding, entries, sessions, spending, standing, waiting
-from sidecar.billing.ledger.tables import outcomes
+from sidecar.billing.ledger import deciding, entries, sessions, spending, waiting
+from sidecar.billing.ledger.standing import Posting, Standing, standing
+from sidecar.billing.ledger.tables import customer_versions, decisions, outcomes
 from sidecar.billing.ledger.verifying import Check, check
 from sidecar.billing.rating.account import UNATTRIBUTED
 from sidecar.billing.rating.periods import Period
@@ -27,14 +28,15 @@ NEIGHBOURS_LOOKED_MAX = 200
 @dataclass(frozen=True, slots=True)
 class SessionFile:
     """All about one session. `revisions` are ledger rows, oldest first; `stands` is of the last, in the words of
-    `deciding.DECISIONS`; `before` and `after` are the neighbours in its conversation; `postings` as in `standing`.
+    `deciding.DECISIONS`; `before` and `after` are the neighbours in its conversation; `standing` is None where
+    it cannot be said of a session alone.
     """
 
     revisions: Sequence[entries.Record]
     decisions: Sequence[Mapping[str, Any]]
     customer: str
     stands: str
-    postings: Sequence[standing.Posting] | None
+    standing: Standing | None
     check: Check
     before: str | None
     after: str | None
@@ -43,6 +45,11 @@ class SessionFile:
     def last(self) -> entries.Record:
         """The last revision."""
         return self.revisions[-1]
+
+    @property
+    def postings(self) -> Sequence[Posting] | None:
+        """Where it stands on invoices, in the order of the books."""
+        return None if self.standing is None else self.standing.postings
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,7 @@ async def session(billing: Billing, session_id: str) -> SessionFile | None:
             known,
             customer,
             await deciding.stands(connection, last, known),
-            await standing.postings(connection, session_id, customer) if anybody else [],
+            await standing(connection, session_id, customer) if anybody else Standing(),
             check(rows, await _digests(connection, rows)),
             await _neighbour(connection, rows[0], last, older=True),
             await _neighbour(connection, rows[0], last, older=False),
@@ -116,16 +123,34 @@ async def waits(billing: Billing, only: str | None, after: tuple[int, str] | Non
         rows = {row["id"]: row for row in await entries.rows_where(connection, outcomes.c.id, [one for _, one in keys])}
         found = []
         for _, identifier in keys[:limit]:
-            row = rows[identifier]
-            known = await deciding.decisions_about(connection, row["session_id"])
-            stands = await deciding.stands(connection, row, known)
-            if deciding.DECISIONS[stands] and stands != "standing":
-                payer = deciding.payer(row["customer"], deciding.assigned_to(known))
-                found.append({**row, "stands": stands, "payer": payer})
+            row = await _where_it_stands(connection, rows[identifier])
+            if deciding.DECISIONS[row["stands"]] and row["stands"] != "standing":
+                found.append(row)
         return Waiting(found, following, await waiting.counts(connection))
 
 
-async def decisions(billing: Billing, before_seq: int | None, limit: int) -> list[dict[str, Any]]:
+async def named(billing: Billing, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """Outcomes by their ids, with who pays and where they stand; without those that there are not."""
+    async with billing.database.reading() as connection:
+        rows = await entries.rows_where(connection, outcomes.c.id, ids)
+        return {row["id"]: await _where_it_stands(connection, row) for row in rows}
+
+
+async def _where_it_stands(connection: AsyncConnection, row: entries.Record) -> dict[str, Any]:
+    known = await deciding.decisions_about(connection, row["session_id"])
+    payer = deciding.payer(row["customer"], deciding.assigned_to(known))
+    return {**row, "stands": await deciding.stands(connection, row, known), "payer": payer}
+
+
+async def seen(billing: Billing, customer: str) -> bool:
+    """Whether anything was ever said of a customer: registered, named by an outcome, or by an operator."""
+    columns = (customer_versions.c.customer, outcomes.c.customer, decisions.c.assigned)
+    anywhere = union_all(*(select(select(literal(1)).where(one == customer).exists()) for one in columns))
+    async with billing.database.reading() as connection:
+        return any((await connection.execute(anywhere)).scalars())
+
+
+async def decided(billing: Billing, before_seq: int | None, limit: int) -> list[dict[str, Any]]:
     """What was decided, newest first."""
     async with billing.database.reading() as connection:
         return await deciding.newest(connection, before_seq, limit)

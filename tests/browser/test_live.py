@@ -107,6 +107,24 @@ async def test_what_somebody_chose_and_wrote_outlives_a_change_and_is_decided(gu
     assert (made["kind"], made["actor"], made["reason"]) == ("release", "Ann", "it is in the CRM")
 
 
+async def test_a_choice_stays_with_its_outcome_when_older_ones_come_and_others_go(guarded, visit):
+    await post(guarded.api, event(1, data={"held": True}), event(2, data={"held": True}))
+    window = await logged_in(visit, guarded)
+    await window.open("/decisions")
+    await window.page.get_by_role("checkbox", name="Session ses_2").check()
+    chosen = "document.querySelectorAll('input:checked').length"
+    links = "[...document.querySelectorAll('tbody a[title^=ses_]')].map((one) => one.title).join()"
+    row = "document.querySelector('tr:has(input:checked) a[title^=ses_]').title"
+    await window.page.evaluate("document.activeElement.blur()")
+    await post(guarded.api, event(3, time="2026-11-21T10:00:00Z", data={"held": True}))
+    await window.until(f"{links} === 'ses_3,ses_1,ses_2'")
+    assert await window.page.evaluate(f"[{row}, {chosen}]") == ["ses_2", 1]
+    await guarded.api.post("/v1/outcomes/out_3/drop", json={"actor": "Bob", "reason": "r"})
+    await guarded.api.post("/v1/outcomes/out_1/drop", json={"actor": "Bob", "reason": "r"})
+    await window.until(f"{links} === 'ses_2'")
+    assert await window.page.evaluate(f"[{row}, {chosen}]") == ["ses_2", 1]
+
+
 async def test_what_was_written_is_kept_when_the_session_ends_meanwhile(guarded, visit):
     await post(guarded.api, event(1, data={"held": True}))
     window = await logged_in(visit, guarded)

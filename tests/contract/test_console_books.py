@@ -53,6 +53,17 @@ async def test_a_difference_is_an_alarm_after_an_hour_and_the_page_says_what_to_
     assert "dead-letter list" in words(page)
 
 
+async def test_the_overview_sums_what_is_missing_and_leads_to_an_alarm(console: Console) -> None:
+    await post(console.http, event(1), event(2, data={"tenant": "b"}), statement("acme", 3, 3), kind=None)
+    assert "Books 2 stated, not arrived" in words(await console.page("/"))
+    await post(console.http, statement("b", 0, 0), kind=None)
+    assert "Books 2 stated, not arrived" in words(await console.page("/")), "one too many of b is none of acme"
+    await post(console.http, event(3), event(4), statement("c", 0, 1), kind=None)
+    page = await console.page("/")
+    assert "Books 0 alarm: see Books" in words(page)
+    assert page.links.count("/books") == 2
+
+
 async def test_closed_months_are_listed(console: Console) -> None:
     console.http.billing.clock.now_us += 14 * DAY_US
     assert str(await console.http.billing.close_due()) == "2026-11"

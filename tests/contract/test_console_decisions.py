@@ -44,20 +44,21 @@ async def test_a_charge_is_reversed_after_it_was_confirmed(console: Console) -> 
     before = await console.page("/sessions/ses_1")
     assert "Charged $2.00" in before.text
     form = before.form("/decisions")
-    assert form.fields["actor"] == "Ann <ann>"
+    assert "actor" not in form.fields, "whoever logged in decides, under no other name"
     assert form.choices == {"kind": ["reverse"]}
-    asked = await console.send(form, kind="reverse", reason="the customer called", actor="Ann")
+    asked = await console.send(form, kind="reverse", reason="the customer called", actor="Bob")
     assert "Reverse 1 outcome?" in asked.text
+    assert "Customer customer-17 , conversation c-1 , session ses_1 : tool out_1" in asked.text
     assert await made(console) == [], "nothing is done before it is confirmed"
     done = await console.send(asked.form("/decisions"), confirmed="yes")
     assert "Reversed" in done.text
-    assert await made(console) == [("out_1", "reverse", "Ann", "the customer called", None)]
+    assert await made(console) == [("out_1", "reverse", "Ann <ann>", "the customer called", None)]
     page = await console.page("/sessions/ses_1")
     assert "Taken back" in page.text
-    assert "Ann took it back" in page.text
+    assert "Ann <ann> took it back" in page.text
     assert "Nothing can be decided" in page.text
     invoice = await console.page("/customers/customer-17/invoice")
-    assert "Credit: taken back of November 2026 1 outcomeout_1 −$2.00" in invoice.text
+    assert "Credit: taken back of November 2026 1 outcome out_1 −$2.00" in invoice.text
     again = await console.send(asked.form("/decisions"), confirmed="yes")
     assert "was decided so before" in again.text
     assert len(await made(console)) == 1
@@ -126,6 +127,26 @@ async def test_what_is_missing_is_asked_for(console: Console, given: dict[str, A
     else:
         assert said in page.text
         assert await made(console) == []
+
+
+async def test_a_customer_of_whom_nobody_has_heard_is_pointed_out_before_it_is_charged(console: Console) -> None:
+    await post(
+        console, event(1, subject="unattributed"), event(2, subject="of an event"), event(3, subject="unattributed")
+    )
+    await console.http.billing.put_customer("registered", {"plan": "default"})
+    form = (await console.page("/decisions")).form("/decisions")
+    assert form.choices["outcome"] == ["out_1", "out_3"]
+
+    async def pointed_out(customer: str) -> bool:
+        page = await console.send(form, kind="assign", customer=customer, reason="r", outcome=["out_3", "out_none"])
+        assert "Customer nobody , conversation c-3 , session ses_3 : tool out_3" in page.text
+        assert "There is no such outcome out_none" in page.text
+        return f"Nothing has ever been said of a customer “{customer}”" in page.text
+
+    assert await pointed_out("mistyped")
+    await console.send(form, kind="assign", customer="assigned", reason="r", confirmed="yes", outcome=["out_1"])
+    for known in ("of an event", "registered", "assigned", ""):
+        assert not await pointed_out(known), known
 
 
 async def test_an_unknown_decision_or_too_many_outcomes_are_refused(console: Console) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from urllib.parse import quote
 
 import pytest
-from billing_api import event, put_plan, reversal
+from billing_api import Clock, event, put_plan, reversal, simple_plan
 from console_pages import OPERATOR, VIEWER, Console, Page, console_on
 from sqlalchemy.engine import URL
 
 from sidecar.billing import accounts
-from sidecar.billing.console import customers
+from sidecar.billing.console import customers, wiring
 from sidecar.billing.ledger import aggregates
 from sidecar.billing.ledger.deciding import Ruling
 
@@ -130,6 +131,7 @@ async def test_a_session_says_what_it_costs_and_why(console: Console) -> None:
     }
     await post(console, event(1), event(2), event(3, data=later), event(4, data={"conversation": "c/1"}))
     page = await console.page("/sessions/ses_3")
+    assert "10 tokens in, 5 out, $0.00008 by list prices" in page.text, "10 at $2.50 and 5 at $10 for a million"
     assert "Charged $0.50" in page.text, "four units, one free: without this one, the last is not at 0.50"
     assert "The agent called a tool; the rule “r” took it" in page.text
     assert "sidecar sessions verify ses_3" in page.text
@@ -142,6 +144,21 @@ async def test_a_session_says_what_it_costs_and_why(console: Console) -> None:
     assert "Taken back" in taken.text
     assert "every revision names the one before" in taken.text
     assert "Credit: AI resolutions" in taken.text
+
+
+async def test_a_session_that_several_charges_count_costs_what_the_cap_leaves_of_them_together(
+    console: Console,
+) -> None:
+    charge = "{{id: {0}, metrics: [resolutions], model: PER_UNIT, rate: 1}}"
+    charges = f"charges: [{charge.format('one')}, {charge.format('two')}]"
+    plan = re.sub(r"charges:\n(    .*\n)+", f"{charges}\n", PLAN).replace("max_spend_cap: 20", "max_spend_cap: 3")
+    await put_plan(console.http, "default", plan)
+    await post(console, event(1), event(2))
+    page = await console.page("/sessions/ses_1")
+    assert "Charged $1.00" in page.text, "four dollars with it, two without, of which the invoice asks three"
+    await console.http.billing.decide(Ruling("out_1", "reverse", "ann", "r"))
+    assert "Taken back" in (await console.page("/sessions/ses_1")).text
+    assert "$2.00" in (await console.page("/customers", period="2026-11")).text
 
 
 async def test_a_session_that_was_changed_in_the_database_is_not_called_intact(console: Console) -> None:
@@ -275,6 +292,27 @@ async def test_the_wiring_is_told_from_the_newest_sessions(console: Console) -> 
     assert "SIDECAR_CUSTOMER" in page.text
 
 
+async def test_the_wiring_is_read_in_parts_and_says_when_there_is_more(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wiring, "NEWEST", 10)
+    monkeypatch.setattr(wiring, "AT_ONCE", 3)
+    parts: list[int] = []
+    read = wiring._sessions
+    monkeypatch.setattr(wiring, "_sessions", lambda rows: parts.append(len(rows)) or read(rows))
+    newest, calls = wiring.Wiring(console.http.billing), list[int]()
+    for number in (0, 4, 5, 1, 2, 13):
+        new = range(len(calls), len(calls) + number)
+        if number:
+            await post(console, *(event(n, data={"llm_calls": n + 1}) for n in new))
+        calls += [n + 1 for n in new]
+        found = await newest.read()
+        assert found.sessions == len(calls[-10:])
+        assert found.cut == (len(calls) > 10)
+        assert found.calls_per_session == (sum(calls[-10:]) / len(calls[-10:]) if calls else None)
+    assert max(parts) == 3
+
+
 async def test_a_program_with_the_token_reads_pages(ledger_url: URL) -> None:
     async with console_on(ledger_url, tokens=True) as console:
         answer = await console.http.get("/customers", headers={"Authorization": f"Bearer {OPERATOR}"})
@@ -325,3 +363,54 @@ async def test_little_is_read_of_a_login(ledger_url: URL) -> None:
             assert answer.status_code == 413, answer.text
             assert "Content-Length" in Page(answer).text
         await console.log_in(VIEWER, "v" * 1000)
+
+
+async def test_a_change_of_plan_within_a_month_shows_every_currency_and_the_spend_against_the_cap_it_led_to(
+    ledger_url: URL,
+) -> None:
+    async with console_on(ledger_url, clock=Clock()) as console:
+        await put_plan(console.http, "a", simple_plan(2, ", guardrails: {max_spend_cap: 2}"))
+        await put_plan(
+            console.http,
+            "b",
+            simple_plan(5, ", guardrails: {max_spend_cap: 50}").replace("rate: 5", "rate: 5, currency: EUR"),
+        )
+        for plan, since in (("a", None), ("b", "2026-11-15T00:00:00Z")):
+            body = {"plan": plan} if since is None else {"plan": plan, "effective_from": since}
+            assert (await console.http.put("/v1/customers/customer-17", json=body)).status_code == 200
+        days = ("2026-11-03", "2026-11-14", "2026-11-16")
+        await post(console, *(event(n, time=f"{day}T00:00:00Z") for n, day in enumerate(days)))
+        await console.http.upkeep.settle()
+        for path in ("/customers", "/customers/customer-17", "/customers/customer-17/invoice"):
+            page = await console.page(path, period="2026-11")
+            assert "€5.00 + $4.00" in page.text, path
+            assert "€5.00 of €50.00" in page.text, path
+
+
+async def test_the_spend_against_a_cap_is_of_the_plan_that_has_it(ledger_url: URL) -> None:
+    async with console_on(ledger_url, clock=Clock()) as console:
+        await put_plan(console.http, "a", simple_plan(2))
+        await put_plan(console.http, "b", simple_plan(5, ", guardrails: {max_spend_cap: 50}"))
+        await console.http.put("/v1/customers/customer-17", json={"plan": "a"})
+        body = {"plan": "b", "effective_from": "2026-11-15T00:00:00Z"}
+        assert (await console.http.put("/v1/customers/customer-17", json=body)).status_code == 200
+        days = ("2026-11-03", "2026-11-14", "2026-11-16")
+        await post(console, *(event(n, time=f"{day}T00:00:00Z") for n, day in enumerate(days)))
+        assert "$5.00 of $50.00" in (await console.page("/customers/customer-17", period="2026-11")).text
+
+
+async def test_what_is_said_for_later_does_not_hold_now(ledger_url: URL) -> None:
+    clock = Clock()
+    async with console_on(ledger_url, clock=clock) as console:
+        await put_plan(console.http, "a", simple_plan(2))
+        await put_plan(console.http, "b", simple_plan(3))
+        later = {"plan": "b", "seats": 8, "effective_from": "2026-12-15T00:00:00Z"}
+        for body in ({"plan": "b"}, {"plan": "a"}, later):
+            assert (await console.http.put("/v1/customers/customer-17", json=body)).status_code == 200
+            clock.now_us += 1_000_000
+        page = await console.page("/customers/customer-17")
+        assert "15 Dec 2026, 00:00:00 later b" in page.text
+        assert "22 Nov 2026, 10:00:01 now a from 1 Dec 2026" in page.text
+        clock.now_us += 30 * 86_400_000_000
+        page = await console.page("/customers/customer-17")
+        assert "15 Dec 2026, 00:00:00 now b" in page.text

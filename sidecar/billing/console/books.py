@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from aiohttp import web
 from sqlalchemy import select
 
@@ -13,6 +16,11 @@ from sidecar.billing.ledger.tables import closings
 from sidecar.billing.rating.periods import Period
 
 _CLOSINGS_SHOWN = 24
+
+
+def missing(tenants: Iterable[Mapping[str, Any]]) -> int:
+    """Sessions that were stated and have not arrived: what one tenant has too many is not what another has too few."""
+    return sum(max(0, one["difference"]) for one in tenants)
 
 
 async def show(request: web.Request) -> web.StreamResponse:
@@ -30,7 +38,7 @@ async def show(request: web.Request) -> web.StreamResponse:
         request,
         "books.html",
         tenants=sorted(tenants, key=lambda one: (not one["alarm"], -abs(one["difference"]), one["tenant"])),
-        missing=sum(max(0, one["difference"]) for one in tenants),
+        missing=missing(tenants),
         alarms=sum(one["alarm"] for one in tenants),
         closed=closed,
         following=following,

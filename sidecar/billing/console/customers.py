@@ -17,7 +17,8 @@ from sidecar.billing.api.reading import customer_id, flag
 from sidecar.billing.console import paging
 from sidecar.billing.console.shell import month, render
 from sidecar.billing.ledger.behind import Behind
-from sidecar.billing.rating.account import UNATTRIBUTED, CustomerVersion
+from sidecar.billing.rating.account import UNATTRIBUTED, Customer
+from sidecar.billing.rating.periods import Period
 
 PAGE, LINES_PAGE, MONTHS, ALERTS = 25, 50, 6, 10
 
@@ -49,7 +50,7 @@ async def show(request: web.Request) -> web.StreamResponse:
         "customer.html",
         period=period,
         customer=customer,
-        history=[_version(version) for version in reversed(customer.versions)],
+        history=_history(customer, billing.clock()),
         invoices=invoices,
         made=invoices[0],
         cap=cap_of(invoices[0]),
@@ -57,9 +58,18 @@ async def show(request: web.Request) -> web.StreamResponse:
     )
 
 
-def _version(version: CustomerVersion) -> Mapping[str, Any]:
-    start = version.effective_us if version.plan_from_us is None else version.plan_from_us
-    return {"told": version.known_us, "from": start, "facts": {**NOTHING_KNOWN, **version.facts}}
+def _history(customer: Customer, now_us: int) -> list[Mapping[str, Any]]:
+    """What was said of it, told last first. `holds` is of now; a plan may begin later than the rest (`plan_from`)."""
+    found = []
+    for before, version in zip((None, *customer.versions), customer.versions, strict=False):
+        facts, start = {**NOTHING_KNOWN, **version.facts}, version.effective_us
+        changed = before is not None and before.facts.get("plan") != version.facts.get("plan")
+        next_us = Period.of(start).end_us if changed and version.plan_from_us is None else None
+        found.append({"told": version.known_us, "from": start, "plan_from": next_us, "facts": facts, "holds": ""})
+    now = max((index for index, one in enumerate(found) if one["from"] <= now_us), default=0)
+    for index, one in enumerate(found):
+        one["holds"] = "now" if index == now else "past" if index < now else "later"
+    return found[::-1]
 
 
 async def show_invoice(request: web.Request) -> web.StreamResponse:
@@ -106,11 +116,12 @@ async def show_line(request: web.Request) -> web.StreamResponse:
 
 
 def cap_of(made: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The spend of an invoice against the cap of its plan; None without a cap."""
-    rails = made["guardrails"] if made else {}
-    if not rails or rails["max_spend_cap"] is None:
+    """The spend against the cap of the newest plan, of the part of the month that it rates; None without a cap."""
+    section = made["sections"][-1] if made else None
+    if section is None or section["guardrails"]["max_spend_cap"] is None:
         return None
-    spent, cap = Decimal(made["subtotal"]), Decimal(rails["max_spend_cap"])  # type: ignore[index]
+    rails = section["guardrails"]
+    spent, cap = Decimal(section["subtotal"]), Decimal(rails["max_spend_cap"])
     share = float(spent / cap) if cap else 1.0
     tone = "bad" if share >= 1 else "warn" if share >= 0.8 else "good"
     return {"spent": spent, "cap": cap, "share": share, "stops": rails["max_spend_behavior"] == "CAP", "tone": tone}

@@ -17,7 +17,7 @@ from sidecar.billing.api.keys import BILLING
 from sidecar.billing.api.problems import ProblemError
 from sidecar.billing.console import paging
 from sidecar.billing.console.doors import page_of_ours
-from sidecar.billing.console.login import visitor_of
+from sidecar.billing.console.forms import actor_of, text_of
 from sidecar.billing.console.shell import render
 from sidecar.billing.ledger.append import storable
 from sidecar.billing.ledger.deciding import Kind, RefusedError, Ruling, UnknownOutcomeError
@@ -62,7 +62,7 @@ async def show(request: web.Request) -> web.StreamResponse:
 async def show_log(request: web.Request) -> web.StreamResponse:
     """What was decided, the newest first."""
     [before] = paging.numbers(request, 1) or [None]
-    rows = await desk.decisions(request.app[BILLING], before, LOG_PAGE + 1)
+    rows = await desk.decided(request.app[BILLING], before, LOG_PAGE + 1)
     more = paging.following(request, rows[LOG_PAGE - 1]["seq"]) if len(rows) > LOG_PAGE else ""
     return render(request, "decided.html", rows=rows[:LOG_PAGE], words=WORDS, more=more, first=before is None)
 
@@ -95,28 +95,39 @@ async def decide(request: web.Request) -> web.StreamResponse:
     """Asked for once, it is shown again to be confirmed; confirmed, it is done, and what came of it is shown."""
     form = _read(request, await request.post())
     if not form.confirmed or form.errors:
-        return render(request, "confirm.html", 422 if form.errors else 200, form=form, words=WORDS[form.kind])  # type: ignore[index]
+        return await _ask(request, form)
     results = [await _ruled(request.app[BILLING], form, one) for one in form.outcomes]
     refused = any(one.refused for one in results)
     return render(request, "results.html", 409 if refused else 200, form=form, words=WORDS[form.kind], results=results)  # type: ignore[index]
 
 
-def _read(request: web.Request, given: MultiDictProxy[Any]) -> Form:
-    def text(name: str) -> str:
-        value = given.get(name)
-        return (storable(value) or "").strip() if isinstance(value, str) else ""
+async def _ask(request: web.Request, form: Form) -> web.StreamResponse:
+    """Name what would be decided about, and what is wrong or odd."""
+    billing = request.app[BILLING]
+    known = await desk.named(billing, form.outcomes)
+    found = [(one, {**known[one], "reason": _reason(known[one])} if one in known else None) for one in form.outcomes]
+    named = form.kind == "assign" and form.customer not in {"", UNATTRIBUTED}
+    return render(
+        request,
+        "confirm.html",
+        422 if form.errors else 200,
+        form=form,
+        words=WORDS[form.kind],  # type: ignore[index]
+        found=found,
+        unseen=named and not await desk.seen(billing, form.customer),
+    )
 
-    # A button that says more than the field: one form may offer several decisions.
-    kind, ids = text("kind"), [value for value in given.getall("outcome", []) if isinstance(value, str)]
+
+def _read(request: web.Request, given: MultiDictProxy[Any]) -> Form:
+    kind = text_of(given, "kind")
+    ids = [storable(value) or "" for value in given.getall("outcome", []) if isinstance(value, str)]
     if kind not in WORDS:
         raise ProblemError(400, f"{kind!r} cannot be decided")
     if len(ids) > AT_ONCE_MAX:
         raise ProblemError(400, f"at most {AT_ONCE_MAX} outcomes are decided at once")
-    visitor = visitor_of(request)
-    actor = text("actor") or (visitor.name if visitor else "")
-    form = Form(
-        kind, ids, actor, text("reason"), text("customer"), page_of_ours(text("back")), text("confirmed") == "yes"
-    )
+    reason, customer, back = (text_of(given, name) for name in ("reason", "customer", "back"))
+    confirmed = text_of(given, "confirmed") == "yes"
+    form = Form(kind, ids, actor_of(request, given), reason, customer, page_of_ours(back), confirmed)
     if not ids:
         form.errors.append("Choose at least one outcome.")
     elif form.confirmed:

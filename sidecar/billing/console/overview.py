@@ -11,6 +11,7 @@ from aiohttp import web
 from sidecar.billing import accounts, desk
 from sidecar.billing.api.keys import BILLING
 from sidecar.billing.console import wording
+from sidecar.billing.console.books import missing
 from sidecar.billing.console.chart import stacked
 from sidecar.billing.console.customers import cap_of
 from sidecar.billing.console.shell import month, render
@@ -49,7 +50,7 @@ async def show(request: web.Request) -> web.StreamResponse:
         held_waiting=waiting.counts["held"],
         margin=margin,
         margin_note=margin_note,
-        books={"difference": sum(one["difference"] for one in books), "alarm": any(one["alarm"] for one in books)},
+        books={"missing": missing(books), "alarm": any(one["alarm"] for one in books)},
         classes=_classes(summary),
         chart=stacked(summary["days"], tuple(CLASSES)),
         nearest=await _nearest(billing, period),

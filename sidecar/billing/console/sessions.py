@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, get_args
 from urllib.parse import quote
 
@@ -21,7 +22,6 @@ from sidecar.billing.ledger.deciding import DECISIONS
 from sidecar.billing.ledger.sessions import LOOKED_MAX, Asked, Place
 from sidecar.billing.ledger.standing import units_now
 from sidecar.billing.rating.llm_cost import llm_cost
-from sidecar.billing.rating.price import round_amount
 
 PAGE = 50
 STATES: Sequence[str] = get_args(OutcomeData.model_fields["state"].annotation)
@@ -80,7 +80,7 @@ async def show(request: web.Request) -> web.StreamResponse:
         told=timeline(found.revisions, found.decisions),
         possible={kind: WORDS[kind] for kind in DECISIONS[found.stands] if kind != "reverse" or standing(found)},
         tokens=_tokens(data),
-        llm_cost=round_amount(llm_cost(data, prices.at(found.last["at_us"])), "USD"),
+        llm_cost=_readable(llm_cost(data, prices.at(found.last["at_us"]))),
         help_desk=help_desk(request, found.last["conversation"]),
     )
 
@@ -94,6 +94,11 @@ def help_desk(request: web.Request, conversation: str | None) -> str | None:
     """Where the conversation is in the help desk."""
     template = request.app[HELP_DESK_URL]
     return template.replace("{conversation}", quote(conversation, safe="")) if template and conversation else None
+
+
+def _readable(cost: Decimal) -> Decimal:
+    """Most sessions cost less than a cent: four digits, or as many as show that it is something."""
+    return cost.quantize(Decimal(1).scaleb(-max(4, -cost.adjusted()))) if cost else cost
 
 
 def _attributes(data: Mapping[str, Any]) -> Mapping[str, str]:

@@ -10,7 +10,7 @@ from sidecar.billing.console.wording import ended, money, plural, span
 from sidecar.billing.desk import SessionFile
 from sidecar.billing.events import parse_time
 from sidecar.billing.ledger.entries import Record
-from sidecar.billing.ledger.standing import Posting, worth_now
+from sidecar.billing.ledger.standing import Standing
 from sidecar.billing.rating.periods import to_us
 
 
@@ -60,9 +60,9 @@ def verdict(found: SessionFile) -> Verdict:
     if found.stands in _NOT_CHARGED:
         text, why = _NOT_CHARGED[found.stands]
         return Verdict(text, f"{state} {why}")
-    if found.postings is None:
+    if found.standing is None:
         return Verdict("See the invoice", state)
-    text, why = _charged(found.postings)
+    text, why = _charged(found.standing)
     return Verdict(text, f"{state} {why}")
 
 
@@ -76,13 +76,14 @@ _NOT_CHARGED: Mapping[str, tuple[str, str]] = {
 }
 
 
-def _charged(postings: Sequence[Posting]) -> tuple[str, str]:
+def _charged(standing: Standing) -> tuple[str, str]:
     """What all that stands on invoices comes to."""
+    postings = standing.postings
     if not any(one.units or one.trial for one in postings):
         return "Not charged", "No metric of its plan counts it."
-    if any(one.worth is None for one in postings):
+    if standing.worth is None:
         return "Counted", "What it costs is said by the invoice."
-    amounts = [money(amount, code) for code, amount in worth_now(postings).items() if amount]
+    amounts = [money(amount, code) for code, amount in standing.worth.items() if amount]
     if amounts:
         return f"Charged {' and '.join(amounts)}", "That is what the invoice costs more with it than without."
     if any(one.kind == "credit" for one in postings):

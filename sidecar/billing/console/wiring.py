@@ -23,6 +23,7 @@ from sidecar.billing.rating.account import UNATTRIBUTED
 from sidecar.billing.service import Billing
 
 NEWEST = 10_000
+AT_ONCE = 500  # whose bodies are in memory together
 LOW = 0.9
 FEW_CALLS = 1.2
 
@@ -81,24 +82,35 @@ class Wiring:
     async def read(self) -> Wired:
         """As of now."""
         async with self._lock:
-            o = outcomes.c
-            query = select(o.seq, o.conversation.is_not(None), o.customer != UNATTRIBUTED, o.body)
-            query = query.where(o.seq > self._seen, o.revision == 0).order_by(o.seq.desc()).limit(NEWEST + 1)
-            async with self._billing.database.reading() as connection:
-                rows = (await connection.execute(query)).all()
-            if rows:
-                self._seen = rows[0][0]
-                self._cut = self._cut or len(rows) + len(self._newest) > NEWEST
-                self._newest.extend(await asyncio.to_thread(_sessions, rows))
+            newest, found = await self._since(self._seen)
+            self._seen = newest
+            self._cut = self._cut or len(found) + len(self._newest) > NEWEST
+            self._newest.extend(reversed(found))
             return _shares(self._newest, cut=self._cut)
+
+    async def _since(self, seen: int) -> tuple[int, list[_Session]]:
+        """(place of the newest, what came after a place: newest first, at most one more than is remembered)."""
+        o = outcomes.c
+        query = select(o.seq, o.conversation.is_not(None), o.customer != UNATTRIBUTED, o.body)
+        query = query.where(o.seq > seen, o.revision == 0).order_by(o.seq.desc())
+        newest, found = seen, list[_Session]()
+        async with self._billing.database.reading() as connection:
+            while len(found) <= NEWEST:
+                wanted = min(AT_ONCE, NEWEST + 1 - len(found))
+                rows = (await connection.execute(query.limit(wanted))).all()
+                found += await asyncio.to_thread(_sessions, rows)
+                newest = max([newest, *(row[0] for row in rows[:1])])
+                if len(rows) < wanted:
+                    break
+                query = query.where(o.seq < rows[-1][0])
+        return newest, found
 
 
 WIRING = web.AppKey("wiring", Wiring)
 
 
 def _sessions(rows: Sequence[tuple[int, bool, bool, str]]) -> list[_Session]:
-    """Oldest first."""
-    return [_Session(bool(known), bool(paid), _calls(body)) for _, known, paid, body in reversed(rows)]
+    return [_Session(bool(known), bool(paid), _calls(body)) for _, known, paid, body in rows]
 
 
 def _calls(body: str) -> int:

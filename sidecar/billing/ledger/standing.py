@@ -7,7 +7,7 @@ with it, less what it would cost without it: exactly what a reversal gives back.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
 from typing import Any
 
@@ -63,8 +63,19 @@ class Posting:
         return self.section.plan.currency
 
 
-async def postings(connection: AsyncConnection, session_id: str, customer: str) -> list[Posting] | None:
-    """What a session is to its customer's invoices, in the order of the books.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """`postings` in the order of the books. `worth`, by currency, is what all invoices cost more with the session than
+    without it: less than its postings' worths together come to, or more, where a cap or a tier is reached between them.
+    It is None where a posting's is.
+    """
+
+    postings: Sequence[Posting] = ()
+    worth: Mapping[str, Decimal] | None = field(default_factory=dict)
+
+
+async def standing(connection: AsyncConnection, session_id: str, customer: str) -> Standing | None:
+    """What a session is to its customer's invoices.
 
     None when it cannot be said of a session alone: by the plan, any outcome of the customer can decide about it.
     """
@@ -81,7 +92,8 @@ async def postings(connection: AsyncConnection, session_id: str, customer: str) 
         mine = _mine(group, session_id, coupling, {customer: sections_of})
         everything = await sums.soon(customer)
         found = [_posting(sections_of, everything, key, units) for key, units in sorted(mine.items(), key=_order)]
-        return [one for one in found if one.priced]
+        worth = None if everything is None else _altogether(sections_of, everything, mine)
+        return Standing([one for one in found if one.priced], worth)
 
 
 def _mine(group: Group, session_id: str, coupling: Any, sections_of: Mapping[str, SectionsOf]) -> Movements:
@@ -99,8 +111,8 @@ def _order(entry: tuple[tuple[Place, State], Units]) -> tuple[State, Place]:
 
 def _posting(sections_of: SectionsOf, everything: Movements | None, key: tuple[Place, State], units: Units) -> Posting:
     place, state = key
-    home = Period.of(place.start_us)
-    section = next(one for one in sections_of(home) if one.start_us == place.start_us)
+    section = _section(sections_of, place.start_us)
+    home = section.period
     kind = "credit" if state.phase != ENTERED else "line" if state.period == home else "adjustment"
     worth = None if everything is None else _worth(sections_of, everything, section, {key: units})
     if worth is not None and kind == "credit":
@@ -110,9 +122,30 @@ def _posting(sections_of: SectionsOf, everything: Movements | None, key: tuple[P
 
 def _worth(sections_of: SectionsOf, everything: Movements, section: Section, change: Movements) -> Decimal:
     [state] = {state for _, state in change}
-    without = added([everything, less(change)])
-    with_it = Costs(sections_of, everything).at(section, state)
-    return with_it.payable - Costs(sections_of, without).at(section, state).payable
+    return _more(sections_of, everything, change, section, state)
+
+
+def _altogether(sections_of: SectionsOf, everything: Movements, mine: Movements) -> dict[str, Decimal]:
+    """By currency, once all is booked: what a section's invoices add up to is what it costs at the last state."""
+    total: dict[str, Decimal] = {}
+    if not mine:
+        return total
+    last = max(state for _, state in (*everything, *mine))
+    for start_us in sorted({place.start_us for place, _ in mine}):
+        section = _section(sections_of, start_us)
+        more = _more(sections_of, everything, mine, section, last)
+        total[section.plan.currency] = total.get(section.plan.currency, Decimal(0)) + more
+    return total
+
+
+def _more(sections_of: SectionsOf, everything: Movements, mine: Movements, section: Section, state: State) -> Decimal:
+    """What a section costs more at a state with some movements than without them."""
+    with_it, without = (Costs(sections_of, one) for one in (everything, added([everything, less(mine)])))
+    return with_it.at(section, state).payable - without.at(section, state).payable
+
+
+def _section(sections_of: SectionsOf, start_us: int) -> Section:
+    return next(one for one in sections_of(Period.of(start_us)) if one.start_us == start_us)
 
 
 def units_now(found: Sequence[Posting]) -> dict[str, Decimal]:
@@ -120,14 +153,4 @@ def units_now(found: Sequence[Posting]) -> dict[str, Decimal]:
     total: dict[str, Decimal] = {}
     for one in found:
         total[one.charge] = total.get(one.charge, Decimal(0)) + one.units + one.trial
-    return total
-
-
-def worth_now(found: Sequence[Posting]) -> dict[str, Decimal]:
-    """What a session costs altogether, by currency, with what was given back."""
-    total: dict[str, Decimal] = {}
-    for one in found:
-        if one.worth is not None:
-            sign = -1 if one.kind == "credit" else 1
-            total[one.currency] = total.get(one.currency, Decimal(0)) + sign * one.worth
     return total
