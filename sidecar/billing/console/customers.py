@@ -58,9 +58,9 @@ async def show(request: web.Request) -> web.StreamResponse:
     )
 
 
-def _history(customer: Customer, now_us: int) -> list[Mapping[str, Any]]:
+def _history(customer: Customer, now_us: int) -> list[dict[str, Any]]:
     """What was said of it, told last first. `holds` is of now; a plan may begin later than the rest (`plan_from`)."""
-    found = []
+    found: list[dict[str, Any]] = []
     for before, version in zip((None, *customer.versions), customer.versions, strict=False):
         facts, start = {**NOTHING_KNOWN, **version.facts}, version.effective_us
         changed = before is not None and before.facts.get("plan") != version.facts.get("plan")
