@@ -19,6 +19,7 @@ from sidecar.billing.console.shell import month, render
 from sidecar.billing.ledger.behind import Behind
 from sidecar.billing.rating.account import UNATTRIBUTED, Customer
 from sidecar.billing.rating.periods import Period
+from sidecar.billing.rating.sections import DEFAULT_PLAN
 
 PAGE, LINES_PAGE, MONTHS, ALERTS = 25, 50, 6, 10
 
@@ -63,8 +64,8 @@ def _history(customer: Customer, now_us: int) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for before, version in zip((None, *customer.versions), customer.versions, strict=False):
         facts, start = {**NOTHING_KNOWN, **version.facts}, version.effective_us
-        changed = before is not None and before.facts.get("plan") != version.facts.get("plan")
-        next_us = Period.of(start).end_us if changed and version.plan_from_us is None else None
+        plans = [one.facts.get("plan") or DEFAULT_PLAN for one in (before or version, version)]
+        next_us = Period.of(start).end_us if plans[0] != plans[1] and version.plan_from_us is None else None
         found.append({"told": version.known_us, "from": start, "plan_from": next_us, "facts": facts, "holds": ""})
     now = max((index for index, one in enumerate(found) if one["from"] <= now_us), default=0)
     for index, one in enumerate(found):
