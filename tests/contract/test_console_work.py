@@ -153,7 +153,9 @@ async def test_a_child_that_is_killed_and_a_replica_that_stops(console: Console)
     assert run.state == "lost"
 
 
-async def test_a_defect_is_in_the_log_by_its_kind_and_place(console: Console, capfd: pytest.CaptureFixture[str]) -> None:
+async def test_a_defect_is_in_the_log_by_its_kind_and_place(
+    console: Console, capfd: pytest.CaptureFixture[str]
+) -> None:
     """What the exception says may be a customer's words: they stay out of it."""
     billing, one = console.http.billing, Runner(console.http.billing)
     run_id = await one.start(Wanted("somebodys-words", NOVEMBER, "ann", "default", ""))
