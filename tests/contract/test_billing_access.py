@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import httpx
 import pytest
 from aiohttp import web
 from billing_api import billing_on, get, serving, simple_plan
-from console_pages import VIEWER, console_on
+from console_pages import OPERATOR, VIEWER, console_on
+from itsdangerous import BadSignature, URLSafeTimedSerializer
 from sqlalchemy.engine import URL
 
 from sidecar.billing.api.server import application
+from sidecar.billing.console.login import COOKIE
 from sidecar.billing.ledger.database import sqlite_url
 from sidecar.billing.tokens import Tokens
 
@@ -67,3 +70,18 @@ async def test_a_viewer_tries_plans_and_writes_none(url: URL) -> None:
         assert tried.status_code == 200, tried.text
         assert (await api.put(path, content=simple_plan(3), headers=headers)).status_code == 403
         assert [plan.plan_id for plan in await api.billing.plans()] == ["default"]
+
+
+async def test_what_signs_sessions_is_no_quick_hash_of_the_tokens(url: URL) -> None:
+    """Else a viewer, who has a cookie and one of the tokens, would find a weak operator's token by trying."""
+    secret = f"{OPERATOR}\0{VIEWER}".encode()
+    quick = (hashlib.sha256(before + secret).digest() for before in (b"", b"sidecar console\0"))
+    async with console_on(url, tokens=True) as console:
+        await console.log_in(VIEWER, "vera")
+        cookie = console.http.cookies[COOKIE]
+        for key in quick:
+            with pytest.raises(BadSignature):
+                URLSafeTimedSerializer(key, salt="session").loads(cookie)
+        async with console_on(url, tokens=True) as other:
+            answer = await other.http.get("/customers", headers={"Cookie": f"{COOKIE}={cookie}"})
+            assert answer.status_code == 200, "any replica reads it"

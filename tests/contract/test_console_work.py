@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -150,6 +151,34 @@ async def test_a_child_that_is_killed_and_a_replica_that_stops(console: Console)
     run = await runs.read(billing.database, run_id, billing.clock())
     assert run is not None
     assert run.state == "lost"
+
+
+async def test_a_defect_is_in_the_log_by_its_kind_and_place(
+    console: Console, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What the exception says may be a customer's words: they stay out of it."""
+    billing, one = console.http.billing, Runner(console.http.billing)
+    run_id = await one.start(Wanted("somebodys-words", NOVEMBER, "ann", "default", ""))
+    await one.finish()
+    run = await runs.read(billing.database, run_id, billing.clock())
+    assert run is not None
+    assert (run.state, run.error) == ("failed", "the process that worked on it ended early, with 1")
+    said = capfd.readouterr().err
+    [line] = [json.loads(line) for line in said.splitlines() if '"crashed"' in line]
+    assert line["exception"][0]["kind"] == "KeyError"
+    assert "work/child.py" in " ".join(line["exception"][0]["at"])
+    assert "somebodys-words" not in said
+
+
+async def test_a_result_that_is_too_large_ends_the_run(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_LINE_BYTES_MAX", 64)
+    billing, one = console.http.billing, Runner(console.http.billing)
+    await post(console.http, event(1))
+    run_id = await one.start(wanted())
+    await one.finish()
+    run = await runs.read(billing.database, run_id, billing.clock())
+    assert run is not None
+    assert (run.state, run.error) == ("failed", "what came of it is larger than 0 MiB")
 
 
 async def test_old_runs_are_thrown_away(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ class CustomerBody(_Body):
     the next period on; what is said first holds from ever.
     """
 
-    plan: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    plan: Annotated[Text, Field(max_length=64)] | None = None
     started_at: Annotated[str, AfterValidator(_start)] | None = None
     seat_tier: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     seats: Annotated[int, Field(ge=0, le=10_000_000)] | None = None

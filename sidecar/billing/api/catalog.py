@@ -17,6 +17,7 @@ from sidecar.billing.api.outcomes import SEQ_MAX
 from sidecar.billing.api.problems import ProblemError
 from sidecar.billing.api.reading import csv_wanted, customer_id, flag, json_body, period, whole_number
 from sidecar.billing.events import UnreadableBodyError, parse_json, parse_time
+from sidecar.billing.ledger.append import storable
 from sidecar.billing.ledger.behind import Behind
 from sidecar.billing.ledger.catalog import ClosedPeriodError, PlanVersion
 from sidecar.billing.ledger.entries import PAGE_MAX
@@ -79,7 +80,7 @@ async def get_plans(request: web.Request) -> web.Response:
 async def get_plan(request: web.Request) -> web.Response:
     """The newest version, or `?version=n`; with the file as it was given."""
     plan_id = request.match_info["id"]
-    versions = await request.app[BILLING].plan(plan_id)
+    versions = await request.app[BILLING].plan(plan_id) if _PLAN_ID.fullmatch(plan_id) else []
     wanted = request.query.get("version")
     chosen = [version for version in versions if wanted in (None, str(version.version))]
     if not chosen:
@@ -126,7 +127,7 @@ async def put_customer(request: web.Request) -> web.Response:
 async def get_customers(request: web.Request) -> web.Response:
     """Everybody who is registered or has had an outcome summed up, by name."""
     limit = whole_number(request.query.get("limit"), "limit", 100, PAGE_MAX)
-    names = await request.app[BILLING].customers(request.query.get("after", ""), limit + 1)
+    names = await request.app[BILLING].customers(storable(request.query.get("after")) or "", limit + 1)
     return web.json_response({"customers": names[:limit], "next": names[limit - 1] if len(names) > limit else None})
 
 

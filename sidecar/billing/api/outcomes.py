@@ -56,8 +56,8 @@ async def get_outcomes(request: web.Request) -> web.StreamResponse:
     limit = whole_number(query.get("limit"), "limit", 100, PAGE_MAX)
     after = query.get("after")
     wanted = Wanted(
-        customer=query.get("customer"),
-        state=query.get("state"),
+        customer=storable(query.get("customer")),
+        state=storable(query.get("state")),
         conversation=storable(query.get("conversation")),
         period=None if "period" not in query else str(period_of(query["period"])),
         before_seq=whole_number(after, "after", 0, SEQ_MAX) if after is not None else None,
@@ -85,7 +85,7 @@ async def get_outcome(request: web.Request) -> web.Response:
 
 async def get_session(request: web.Request) -> web.Response:
     """One session: where it stands by its last revision, its evidence, every ledger entry and decision."""
-    session_id = request.match_info["id"]
+    session_id = storable(request.match_info["id"]) or ""
     billing = request.app[BILLING]
     rows = await billing.entries(Wanted(session_id=session_id, limit=SESSION_ENTRIES_MAX))
     if not rows:

@@ -12,6 +12,7 @@ from sidecar.billing.api.keys import BILLING, METRICS
 from sidecar.billing.api.outcomes import SEQ_MAX
 from sidecar.billing.api.problems import ProblemError
 from sidecar.billing.api.reading import json_body, period, period_of, whole_number
+from sidecar.billing.ledger.append import storable
 from sidecar.billing.ledger.entries import PAGE_MAX
 from sidecar.billing.metrics import CONTENT_TYPE
 from sidecar.billing.rating.invoice import timestamp
@@ -48,7 +49,7 @@ async def get_alerts(request: web.Request) -> web.Response:
     limit = whole_number(request.query.get("limit"), "limit", 100, PAGE_MAX)
     after = request.query.get("after")
     before = whole_number(after, "after", 0, SEQ_MAX) if after is not None else None
-    rows = await request.app[BILLING].alerts(request.query.get("customer"), before, limit + 1)
+    rows = await request.app[BILLING].alerts(storable(request.query.get("customer")), before, limit + 1)
     shown = [
         {
             "seq": row["seq"],

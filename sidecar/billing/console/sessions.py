@@ -18,6 +18,7 @@ from sidecar.billing.console.decisions import WORDS
 from sidecar.billing.console.shell import HELP_DESK_URL, render
 from sidecar.billing.console.telling import timeline, verdict
 from sidecar.billing.events import OutcomeData
+from sidecar.billing.ledger.append import storable
 from sidecar.billing.ledger.deciding import DECISIONS
 from sidecar.billing.ledger.sessions import LOOKED_MAX, Asked, Place
 from sidecar.billing.ledger.standing import units_now
@@ -61,7 +62,7 @@ async def show_all(request: web.Request) -> web.StreamResponse:
 
 async def show(request: web.Request) -> web.StreamResponse:
     """One session: what was charged for it, why, and what can be done about it."""
-    session_id = request.match_info["id"]
+    session_id = storable(request.match_info["id"]) or ""
     found = await desk.session(request.app[BILLING], session_id)
     if found is None:
         raise ProblemError(404, f"no outcome of session {session_id!r} has arrived")

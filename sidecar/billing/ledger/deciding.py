@@ -10,7 +10,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.ledger import waiting
-from sidecar.billing.ledger.append import insert
+from sidecar.billing.ledger.append import insert, storable
 from sidecar.billing.ledger.catalog import read_closings
 from sidecar.billing.ledger.entries import Record
 from sidecar.billing.ledger.tables import decisions, outcomes, pending
@@ -53,7 +53,7 @@ class Ruling:
 
 async def decide(connection: AsyncConnection, ruling: Ruling, now_us: int) -> tuple[dict[str, Any], bool]:
     """Add a decision; (its row, whether it is new). The same one again changes nothing. The caller holds the lock."""
-    query = select(outcomes).where(outcomes.c.id == ruling.outcome_id)
+    query = select(outcomes).where(outcomes.c.id == storable(ruling.outcome_id))
     row = (await connection.execute(query)).mappings().first()
     if row is None:
         raise UnknownOutcomeError(ruling.outcome_id)

@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from sidecar import logs
 from sidecar.billing.ledger.database import Database
 from sidecar.billing.work.kinds import KINDS
 
@@ -28,6 +29,7 @@ _NICE = 10  # the API's requests come first
 
 def main() -> int:
     """Read the job, work, tell."""
+    logs.configure("warning", os.environ.get("SIDECAR_LOG_FORMAT", "auto"))
     job = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.nice(_NICE)
@@ -67,7 +69,9 @@ def _tell(**what: Any) -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not through the buffer, whose lock would be held when the interpreter ends.
+    while os.read(sys.stdin.fileno(), 1 << 16):
+        pass
     os._exit(1)
 
 

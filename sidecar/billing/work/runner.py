@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -30,6 +31,10 @@ _LINE_BYTES_MAX = 32 << 20
 
 class BusyError(RuntimeError):
     """Too many runs wait already."""
+
+
+class LineTooLongError(RuntimeError):
+    """The child said more at once than is kept."""
 
 
 class Runner:
@@ -91,11 +96,10 @@ class Runner:
             await runs.change(self._billing.database, run_id, beat_us=self._billing.clock(), **values)
 
     async def _work(self, run_id: str, job: dict[str, Any]) -> dict[str, Any]:
-        """What to write down at the end."""
+        """What to write down at the end. The child logs to our stderr what it fails at."""
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "sidecar.billing.work.child", stdin=PIPE, stdout=PIPE, stderr=DEVNULL,
-                limit=_LINE_BYTES_MAX,
+                sys.executable, "-m", "sidecar.billing.work.child", stdin=PIPE, stdout=PIPE, limit=_LINE_BYTES_MAX,
             )  # fmt: skip
         except OSError as error:
             log.error("run_not_started", run=run_id, error=str(error))
@@ -103,6 +107,10 @@ class Runner:
         self.child = process
         try:
             return await self._listen(run_id, process, job)
+        except LineTooLongError:
+            error = f"what came of it is larger than {_LINE_BYTES_MAX >> 20} MiB"
+            log.error("run_failed", run=run_id, error=error)
+            return {"state": "failed", "error": error}
         finally:
             self.child = None
             if process.returncode is None:
@@ -116,7 +124,7 @@ class Runner:
             process.stdin.write(json.dumps(job).encode() + b"\n")
             await process.stdin.drain()
         noted = 0.0
-        async for line in process.stdout:
+        async for line in _lines(process.stdout):
             told = json.loads(line)
             if "result" in told:
                 return {"state": "done", "result": json.dumps(told["result"])}
@@ -130,3 +138,14 @@ class Runner:
         code = await process.wait()
         log.error("run_ended_early", run=run_id, exit_code=code)
         return {"state": "failed", "error": f"the process that worked on it ended early, with {code}"}
+
+
+async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    while True:
+        try:
+            line = await stream.readline()
+        except ValueError as error:
+            raise LineTooLongError from error
+        if not line:
+            return
+        yield line

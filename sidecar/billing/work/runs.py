@@ -12,6 +12,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from sidecar.billing.ledger.append import storable
 from sidecar.billing.ledger.database import Database
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.work.tables import runs
@@ -83,7 +84,7 @@ async def change(database: Database, run_id: str, **values: Any) -> None:
 async def read(database: Database, run_id: str, now_us: int) -> Run | None:
     """One run with its result; None for one that is not there (any more)."""
     async with database.reading() as connection:
-        row = (await connection.execute(select(runs).where(runs.c.id == run_id))).mappings().first()
+        row = (await connection.execute(select(runs).where(runs.c.id == storable(run_id)))).mappings().first()
     return None if row is None else _run(row, now_us)
 
 
