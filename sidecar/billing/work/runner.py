@@ -108,9 +108,9 @@ class Runner:
         try:
             return await self._listen(run_id, process, job)
         except LineTooLongError:
-            error = f"what came of it is larger than {_LINE_BYTES_MAX >> 20} MiB"
-            log.error("run_failed", run=run_id, error=error)
-            return {"state": "failed", "error": error}
+            told = f"what came of it is larger than {_LINE_BYTES_MAX >> 20} MiB"
+            log.error("run_failed", run=run_id, error=told)
+            return {"state": "failed", "error": told}
         finally:
             self.child = None
             if process.returncode is None:
