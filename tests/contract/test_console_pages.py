@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import AsyncIterator
 from urllib.parse import quote
 
@@ -414,3 +415,30 @@ async def test_what_is_said_for_later_does_not_hold_now(ledger_url: URL) -> None
         clock.now_us += 30 * 86_400_000_000
         page = await console.page("/customers/customer-17")
         assert "15 Dec 2026, 00:00:00 now b" in page.text
+
+
+async def test_an_address_that_leads_nowhere_is_a_page_to_people_and_a_problem_to_programs(console: Console) -> None:
+    browser = {"Accept": "text/html,*/*"}
+    for status, method, path in ((404, "GET", "/nowhere"), (404, "GET", "/favicon.ico"), (405, "POST", "/books")):
+        assert Page(await console.http.request(method, path, headers=browser)).status == status
+        answer = await console.http.request(method, path)
+        assert (answer.status_code, answer.headers["content-type"][:24]) == (status, "application/problem+json")
+    assert (await console.http.post("/books", headers=browser)).headers["Allow"] == "GET,HEAD"
+    answer = await console.http.get("/v1/nowhere", headers=browser)
+    assert (answer.status_code, answer.headers["content-type"][:24]) == (404, "application/problem+json")
+
+
+async def test_before_the_first_month_there_is_none(console: Console) -> None:
+    for path in ("/", "/customers/customer-17", "/customers/customer-17/invoice"):
+        page = await console.page(path, period="1970-01")
+        assert not [link for link in page.links if "1969" in link], path
+        assert [link for link in (await console.page(path, period="1970-02")).links if "1970-01" in link], path
+
+
+async def test_the_command_that_verifies_a_session_can_be_copied(console: Console) -> None:
+    name = "a b;c'd"
+    await post(console, event(1, data={"session_id": name, "evidence_chain": "sha1:" + "ab" * 20}))
+    headers = {"X-Forwarded-Proto": "https", "Host": "localhost"}
+    page = Page(await console.http.get(f"/sessions/{quote(name)}", headers=headers))
+    wanted = ["sidecar", "sessions", "verify", name, "--billing", "https://localhost"]
+    assert shlex.join(wanted) in page.text

@@ -43,7 +43,7 @@ async def show(request: web.Request) -> web.StreamResponse:
         raise web.HTTPSeeOther("/decisions?only=unattributed")
     customer = await billing.customer(name)
     months = [period]
-    while len(months) < MONTHS:
+    while len(months) < MONTHS and not months[-1].first:
         months.append(months[-1].before)
     invoices = await accounts.invoices(billing, name, months)
     return render(

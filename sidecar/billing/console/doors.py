@@ -6,7 +6,7 @@ from aiohttp import web
 
 from sidecar.billing.api.problems import ProblemError
 from sidecar.billing.console.login import COOKIE, GATE, NAME_MAX, SESSION_SECONDS, demand_form
-from sidecar.billing.console.shell import render
+from sidecar.billing.console.shell import render, secure
 
 FORM_BYTES_MAX = 16 << 10  # anybody may send it, so little of it is read
 
@@ -30,8 +30,9 @@ async def log_in(request: web.Request) -> web.StreamResponse:
     if cookie is None:
         return render(request, "login.html", 401, wanted=page_of_ours(wanted), failed=True, name=name)
     answer = web.HTTPSeeOther(page_of_ours(wanted))
-    secure = request.secure or request.headers.get("X-Forwarded-Proto") == "https"
-    answer.set_cookie(COOKIE, cookie, max_age=SESSION_SECONDS, httponly=True, samesite="Lax", secure=secure, path="/")
+    answer.set_cookie(
+        COOKIE, cookie, max_age=SESSION_SECONDS, httponly=True, samesite="Lax", secure=secure(request), path="/"
+    )
     raise answer
 
 

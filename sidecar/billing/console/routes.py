@@ -21,7 +21,7 @@ from sidecar.billing.console import (
 )
 from sidecar.billing.console.live import Live
 from sidecar.billing.console.login import GATE, Gate, for_visitors
-from sidecar.billing.console.shell import HELP_DESK_URL, HERE, MARK, STATIC, shown_to_people
+from sidecar.billing.console.shell import HELP_DESK_URL, HERE, MARK, STATIC, shown_to_people, unknown_to_people
 from sidecar.billing.console.wiring import WIRING, Wiring
 from sidecar.billing.service import Billing
 from sidecar.billing.tokens import Tokens
@@ -67,6 +67,7 @@ FORMS: dict[str, Handler] = {
 
 def add_console(app: web.Application, billing: Billing, tokens: Tokens, help_desk_url: str | None) -> None:
     """The pages, their forms, their style and script."""
+    app.middlewares.append(unknown_to_people)
     app[GATE] = Gate(tokens)
     app[HELP_DESK_URL] = help_desk_url or ""
     app[WIRING] = Wiring(billing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, get_args
@@ -15,7 +16,7 @@ from sidecar.billing.api.keys import BILLING
 from sidecar.billing.api.problems import ProblemError
 from sidecar.billing.console import paging
 from sidecar.billing.console.decisions import WORDS
-from sidecar.billing.console.shell import HELP_DESK_URL, render
+from sidecar.billing.console.shell import HELP_DESK_URL, origin, render
 from sidecar.billing.console.telling import timeline, verdict
 from sidecar.billing.events import OutcomeData
 from sidecar.billing.ledger.append import storable
@@ -77,7 +78,7 @@ async def show(request: web.Request) -> web.StreamResponse:
         verdict=verdict(found),
         attributes=_attributes(data),
         event=json.dumps(json.loads(found.last["body"]), indent=2, ensure_ascii=False),
-        origin=f"{request.scheme}://{request.host}",
+        verify=shlex.join(["sidecar", "sessions", "verify", session_id, "--billing", origin(request)]),
         told=timeline(found.revisions, found.decisions),
         possible={kind: WORDS[kind] for kind in DECISIONS[found.stands] if kind != "reverse" or standing(found)},
         tokens=_tokens(data),

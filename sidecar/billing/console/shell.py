@@ -81,10 +81,31 @@ def render(request: web.Request, template: str, status: int = 200, **values: Any
     return web.Response(status=status, body=body, content_type="text/html", charset="utf-8", headers=HEADERS)
 
 
+def origin(request: web.Request) -> str:
+    """Our address as the visitor's browser has it; behind a proxy that ends TLS it is https all the same."""
+    return f"{'https' if secure(request) else 'http'}://{request.host}"
+
+
+def secure(request: web.Request) -> bool:
+    """Whether the visitor's browser came over TLS."""
+    return request.secure or request.headers.get("X-Forwarded-Proto") == "https"
+
+
 def month(request: web.Request) -> Period:
     """`?period=2026-11`, else the month of now."""
     text = request.query.get("period")
     return period_of(text) if text else Period.of(request.app[BILLING].clock())
+
+
+@web.middleware
+async def unknown_to_people(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """An address that leads nowhere is a page to a browser; programs get a problem."""
+    try:
+        return await handler(request)
+    except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
+        if request.path.startswith("/v1/") or "text/html" not in request.headers.get("Accept", ""):
+            raise
+        return _failed(request, problem_of(request, error))
 
 
 def shown_to_people(handler: Handler) -> Handler:
@@ -99,9 +120,12 @@ def shown_to_people(handler: Handler) -> Handler:
                 raise
             return render(request, "error.html", error.status, problem=ProblemError(error.status, error.reason))
         except Exception as error:  # noqa: BLE001 - the one place that turns errors into pages
-            found = problem_of(request, error)
-            page = render(request, "error.html", found.status, problem=found)
-            page.headers.update(found.headers)  # Retry-After, Allow
-            return page
+            return _failed(request, problem_of(request, error))
 
     return guarded
+
+
+def _failed(request: web.Request, problem: ProblemError) -> web.Response:
+    page = render(request, "error.html", problem.status, problem=problem)
+    page.headers.update(problem.headers)  # Retry-After, Allow
+    return page

@@ -38,6 +38,11 @@ class Period:
         return cls(int(match[1]), int(match[2]))
 
     @property
+    def first(self) -> bool:
+        """Whether none before it can be asked for."""
+        return (self.year, self.month) == (1970, 1)
+
+    @property
     def next(self) -> Period:
         """The month after it."""
         return Period(self.year + 1, 1) if self.month == 12 else Period(self.year, self.month + 1)
