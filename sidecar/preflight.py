@@ -13,7 +13,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from sidecar.billing.settings import BillingSettingsError, load_billing_settings
 from sidecar.policy.current import FORMER_MAX, CurrentPlan
 from sidecar.policy.loading import LoadedPlan, PlanError, builtin_plan, load_plan
 from sidecar.settings import PREFIX, TLS_FILES, Settings, SettingsError
@@ -182,6 +181,9 @@ def retention(settings: Settings, plan: LoadedPlan) -> list[str]:
 
 def _embedded_billing(settings: Settings, environ: Mapping[str, str]) -> list[str]:
     """What `sidecar billing` would refuse of the environment that it will be started in."""
+    # Here, since it brings the ledger's libraries along, which the observer has no use for.
+    from sidecar.billing.settings import BillingSettingsError, load_billing_settings  # noqa: PLC0415
+
     try:
         load_billing_settings({**environ, "SIDECAR_DATA_DIR": str(settings.data_dir)})
     except BillingSettingsError as error:

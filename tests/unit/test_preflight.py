@@ -125,3 +125,9 @@ def test_plans_that_were_in_force_are_kept_for_the_sessions_that_they_opened(tmp
     assert [plan.name for plan in current.former] == [plan.name for plan in kept[1:]]
     (folder / "broken.yaml").write_text("rate_plan: 1")
     assert len(preflight.former_plans(given)) == FORMER_MAX + 1
+
+
+def test_the_observer_does_without_the_ledgers_libraries():
+    names = "sqlalchemy", "alembic", "asyncpg"
+    command = f"import sys, sidecar.app; print([name for name in {names!r} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True).stdout == "[]\n"
