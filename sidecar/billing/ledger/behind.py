@@ -7,11 +7,12 @@ from decimal import localcontext
 from typing import Any
 
 from sqlalchemy import select, union_all
+from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.ledger.aggregates import Aggregates
 from sidecar.billing.ledger.catalog import Catalog
-from sidecar.billing.ledger.entries import account_rows
+from sidecar.billing.ledger.entries import account_rows, chunks
 from sidecar.billing.ledger.tables import decisions, outcomes
 from sidecar.billing.rating import invoice
 from sidecar.billing.rating.account import Account, Row
@@ -78,15 +79,17 @@ async def counted(connection: AsyncConnection, catalog: Catalog, line: Behind) -
     Outcomes that were assigned to the customer later come with the first page.
     """
     customer, period, charge, after, limit = line.customer, line.period, line.charge, line.after, line.limit
-    mine = select(outcomes.c.seq, outcomes.c.session_id, outcomes.c.id.label("outcome_id")).where(
-        outcomes.c.period == str(period), outcomes.c.late.is_(None)
+    own = (
+        select(outcomes.c.seq, outcomes.c.session_id, outcomes.c.id.label("outcome_id"))
+        .where(outcomes.c.period == str(period), outcomes.c.late.is_(None))
+        .where(outcomes.c.customer == customer, outcomes.c.seq > after)
+        .order_by(outcomes.c.seq)
+        .limit(limit)
     )
-    own = mine.where(outcomes.c.customer == customer, outcomes.c.seq > after).order_by(outcomes.c.seq).limit(limit)
     found = list((await connection.execute(own)).mappings())
     following = found[-1]["seq"] if len(found) == limit else None
     if after == 0:
-        theirs = select(decisions.c.session_id).where(decisions.c.assigned == customer)
-        found += (await connection.execute(mine.where(outcomes.c.session_id.in_(theirs)))).mappings()
+        found += await _assigned(connection, customer, period)
     shown = {note["outcome_id"]: note["seq"] for note in found}
     known, sections_of = (await catalog.customers([customer]))[customer], await catalog.sections_of(customer)
     coupling = await catalog.coupling(customer)
@@ -103,6 +106,25 @@ async def counted(connection: AsyncConnection, catalog: Catalog, line: Behind) -
                 pairs = [(use, False) for use in usage.uses] + [(use, True) for use in usage.trial]
                 uses += [_use(use, trial) for use, trial in pairs if use.row.id in shown]
     return Page(sorted(uses, key=lambda use: shown[use["outcome"]]), following)
+
+
+async def _assigned(connection: AsyncConnection, customer: str, period: Period) -> list[RowMapping]:
+    """The period's outcomes of sessions that were assigned. Sessions first: a database that is asked for both at once
+    may go through all of the period.
+    """
+    query = select(decisions.c.session_id).where(decisions.c.assigned == customer)
+    columns = (
+        outcomes.c.seq,
+        outcomes.c.session_id,
+        outcomes.c.id.label("outcome_id"),
+        outcomes.c.period,
+        outcomes.c.late,
+    )
+    found: list[RowMapping] = []
+    for some in chunks(sorted(set((await connection.execute(query)).scalars()))):
+        rows = await connection.execute(select(*columns).where(outcomes.c.session_id.in_(some)))
+        found += [row for row in rows.mappings() if row["period"] == str(period) and row["late"] is None]
+    return found
 
 
 def _use(use: Any, trial: bool) -> dict[str, Any]:  # noqa: FBT001
