@@ -62,6 +62,7 @@ def running(sidecar, tmp_path):
     plan.write_text(PLAN)
     made = sidecar(BILLING_PLAN=plan, PLAN=plan).start()
     made.wait_up()
+    made.billing_url()  # commands find its address in the data directory, where there is none until it listens
     return made
 
 
