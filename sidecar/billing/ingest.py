@@ -16,12 +16,11 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sidecar.billing.events import OutcomeEvent, Posted
 from sidecar.billing.ledger import mentions, waiting
 from sidecar.billing.ledger.append import Verdict, append
-from sidecar.billing.ledger.database import CLOSING, Database, UnreachableError
+from sidecar.billing.ledger.database import CLOSING, Database, UnreachableError, met_another
 
 TOGETHER_MAX = 2000  # events in one transaction
 WAITING_MAX = 20_000  # events that wait for a transaction; past it, senders are asked to come again
 _ATTEMPTS = 3
-_AGAIN = {"40001", "40P01"}  # PostgreSQL: two replicas took the same events in another order
 
 
 class BusyError(Exception):
@@ -98,13 +97,13 @@ class Ingest:
                 # No index spans the two tables, whose ids are one: whoever adds a statement, now and then, is alone.
                 shared = all(isinstance(posted.event, OutcomeEvent) for posted in events)
                 async with self._database.writing(lock=CLOSING, shared=shared) as connection:
-                    verdicts = await append(connection, events, self._clock())
+                    verdicts = await append(connection, events, self._clock(), met=attempt > 1)
                     added = [event for event, verdict in zip(events, verdicts, strict=True) if verdict == "accepted"]
                     await mentions.note(connection, added)
                     await waiting.note(connection, added)
                     return verdicts
             except DBAPIError as error:
-                if attempt == _ATTEMPTS or getattr(error.orig, "sqlstate", None) not in _AGAIN:
+                if attempt == _ATTEMPTS or not met_another(error):
                     raise
         raise AssertionError("the last attempt returns or raises")
 

@@ -10,7 +10,7 @@ from itertools import repeat
 from typing import Any, TypeVar
 
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.events import EventError, Posted, id_of, read_event
@@ -20,7 +20,7 @@ from sidecar.billing.ledger import behind, catalog, deciding, entries, model_pri
 from sidecar.billing.ledger.aggregates import Aggregates
 from sidecar.billing.ledger.catalog import Catalog, PlanVersion, compiled
 from sidecar.billing.ledger.closing import close_due
-from sidecar.billing.ledger.database import CLOSING, Database
+from sidecar.billing.ledger.database import CLOSING, Database, met_another
 from sidecar.billing.ledger.deciding import Ruling
 from sidecar.billing.ledger.model_prices import PriceChange, PriceVersion
 from sidecar.billing.ledger.summing import Roll, Summing
@@ -138,14 +138,15 @@ class Billing:
     async def _write(self, work: Callable[[AsyncConnection], Awaitable[T]], lock: int | None = None) -> T:
         """Do it in a transaction, beside others that share the lock.
 
-        Versions and decisions have running numbers: who took one in the same moment makes us look again.
+        Versions and decisions have running numbers: who took one in the same moment makes us look again, as does who
+        waits for us while we wait for him.
         """
         for attempt in range(1, ATTEMPTS_MAX + 1):
             try:
                 async with self.database.writing(lock=lock, shared=True) as connection:
                     return await work(connection)
-            except IntegrityError:
-                if attempt == ATTEMPTS_MAX:
+            except DBAPIError as error:
+                if attempt == ATTEMPTS_MAX or not met_another(error):
                     raise
         raise AssertionError("the last attempt returns or raises")
 
@@ -180,7 +181,7 @@ class Billing:
     async def summary(self, period: Period) -> dict[str, Any]:
         """All customers of a period together, from sums; see `rating.summary.Summary.shown`."""
         async with self.database.reading() as connection:
-            summing = Summing(connection, self._roll)
+            summing = Summing(connection, self._roll, self.clock())
             result, self._roll = await summing.summary(period)
             decided = await deciding.count(connection, period)
             status = "open" if (await catalog.read_closings(connection)).of(period) is None else "closed"

@@ -17,7 +17,7 @@ import pytest
 from billing_api import DAY_US, Clock, billing_on, event, simple_plan
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 from sqlalchemy.engine import URL
 
 from sidecar.billing import upkeep
@@ -27,7 +27,8 @@ from sidecar.billing.ledger.catalog import Catalog, ClosedPeriodError
 from sidecar.billing.ledger.database import sqlite_url
 from sidecar.billing.ledger.deciding import RefusedError, Ruling, UnknownOutcomeError
 from sidecar.billing.ledger.entries import account_rows
-from sidecar.billing.ledger.tables import movements, rated
+from sidecar.billing.ledger.summing import CHECKED_US
+from sidecar.billing.ledger.tables import earnings, movements, rated
 from sidecar.billing.rating import allowance
 from sidecar.billing.rating.account import Account
 from sidecar.billing.rating.classes import CLASSES
@@ -323,6 +324,28 @@ async def test_sums_of_nothing_but_an_assigned_outcome_come_back(ledger_url: URL
         await upkeep.Upkeep(billing).settle()
         assert await billing.invoice("c", MONTHS[1]) == before
     assert before["lines"][0]["quantity"] == 1
+
+
+async def test_a_summary_finds_out_that_a_replica_summed_up_late_by_an_older_plan(ledger_url: URL) -> None:
+    clock = Clock()
+    async with billing_on(ledger_url, clock) as billing:
+        await billing.put_plan("default", load_plan(simple_plan(1).encode(), "default"))
+        await billing.post([event(1)])
+        await upkeep.Upkeep(billing).settle()
+        async with billing.database.reading() as connection:
+            older = {table: list((await connection.execute(select(table))).mappings()) for table in (rated, earnings)}
+        await billing.put_plan("default", load_plan(simple_plan(2).encode(), "default"))
+        for _ in range(2):  # once to find out whose sums are old, once to find that none are any more
+            assert (await billing.summary(MONTHS[1]))["revenue"] == "2.00"
+            await upkeep.Upkeep(billing).settle()
+        async with billing.database.writing() as connection:
+            for table, rows in older.items():
+                await connection.execute(delete(table))
+                await connection.execute(table.insert(), [dict(row) for row in rows])
+        clock.now_us += CHECKED_US
+        assert (await billing.summary(MONTHS[1]))["revenue"] == "2.00"
+        await upkeep.Upkeep(billing).settle()
+        assert (await billing.summary(MONTHS[1]))["revenue"] == "2.00"
 
 
 @pytest.mark.parametrize("replaced", ["c", "unattributed"])

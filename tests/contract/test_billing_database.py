@@ -12,7 +12,11 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from sidecar.billing import upkeep
+from sidecar.billing.events import read_event
+from sidecar.billing.ledger.append import append
+from sidecar.billing.ledger.entries import Wanted
 from sidecar.billing.ledger.tables import outcomes, pending
+from sidecar.billing.service import Billing
 from sidecar.billing.upkeep import Upkeep
 from sidecar.policy.loading import load_plan
 
@@ -59,6 +63,40 @@ async def test_replicas_that_save_in_the_same_moment_follow_each_other(ledger_ur
         versions, customer = await one.plan("p"), await one.customer("c")
     assert [version.version for version in versions] == [1, 2, 3, 4, 5, 6]
     assert sorted(version.facts["seats"] for version in customer.versions) == [0, 1, 2, 3, 4, 5]
+
+
+async def _waits_for_a_lock(billing: Billing) -> None:
+    waits = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
+    async with asyncio.timeout(30):
+        while True:
+            async with billing.database.reading() as reader:
+                if (await reader.execute(waits)).scalar_one():
+                    return
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("met", [False, True])
+async def test_ids_that_another_replica_adds_in_the_same_moment_are_decided_by_it(postgres: str, met: bool) -> None:
+    mine = [event(1), event(2, subject="globex"), event(3)]
+    async with postgres_database(postgres) as url, billing_on(url) as one, billing_on(url) as other:
+
+        async def add() -> list[str]:
+            if not met:
+                receipt = await one.post(mine)
+                return [*receipt.accepted * ["accepted"], *(row["reason"] for row in receipt.rejected)]
+            async with one.database.writing() as connection:
+                verdicts = await append(connection, [read_event(value) for value in mine], 0, met=True)
+            return sorted(verdict for verdict in verdicts if verdict != "duplicate")
+
+        async with other.database.writing() as theirs:
+            await append(theirs, [read_event(event(1)), read_event(event(2))], 0)
+            adding = asyncio.create_task(add())
+            await _waits_for_a_lock(other)
+        assert await adding == ["accepted", "conflict"]
+        rows = await one.entries(Wanted())
+    assert [(row["id"], row["customer"]) for row in rows] == [
+        ("out_3", "customer-17"), ("out_2", "customer-17"), ("out_1", "customer-17"),
+    ]  # fmt: skip
 
 
 async def test_a_step_that_fails_in_any_way_is_tried_again(ledger_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:

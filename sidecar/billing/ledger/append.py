@@ -31,13 +31,18 @@ Rows = list[tuple[Any, ...]]
 _TYPES = {"INTEGER": "bigint", "BIGINT": "bigint", "BOOLEAN": "boolean", "TEXT": "text"}
 
 
-async def append(connection: AsyncConnection, posted: Sequence[Posted], received_us: int) -> list[Verdict]:
+async def append(
+    connection: AsyncConnection, posted: Sequence[Posted], received_us: int, *, met: bool = False
+) -> list[Verdict]:
     """Add events inside the caller's transaction; a verdict for each, in their order.
 
     The unique index decides, also between replicas: where the id is taken, the bodies are compared. An id that
     stands twice among the events is decided by the first of them; outcomes and statements share their ids, so the
     caller keeps others from adding either while it adds a statement. An event whose period is closed stands on the
     first open one.
+
+    Raises DBAPIError when another replica adds one of the ids in the same moment (`database.met_another`). The caller
+    then asks again with `met`: each row waits for whoever else adds it, which always ends but takes longer.
     """
     first, revised, stated = _sorted(posted)
     verdicts: dict[int, Verdict] = {}
@@ -47,7 +52,7 @@ async def append(connection: AsyncConnection, posted: Sequence[Posted], received
         reborn = await _reborn(connection, [event for _, event in chosen]) if table is outcomes else set()
         verdicts |= {index: "reborn" for index, event in chosen if event.event.id in reborn}
         left = [(index, event) for index, event in chosen if index not in verdicts]
-        found = await _append_to(connection, table, left, received_us) if left else {}
+        found = await _append_to(connection, table, left, received_us, met=met) if left else {}
         if table is outcomes:
             refused = [event for index, event in left if found[index] == "conflict"]
             await _note_conflicts(connection, refused, received_us)
@@ -121,7 +126,7 @@ def _started_us(text: object) -> int | None:
 
 
 async def _append_to(
-    connection: AsyncConnection, table: Table, chosen: Sequence[tuple[int, Posted]], received_us: int
+    connection: AsyncConnection, table: Table, chosen: Sequence[tuple[int, Posted]], received_us: int, *, met: bool
 ) -> dict[int, Verdict]:
     firsts: dict[str, tuple[int, Posted]] = {}
     for index, event in chosen:
@@ -132,7 +137,7 @@ async def _append_to(
         for identifier, (_, event) in firsts.items()
         if identifier not in seen.taken and identifier not in seen.elsewhere
     ]
-    added = await _insert_new(connection, table, rows)
+    added = await _insert_new(connection, table, rows, met=met)
     digests = {identifier: event.digest for identifier, (_, event) in firsts.items()}
     known = [identifier for identifier in firsts if identifier not in added]
     if known:
@@ -150,10 +155,7 @@ async def _append_to(
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Before anything is added: the first period that is open, ids that are taken here, and those of the other table.
-
-    What is taken here is only looked up on SQLite, where nobody else writes meanwhile.
-    """
+    """Before anything is added: the first period that is open, ids that are taken here, and those of the other table."""
 
     open_from: str | None
     taken: set[str]
@@ -177,14 +179,16 @@ async def _look(connection: AsyncConnection, table: Table, ids: list[str]) -> _S
 def _look_statement(table: Table, *, sqlite: bool) -> str:
     other = statements if table is outcomes else outcomes
     among = "id IN (SELECT value FROM json_each(?1))" if sqlite else "id = ANY($1::text[])"
-    asked = {"elsewhere": other.name, "taken": table.name} if sqlite else {"elsewhere": other.name}
+    asked = {"elsewhere": other.name, "taken": table.name}
     parts = [f"SELECT '{kind}', id FROM {name} WHERE {among}" for kind, name in asked.items()]  # noqa: S608
     return " UNION ALL ".join(["SELECT 'closed', max(period) FROM closings", *parts])
 
 
-async def _insert_new(connection: AsyncConnection, table: Table, rows: list[tuple[Any, ...]]) -> set[str]:
-    """Add the rows whose ids do not exist; their ids. A trigger notes each outcome in `pending`."""
-    if connection.dialect.name == "sqlite" or not rows:
+async def _insert_new(connection: AsyncConnection, table: Table, rows: list[tuple[Any, ...]], *, met: bool) -> set[str]:
+    """Add the rows, or those whose ids others have not added meanwhile; the ids added. A trigger notes each outcome in
+    `pending`.
+    """
+    if connection.dialect.name == "sqlite" or not met or not rows:
         await insert(connection, table, rows)
         return {row[_ID] for row in rows}
     statement = arrays_statement(table) + " ON CONFLICT (id) DO NOTHING RETURNING id"

@@ -25,18 +25,24 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, make_url, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 _BUSY_TIMEOUT_SECONDS = 30
 MIGRATING, CLOSING, AGGREGATES = (0x5EED0000 + number for number in range(3))  # advisory locks
 _POOL_SIZE = 8
+_MET = {"40001", "40P01", "23505"}  # PostgreSQL: serialization failure, deadlock, an id that another just took
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 
 
 class UnreachableError(OperationalError):
     """No connection could be opened."""
+
+
+def met_another(error: DBAPIError) -> bool:
+    """Whether a transaction failed because another writer was in its way: the same again may succeed."""
+    return isinstance(error, IntegrityError) or getattr(error.orig, "sqlstate", None) in _MET
 
 
 def database_url(given: str) -> URL:
@@ -93,9 +99,10 @@ class Database:
         async with self._writer if self.sqlite else nullcontext(), self._connected() as connection:
             writer = await connection.execution_options(sidecar_writes=True)
             async with writer.begin():
-                if lock is not None and not self.sqlite:
+                if not self.sqlite:
+                    # The transaction begins with the first statement that does not go to the driver directly: this one.
                     function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
-                    await writer.execute(text(f"SELECT {function}({lock})"))
+                    await writer.execute(text("SELECT 1" if lock is None else f"SELECT {function}({lock})"))
                 yield writer
 
     @asynccontextmanager

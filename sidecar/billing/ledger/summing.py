@@ -35,6 +35,7 @@ from sidecar.billing.rating.sections import SectionsOf
 from sidecar.billing.rating.summary import Summary, Totals, totals
 
 WAITING_MAX = 50_000  # notes that a reader puts to the sums itself; past it, it is asked to come again
+CHECKED_US = 60 * 1_000_000
 DUE_MAX = 24  # periods of which is kept what is owed when nothing happens
 Seen = tuple[int, int, int]
 
@@ -50,7 +51,9 @@ class Roll:
     whole: set[str] | None = None
     since_us: dict[str, int] = field(default_factory=dict)  # of everybody registered
     due: dict[Period, dict[str, Totals]] = field(default_factory=dict)  # of them, when nothing happens
-    current: bool = False  # no sums were found that were made by anything else
+    # When no sums were found that were made by anything else. Looked at again after `CHECKED_US`: a replica that read
+    # the plans before they changed may still write down what it summed up by them.
+    checked_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +65,13 @@ class Waiting:
 
 
 class Summing:
-    """Makes summaries on one connection; `roll` is what the reader before kept."""
+    """Makes summaries on one connection; `roll` is what the reader before kept, `now_us` the Unix time."""
 
-    def __init__(self, connection: AsyncConnection, roll: Roll) -> None:
+    def __init__(self, connection: AsyncConnection, roll: Roll, now_us: int) -> None:
         self._connection = connection
         self._catalog = Catalog(connection)
         self._roll = roll
+        self._now_us = now_us
         self._sums = Aggregates(connection, self._catalog)
         self._summaries = Summaries(connection)
         self.stale: set[str] = set()
@@ -79,9 +83,9 @@ class Summing:
         if roll.whole is None:
             await self._add_whole(found, await active_customers(self._connection, period))
             return found.shown(), roll
-        if not roll.current:
+        if roll.checked_us is None or not roll.checked_us <= self._now_us < roll.checked_us + CHECKED_US:
             self.stale = await self._outdated()
-            roll.current = not self.stale
+            roll.checked_us = None if self.stale else self._now_us
         whole = roll.whole | self.stale | await self._summaries.undecided(period)
         waiting = await self._waiting(period, whole)
         for day, kind, shadow, number in await self._summaries.of_days(period):
