@@ -33,7 +33,7 @@ from sqlalchemy.engine import URL
 
 from bench.report import machine
 from sidecar.billing.events import Posted, read_body, read_event
-from sidecar.billing.ledger.append import insert, values
+from sidecar.billing.ledger.append import arrays_statement, drive, insert, values
 from sidecar.billing.ledger.database import Database, database_url, sqlite_url
 from sidecar.billing.ledger.tables import outcomes
 from sidecar.billing.rating.periods import Period
@@ -131,12 +131,15 @@ async def ingest(billing: Billing, requests: Sequence[bytes]) -> float:
 async def raw_insert(database: Database, rows: Sequence[list[tuple[Any, ...]]]) -> float:
     """Rows per second into a table like the ledger's."""
     table = outcomes.to_metadata(type(outcomes.metadata)(), name="raw_outcomes")
-    # On PostgreSQL a statement is a transaction of its own: nothing is asked of the server but the INSERT.
-    connect = database.writing if database.sqlite else database.engine.connect
     start = time.perf_counter()
     for batch in rows:
-        async with connect() as connection:
-            await insert(connection, table, batch)
+        if database.sqlite:
+            async with database.writing() as connection:
+                await insert(connection, table, batch)
+        else:  # a statement is a transaction of its own: nothing is asked of the server but the INSERT
+            async with database.engine.connect() as connection:
+                statement = arrays_statement(table)
+                await drive(connection, "fetch", statement, statement, *map(list, zip(*batch, strict=True)))
     return len(rows) * BATCH / (time.perf_counter() - start)
 
 

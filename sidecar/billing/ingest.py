@@ -1,13 +1,17 @@
-"""Taking events from many clients at once: whatever waits goes into one transaction.
+"""Taking events from many clients at once: what waits goes into one transaction, or into as many as may run at once.
 
 A commit costs a disk its write to the platter, whether it holds one event or a thousand. So posts that arrive while a
 transaction is under way wait for it and then share the next one. Each still gets its own verdicts, and is answered only
 when its events are on disk.
+
+PostgreSQL is given two transactions: while it works on one, the answers to the other are read and the next events
+checked here. With one, clients that were answered together come again together, and either side waits for the other.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +22,7 @@ from sidecar.billing.ledger import mentions, waiting
 from sidecar.billing.ledger.append import Verdict, append
 from sidecar.billing.ledger.database import CLOSING, Database, UnreachableError, met_another
 
+TRANSACTIONS = 2  # at once on PostgreSQL; SQLite has one writer
 TOGETHER_MAX = 2000  # events in one transaction
 WAITING_MAX = 20_000  # events that wait for a transaction; past it, senders are asked to come again
 _ATTEMPTS = 3
@@ -39,8 +44,9 @@ class Ingest:
     def __init__(self, database: Database, clock: Callable[[], int]) -> None:
         self._database = database
         self._clock = clock
-        self._waiting: list[_Post] = []
-        self._task: asyncio.Task[None] | None = None
+        self._waiting: deque[_Post] = deque()
+        self._at_once = 1 if database.sqlite else TRANSACTIONS
+        self._tasks: list[asyncio.Task[None]] = []
         self.waiting = 0
         self.refused = 0
 
@@ -58,18 +64,24 @@ class Ingest:
     async def _verdicts(self, events: Sequence[Posted]) -> list[Verdict]:
         post = _Post(events, asyncio.get_running_loop().create_future())
         self._waiting.append(post)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._work())
+        self._tasks = [task for task in self._tasks if not task.done()]
+        if len(self._tasks) < self._at_once:
+            self._tasks.append(asyncio.create_task(self._work()))
         return await post.verdicts
 
     async def _work(self) -> None:
         while self._waiting:
-            posts: list[_Post] = []
-            number = 0
-            while self._waiting and (not posts or number + len(self._waiting[0].events) <= TOGETHER_MAX):
-                posts.append(self._waiting.pop(0))
-                number += len(posts[-1].events)
-            await self._together(posts)
+            await self._together(self._share())
+
+    def _share(self) -> list[_Post]:
+        """The posts of the next transaction: as large a part of all as leaves the others theirs."""
+        share = -(-len(self._waiting) // self._at_once)
+        posts = [self._waiting.popleft()]
+        number = len(posts[0].events)
+        while len(posts) < share and number + len(self._waiting[0].events) <= TOGETHER_MAX:
+            posts.append(self._waiting.popleft())
+            number += len(posts[-1].events)
+        return posts
 
     async def _together(self, posts: list[_Post]) -> None:
         try:

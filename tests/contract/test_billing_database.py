@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sidecar.billing import upkeep
 from sidecar.billing.events import read_event
+from sidecar.billing.ingest import TRANSACTIONS
 from sidecar.billing.ledger.append import append
 from sidecar.billing.ledger.entries import Wanted
 from sidecar.billing.ledger.tables import outcomes, pending
@@ -65,14 +66,29 @@ async def test_replicas_that_save_in_the_same_moment_follow_each_other(ledger_ur
     assert sorted(version.facts["seats"] for version in customer.versions) == [0, 1, 2, 3, 4, 5]
 
 
-async def _waits_for_a_lock(billing: Billing) -> None:
-    waits = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
+async def _waits_for_a_lock(billing: Billing, number: int = 1) -> None:
+    waits = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
     async with asyncio.timeout(30):
         while True:
             async with billing.database.reading() as reader:
-                if (await reader.execute(waits)).scalar_one():
+                if (await reader.execute(waits)).scalar_one() >= number:
                     return
             await asyncio.sleep(0.01)
+
+
+async def test_postgresql_works_on_two_transactions_of_a_replica_at_once_and_the_rest_waits(postgres: str) -> None:
+    async with postgres_database(postgres) as url, billing_on(url) as billing:
+        async with billing.database.writing() as connection:
+            await connection.execute(text("LOCK TABLE outcomes IN ACCESS EXCLUSIVE MODE"))
+            posts = [asyncio.create_task(billing.post([event(number)])) for number in range(5)]
+            await _waits_for_a_lock(billing, TRANSACTIONS)
+            assert billing.ingest.waiting == 5
+        assert [receipt.accepted for receipt in await asyncio.gather(*posts)] == [1] * 5
+        async with billing.database.reading() as reader:
+            by = (await reader.execute(text("SELECT count(DISTINCT xmin::text) FROM outcomes"))).scalar_one()
+    assert by == 3, "two at once, and one for what was left"
 
 
 @pytest.mark.parametrize("met", [False, True])

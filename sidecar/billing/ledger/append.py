@@ -1,7 +1,7 @@
 """Taking events: one row per id, for ever.
 
-The rows go to the driver as they are (`executemany` on SQLite, arrays on PostgreSQL): building a statement of a
-thousand parameters for every batch would take longer than the database does.
+The rows go to the driver as they are (`executemany` on SQLite, COPY on PostgreSQL): building a statement of a thousand
+parameters for every batch would take longer than the database does.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ async def _append_to(
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """Before anything is added: the first period that is open, ids that are taken here, and those of the other table."""
+    """Before anything is added: the first open period, the ids that are taken here, and those of the other table."""
 
     open_from: str | None
     taken: set[str]
@@ -164,9 +164,11 @@ class _Seen:
 
 async def _look(connection: AsyncConnection, table: Table, ids: list[str]) -> _Seen:
     if connection.dialect.name == "sqlite":
-        found = await _drive(connection, "execute_fetchall", _look_statement(table, sqlite=True), (json.dumps(ids),))
+        statement = _look_statement(table, sqlite=True)
+        found = await drive(connection, "execute_fetchall", statement, statement, (json.dumps(ids),))
     else:
-        found = await _drive(connection, "fetch", _look_statement(table, sqlite=False), ids)
+        statement = _look_statement(table, sqlite=False)
+        found = await drive(connection, "fetch", statement, statement, ids)
     by_kind: dict[str, set[str]] = {"closed": set(), "taken": set(), "elsewhere": set()}
     for kind, text in found:
         by_kind[kind].add(text)
@@ -191,8 +193,9 @@ async def _insert_new(connection: AsyncConnection, table: Table, rows: list[tupl
     if connection.dialect.name == "sqlite" or not met or not rows:
         await insert(connection, table, rows)
         return {row[_ID] for row in rows}
-    statement = arrays_statement(table) + " ON CONFLICT (id) DO NOTHING RETURNING id"
-    return {record[0] for record in await _arrays(connection, statement, rows)}
+    statement = _once_statement(table)
+    found = await drive(connection, "fetch", statement, statement, *map(list, zip(*rows, strict=True)))
+    return {record[0] for record in found}
 
 
 async def insert(connection: AsyncConnection, table: Table, rows: Iterable[tuple[Any, ...]]) -> None:
@@ -200,41 +203,47 @@ async def insert(connection: AsyncConnection, table: Table, rows: Iterable[tuple
     rows = list(rows)
     if not rows:
         return
-    if connection.dialect.name != "sqlite":
-        await _arrays(connection, arrays_statement(table), rows)
+    names = columns(table)
+    if connection.dialect.name == "sqlite":
+        statement = _question_marks(table)
+        await drive(connection, "executemany", statement, statement, rows)
         return
-    await _drive(connection, "executemany", insert_statement(table), rows)
+    copying = f"COPY {table.name} ({', '.join(names)})"
+    await drive(connection, "copy_records_to_table", copying, table.name, records=rows, columns=names)
 
 
 @cache
-def insert_statement(table: Table) -> str:
-    """The statement of SQLite, with a question mark for each column."""
-    names = _columns(table)
+def _question_marks(table: Table) -> str:
+    """The statement of SQLite."""
+    names = columns(table)
     return f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608
 
 
 @cache
 def arrays_statement(table: Table) -> str:
-    """The statement of PostgreSQL, with one array for each column."""
-    names = _columns(table)
+    """An INSERT of PostgreSQL, with one array for each column."""
+    names = columns(table)
     arrays = ", ".join(f"${n}::{_TYPES[str(table.c[name].type)]}[]" for n, name in enumerate(names, 1))
     return f"INSERT INTO {table.name} ({', '.join(names)}) SELECT * FROM unnest({arrays})"  # noqa: S608
 
 
-async def _arrays(connection: AsyncConnection, statement: str, rows: Iterable[tuple[Any, ...]]) -> Any:
-    return await _drive(connection, "fetch", statement, *map(list, zip(*rows, strict=True)))
+@cache
+def _once_statement(table: Table) -> str:
+    return arrays_statement(table) + " ON CONFLICT (id) DO NOTHING RETURNING id"
 
 
-async def _drive(connection: AsyncConnection, method: str, statement: str, *arguments: Any) -> Any:
-    """Ask the driver itself; its errors come as SQLAlchemy's."""
+async def drive(connection: AsyncConnection, method: str, what: str, *arguments: Any, **named: Any) -> Any:
+    """Ask the driver itself; its errors come as SQLAlchemy's, which name `what` was asked."""
     raw = await connection.get_raw_connection()
     try:
-        return await getattr(raw.driver_connection, method)(statement, *arguments)
+        return await getattr(raw.driver_connection, method)(*arguments, **named)
     except (sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise DBAPIError(statement, None, error) from error
+        raise DBAPIError(what, None, error) from error
 
 
-def _columns(table: Table) -> list[str]:
+@cache
+def columns(table: Table) -> list[str]:
+    """The names of all columns but `seq`."""
     return [column.name for column in table.c if column.name != "seq"]
 
 
