@@ -17,6 +17,7 @@ import pytest
 from billing_api import DAY_US, Clock, billing_on, event, simple_plan
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from ledgers import postgres_database
 from sqlalchemy import delete, select
 from sqlalchemy.engine import URL
 
@@ -28,7 +29,7 @@ from sidecar.billing.ledger.database import sqlite_url
 from sidecar.billing.ledger.deciding import RefusedError, Ruling, UnknownOutcomeError
 from sidecar.billing.ledger.entries import account_rows
 from sidecar.billing.ledger.summing import CHECKED_US
-from sidecar.billing.ledger.tables import earnings, movements, rated
+from sidecar.billing.ledger.tables import earnings, movements, pending, rated
 from sidecar.billing.rating import allowance
 from sidecar.billing.rating.account import Account
 from sidecar.billing.rating.classes import CLASSES
@@ -346,6 +347,32 @@ async def test_a_summary_finds_out_that_a_replica_summed_up_late_by_an_older_pla
         assert (await billing.summary(MONTHS[1]))["revenue"] == "2.00"
         await upkeep.Upkeep(billing).settle()
         assert (await billing.summary(MONTHS[1]))["revenue"] == "2.00"
+
+
+async def test_a_decision_between_two_queries_of_who_sums_up_waits_for_the_next_time(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes_about = Aggregates._notes_about
+    decided: list[str] = []
+
+    async with postgres_database(postgres) as url, billing_on(url) as billing, billing_on(url) as other:
+
+        async def after_a_decision(self: Aggregates, found: Any) -> Any:
+            if not decided:
+                decided.append("out_1")
+                await other.decide(Ruling("out_1", "reverse", "ann", "disputed"))
+            return await notes_about(self, found)
+
+        await billing.put_plan("default", load_plan(simple_plan().encode(), "default"))
+        await billing.post([event(1)])
+        monkeypatch.setattr(Aggregates, "_notes_about", after_a_decision)
+        await upkeep.Upkeep(billing).aggregate()
+        await upkeep.Upkeep(billing).settle()
+        async with billing.database.reading() as connection:
+            left = list(await connection.execute(select(pending)))
+        invoice = await billing.invoice("customer-17", MONTHS[1])
+    assert (decided, left) == (["out_1"], [])
+    assert (invoice["subtotal"], invoice["credits"], invoice["total"]) == ("1.00", "1.00", "0.00")
 
 
 @pytest.mark.parametrize("replaced", ["c", "unattributed"])
