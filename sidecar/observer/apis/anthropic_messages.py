@@ -31,6 +31,7 @@ from sidecar.observer.apis.call import (
     messages_of,
     stream_events,
     streamed,
+    whole_calls,
 )
 from sidecar.observer.exchange import Exchange
 
@@ -150,7 +151,8 @@ def call_of(
         error = error_code(exchange, message)
         completed = error is None and isinstance(message.get("content"), list)
     blocks = dicts(message.get("content"))
-    tool_calls, too_many = first_calls(_tool_calls(blocks))
+    stop_reason = as_text(message.get("stop_reason")) or None
+    tool_calls, too_many = first_calls(whole_calls(_tool_calls(blocks), stop_reason))
     turns, tool_results = _asked(request)
     return Call(
         api=api,
@@ -160,7 +162,7 @@ def call_of(
         tool_calls=tool_calls,
         tool_results=tuple(tool_results),
         usage=_usage(as_dict(message.get("usage"))),
-        finish_reason=as_text(message.get("stop_reason")) or None,
+        finish_reason=stop_reason,
         response_id=as_text(message.get("id")) or None,
         completed=completed,
         error=error,

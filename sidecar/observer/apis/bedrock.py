@@ -35,6 +35,7 @@ from sidecar.observer.apis.call import (
     joined,
     media_digest,
     messages_of,
+    whole_calls,
 )
 from sidecar.observer.exchange import Exchange
 from sidecar.observer.jsonbytes import MARKS_MAX, loads_or_none, marks
@@ -175,8 +176,8 @@ def _converse(
         response = as_dict(exchange.response_json)
         error = error_code(exchange, None)
     blocks = dicts(as_dict(as_dict(response.get("output")).get("message")).get("content"))
-    tool_calls, too_many = first_calls(_tool_calls(blocks))
     stop_reason = as_text(response.get("stopReason"))
+    tool_calls, too_many = first_calls(whole_calls(_tool_calls(blocks), stop_reason))
     return Call(
         api=API.name,
         turns=tuple(_turns(request)),

@@ -7,7 +7,7 @@ Its `read` gets an `Exchange` and must cope with anything in it: wrong types, cu
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
@@ -120,6 +120,34 @@ def streamed(exchange: Exchange) -> bool:
 def stream_events(exchange: Exchange) -> tuple[list[ServerEvent], bool]:
     """The response's events, and whether a bound was passed."""
     return server_events(exchange.response_body.body)
+
+
+# What an answer's end says of it, in lower case, by the vendors' references (OpenAI `finish_reason`, Anthropic and
+# Bedrock `stop_reason`, Gemini `finishReason`): that it was cut off where it was, or that it is not to be used.
+_CUT_OFF = frozenset({"length", "max_tokens", "model_context_window_exceeded"})
+_WITHHELD = frozenset(
+    {
+        "content_filter", "refusal", "guardrail_intervened", "content_filtered", "malformed_model_output",
+        "malformed_tool_use", "safety", "recitation", "language", "blocklist", "prohibited_content", "spii",
+        "malformed_function_call",
+    }
+)  # fmt: skip
+
+
+def whole_calls(calls: Iterable[ToolCall], finish_reason: str | None) -> Iterator[ToolCall]:
+    """The calls that an agent can carry out: of an answer that was cut off not the last, of one withheld none.
+
+    What the limit cut off may look whole (no arguments yet, or as much of them as is JSON), and would be taken for
+    what the agent did.
+    """
+    reason = (finish_reason or "").lower()
+    last: ToolCall | None = None
+    for call in () if reason in _WITHHELD else calls:
+        if last is not None:
+            yield last
+        last = call
+    if last is not None and reason not in _CUT_OFF:
+        yield last
 
 
 def first_calls(calls: Iterable[ToolCall]) -> tuple[tuple[ToolCall, ...], bool]:

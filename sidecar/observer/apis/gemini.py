@@ -33,6 +33,7 @@ from sidecar.observer.apis.call import (
     media_digest,
     stream_events,
     streamed,
+    whole_calls,
 )
 from sidecar.observer.exchange import Exchange
 from sidecar.observer.streams import json_objects
@@ -99,7 +100,7 @@ class Gemini:
         for body in bodies:
             answer.add(body)
         error = _error(exchange, answer.error)
-        tool_calls, too_many = first_calls(_tool_calls(answer.parts))
+        tool_calls, too_many = first_calls(whole_calls(_tool_calls(answer.parts), answer.finish_reason))
         match = _PATH.search(exchange.path)
         return Call(
             api=self.name,

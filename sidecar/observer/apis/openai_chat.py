@@ -31,6 +31,7 @@ from sidecar.observer.apis.call import (
     messages_of,
     stream_events,
     streamed,
+    whole_calls,
 )
 from sidecar.observer.exchange import Exchange
 from sidecar.observer.jsonbytes import loads_or_none
@@ -111,7 +112,7 @@ class _Choice:
 
     def tool_calls(self) -> Iterator[ToolCall]:
         functions = [*self.calls, *([self.legacy] if self.legacy else [])]
-        return (function.call() for function in functions)
+        return whole_calls((function.call() for function in functions), self.finish_reason)
 
 
 @dataclass(slots=True)
@@ -139,8 +140,9 @@ class _Answer:
             made = self.choices.setdefault(index, _Choice())
             made.add(as_dict(choice.get(part)))
             made.finish_reason = as_text(choice.get("finish_reason")) or made.finish_reason
-        if isinstance(body.get("usage"), dict):
-            self.usage = _usage(body["usage"])
+        usage = body.get("usage") or as_dict(body.get("x_groq")).get("usage")  # Groq's streams have it there
+        if isinstance(usage, dict):
+            self.usage = _usage(usage)
 
     def finished(self, wanted: int) -> bool:
         """Whether every choice that was asked for has come to its end."""
@@ -220,12 +222,16 @@ def _read_stream(exchange: Exchange, events: Iterable[bytes], answer: _Answer) -
 def _usage(usage: dict[str, Any]) -> Usage:
     prompt = as_dict(usage.get("prompt_tokens_details"))
     completion = as_dict(usage.get("completion_tokens_details"))
+    asked, made = as_tokens(usage.get("prompt_tokens")), as_tokens(usage.get("completion_tokens"))
+    reasoning = as_tokens(completion.get("reasoning_tokens"))
+    if made is not None and reasoning and as_tokens(usage.get("total_tokens")) == (asked or 0) + made + reasoning:
+        made += reasoning  # xAI counts them beside
     return Usage(
-        input=as_tokens(usage.get("prompt_tokens")),
-        output=as_tokens(usage.get("completion_tokens")),
+        input=asked,
+        output=made,
         # DeepSeek counts them beside.
         cached=first_tokens(as_tokens(prompt.get("cached_tokens")), as_tokens(usage.get("prompt_cache_hit_tokens"))),
-        reasoning=as_tokens(completion.get("reasoning_tokens")),
+        reasoning=reasoning,
     )
 
 

@@ -158,6 +158,13 @@ def test_a_tool_call_resolves_with_its_evidence(wire, observer) -> None:
     assert effect.digest == content_digest(HASH_KEY, "resolve_conversation", b'{"reason":"solved"}')
 
 
+def test_a_tool_call_that_was_cut_off_resolves_nothing(wire, observer) -> None:
+    answer = say(None, (CALL_ID, "resolve_conversation", '{"reason": "so'))
+    cut = {**answer, "choices": [{**answer["choices"][0], "finish_reason": "length"}]}
+    assert observer.observe(wire.raw(wire.post(CHAT, ask("Hi"), CONVERSATION), wire.ok(answer))).effects
+    assert observer.observe(wire.raw(wire.post(CHAT, ask("Hi"), CONVERSATION), wire.ok(cut))).effects == ()
+
+
 def test_a_streamed_tool_call_is_the_same_as_a_whole_one(wire, observer) -> None:
     def chunk(delta: dict[str, Any], finish: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}

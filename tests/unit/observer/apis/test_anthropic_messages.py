@@ -300,3 +300,10 @@ def test_half_characters_in_two_pieces_are_one(wire) -> None:
     deltas = [b'data: {"type":"content_block_delta","index":0,"delta":%s}\n\n' % half for half in halves]
     body = head + b"".join(deltas) + event("message_delta", delta={"stop_reason": "end_turn"}) + event("message_stop")
     assert API.read(wire.exchange(wire.post(PATH, ASK), wire.stream(body))).reply == "Sure 😀!"
+
+
+def test_a_call_that_the_token_limit_cut_off_was_not_asked_for(wire, read) -> None:
+    tools = [{"type": "tool_use", "id": f"{CALL_ID}{n}", "name": name, "input": {}} for n, name in enumerate("ab")]
+    for reason, names in {"max_tokens": ["a"], "refusal": [], "tool_use": ["a", "b"]}.items():
+        call = read(wire.ok(message(*tools, stop_reason=reason)))
+        assert ([each.name for each in call.tool_calls], call.completed) == (names, True)

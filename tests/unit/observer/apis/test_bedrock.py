@@ -310,3 +310,10 @@ def test_chunks_that_stand_for_too_much_are_not_read(wire) -> None:
     path = "/model/m/invoke-with-response-stream"
     call = API.read(wire.exchange(wire.post(path, {"prompt": "Hi"}), wire.ok(body, headers)))
     assert (call.overflow, call.completed, call.reply) == (True, False, "")
+
+
+def test_a_call_that_the_token_limit_cut_off_was_not_asked_for(wire, read) -> None:
+    blocks = [{"toolUse": {"toolUseId": f"t{n}", "name": "look", "input": {}}} for n in range(2)]
+    for reason, number in {"max_tokens": 1, "guardrail_intervened": 0, "tool_use": 2}.items():
+        answer = {"output": {"message": {"role": "assistant", "content": blocks}}, "stopReason": reason}
+        assert len(read("converse", {"messages": []}, wire.ok(answer)).tool_calls) == number

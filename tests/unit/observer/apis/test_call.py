@@ -8,12 +8,14 @@ from sidecar.observer.apis.call import (
     MESSAGES_MAX,
     TOKENS_MAX,
     Call,
+    ToolCall,
     Turn,
     arguments_of,
     as_tokens,
     error_code,
     media_digest,
     messages_of,
+    whole_calls,
 )
 
 
@@ -65,3 +67,19 @@ def test_only_what_is_asked_of_a_model_or_by_a_user_opens_a_session() -> None:
     assert not Call("x", llm_call=False).opens
     assert not Call("x", llm_call=False, turns=(Turn("tool", "closed"),)).opens
     assert Call("x", llm_call=False, turns=(Turn("user", "Hi"),)).opens
+
+
+CALLS = [ToolCall("1", "look", {}), ToolCall("2", "resolve_conversation", {})]
+
+
+@pytest.mark.parametrize(
+    ("reason", "number"),
+    [
+        (None, 2), ("", 2), ("stop", 2), ("tool_calls", 2), ("end_turn", 2), ("STOP", 2), ("a new one", 2),
+        ("length", 1), ("max_tokens", 1), ("MAX_TOKENS", 1), ("model_context_window_exceeded", 1),
+        ("content_filter", 0), ("refusal", 0), ("SAFETY", 0), ("guardrail_intervened", 0),
+    ],
+)  # fmt: skip
+def test_an_agent_can_carry_out_what_was_not_cut_off_or_withheld(reason: str | None, number: int) -> None:
+    assert list(whole_calls(CALLS, reason)) == CALLS[:number]
+    assert list(whole_calls([], reason)) == []

@@ -227,3 +227,9 @@ def test_tools_that_google_runs_are_calls_and_no_media(wire) -> None:
     call = API.read(wire.exchange(wire.post(PATH, history), wire.ok(answer)))
     assert call.tool_calls == (ToolCall("t-1", "google_search_web", {"queries": ["order"]}),)
     assert call.turns[1] == Turn("assistant", "Here.")
+
+
+def test_a_call_that_the_token_limit_cut_off_was_not_asked_for(wire, read) -> None:
+    parts = [{"functionCall": {"name": name, "args": {}}} for name in ("look", "resolve_conversation")]
+    for reason, number in {"MAX_TOKENS": 1, "SAFETY": 0, "STOP": 2}.items():
+        assert len(read(wire.ok(chunk(*parts, finish=reason))).tool_calls) == number

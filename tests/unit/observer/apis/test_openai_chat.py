@@ -323,3 +323,31 @@ def test_deepseek_counts_cached_tokens_beside(wire) -> None:
     usage = {"prompt_tokens": 82, "completion_tokens": 0, "prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 18}
     call = API.read(wire.exchange(wire.post(PATH, ASK), wire.ok(completion({"content": "Hi"}, usage=usage))))
     assert (call.usage.input, call.usage.output, call.usage.cached) == (82, 0, 64)
+
+
+@pytest.mark.parametrize(("finish", "names"), [("length", ["lookup"]), ("content_filter", []), ("tool_calls", None)])
+def test_a_call_that_the_token_limit_cut_off_was_not_asked_for(
+    read, wire, finish: str, names: list[str] | None
+) -> None:
+    functions = [("call_1", "lookup", "{}"), ("call_2", "resolve_conversation", '{"reason": "so')]
+    told = [{"id": i, "type": "function", "function": {"name": n, "arguments": a}} for i, n, a in functions]
+    whole = read(wire.ok(completion({"content": None, "tool_calls": told}, finish)))
+    pieces = [chunk(tool(number, a, i, n)) for number, (i, n, a) in enumerate(functions)]
+    streamed = read(wire.stream(b"".join([*pieces, chunk({}, finish), DONE])))
+    wanted = ["lookup", "resolve_conversation"] if names is None else names
+    for call in (whole, streamed):
+        assert ([each.name for each in call.tool_calls], call.completed) == (wanted, True)
+
+
+def test_xai_counts_reasoning_beside(wire, read) -> None:
+    usage = {
+        "prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 135,
+        "completion_tokens_details": {"reasoning_tokens": 94},
+    }  # fmt: skip
+    assert read(wire.ok(completion({"content": "Hi"}, usage=usage))).usage == Usage(32, 103, None, 94)
+
+
+def test_groq_tells_a_streams_usage_in_a_place_of_its_own(wire, read) -> None:
+    told = {"id": "req_1", "usage": {"prompt_tokens": 18, "completion_tokens": 4, "total_tokens": 22}}
+    stream = chunk({"content": "Hi"}) + chunk({}, "stop", x_groq=told) + DONE
+    assert read(wire.stream(stream)).usage == Usage(18, 4, None, None)
