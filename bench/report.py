@@ -117,7 +117,7 @@ def goals(found: Results) -> Iterator[Goal]:
         memory = found.memory
         yield Goal("memory of the proxy, idle, MiB", memory.idle, 40)
         yield Goal("memory with 2,000 idle connections, MiB", memory.with_connections, 90)
-        yield Goal("memory after 1 GB, of idle", memory.after_1_gb / memory.idle, 1.1)
+        yield Goal("memory after 1 GB (sent before those connections), of idle", memory.after_1_gb / memory.idle, 1.1)
     if found.whole is not None:
         yield Goal("memory of proxy and observer, idle, MiB", found.whole.proxy + found.whole.observer, 100)
 

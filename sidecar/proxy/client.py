@@ -20,7 +20,7 @@ _LINGER_SECONDS: Final = 2.0
 class ClientSocket(asyncio.Protocol):
     """The parts of a client's connection that do not depend on what is said on it."""
 
-    __slots__ = ("_client_ended", "_closing", "_gate", "_loop", "_route", "_timer", "_transport", "waiting")
+    __slots__ = ("_client_ended", "_closing", "_gate", "_loop", "_route", "_timer", "_transport", "_welcome", "waiting")
 
     _transport: asyncio.Transport
     _gate: Gate
@@ -31,14 +31,23 @@ class ClientSocket(asyncio.Protocol):
         self._closing = False  # everything is said; what the client still sends is not read into anything
         self._client_ended = False
         self._timer: asyncio.TimerHandle | None = None
+        self._welcome: bool | None = None  # not one connection too many; None: not counted yet
         self.waiting: tuple[Awaits, float] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """asyncio: the connection is there."""
-        self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(WRITE_HIGH_BYTES, WRITE_LOW_BYTES)
-        self._gate = Gate(self._transport)
-        if not self._route.opened(self):
+        """asyncio: the connection is there, its TLS handshake done."""
+        if self._welcome is None:
+            self.accepted(cast("asyncio.Transport", transport))
+        if not self._welcome and not self._closing:
+            self._turn_away()
+
+    def accepted(self, transport: asyncio.Transport) -> None:
+        """The connection is there. It counts from here on, so that handshakes are bounded as well."""
+        self._transport = transport
+        transport.set_write_buffer_limits(WRITE_HIGH_BYTES, WRITE_LOW_BYTES)
+        self._gate = Gate(transport)
+        self._welcome = self._route.opened(self)
+        if not self._welcome and self._route.connections_open > crowd(self._route.connections_max):
             self._turn_away()
 
     def awaits(self) -> Awaits:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from sidecar.proxy.client import ClientSocket
 from sidecar.proxy.config import Address
 from sidecar.proxy.sockets import probe
 from sidecar.proxy.tls import RenewedContext
@@ -42,7 +43,7 @@ class Listener:
 
 
 async def listen(
-    factory: Callable[[], asyncio.Protocol],
+    factory: Callable[[], ClientSocket],
     address: Address,
     *,
     socket_mode: int,
@@ -59,9 +60,8 @@ async def listen(
                 return Listener(await loop.create_unix_server(factory, address.path, backlog=_BACKLOG), address)
             finally:
                 os.umask(before)
-        if tls is not None:
-            factory = _through_tls(factory, tls, handshake_seconds)
-        server = await loop.create_server(factory, sock=_bind(address), backlog=_BACKLOG)
+        made = factory if tls is None else _through_tls(factory, tls, handshake_seconds)
+        server = await loop.create_server(made, sock=_bind(address), backlog=_BACKLOG)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise StartError(f"cannot listen on {address}: {reason}") from None
@@ -70,10 +70,15 @@ async def listen(
 
 
 def _through_tls(
-    factory: Callable[[], asyncio.Protocol], tls: RenewedContext, handshake_seconds: float
+    factory: Callable[[], ClientSocket], tls: RenewedContext, handshake_seconds: float
 ) -> Callable[[], asyncio.Protocol]:
     loop = asyncio.get_running_loop()
-    return lambda: TlsTransport(tls.to_client, factory(), loop, handshake_seconds)
+
+    def made() -> TlsTransport:
+        client = factory()
+        return TlsTransport(tls.to_client, client, loop, handshake_seconds, client.accepted)
+
+    return made
 
 
 def _bind(address: Address) -> socket.socket:

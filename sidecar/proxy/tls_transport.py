@@ -44,10 +44,12 @@ class TlsTransport(asyncio.Protocol):
     """One connection, on which `protocol` speaks once the handshake is complete.
 
     `wrap` makes the TLS object of two buffers: for what arrives, and for what is to be sent. A handshake that takes
-    longer than `handshake_seconds` ends the connection; who gives none bounds it by cancelling `handshake`.
+    longer than `handshake_seconds` ends the connection; who gives none bounds it by cancelling `handshake`. A protocol
+    that wants to know of the connection before its handshake gives `accepted`, and hears of its end in any case.
     """
 
     __slots__ = (
+        "_accepted",
         "_error",
         "_handshake_seconds",
         "_incoming",
@@ -70,6 +72,7 @@ class TlsTransport(asyncio.Protocol):
         protocol: asyncio.Protocol,
         loop: asyncio.AbstractEventLoop,
         handshake_seconds: float | None = None,
+        accepted: Callable[[asyncio.Transport], None] | None = None,
     ) -> None:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -81,6 +84,7 @@ class TlsTransport(asyncio.Protocol):
         self._error: Exception | None = None
         self._shaken: asyncio.Future[None] | None = None
         self._handshake_seconds = handshake_seconds
+        self._accepted = accepted
         self._timer: asyncio.TimerHandle | None = None
 
     async def handshake(self) -> None:
@@ -102,7 +106,10 @@ class TlsTransport(asyncio.Protocol):
         self._plain = cast("asyncio.Transport", transport)
         if self._handshake_seconds is not None:
             self._timer = self._loop.call_later(self._handshake_seconds, self.abort)
-        self._shake()
+        if self._accepted is not None:
+            self._accepted(cast("asyncio.Transport", self))
+        if self._state is _State.HANDSHAKE:
+            self._shake()
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes arrived."""
@@ -140,8 +147,9 @@ class TlsTransport(asyncio.Protocol):
             self._state = _State.CLOSED
             self._error = self._error or exc
             self._end_wait()
-            if self._made:
+            if self._made or self._accepted is not None:
                 self._protocol.connection_lost(self._error)
+            self._accepted = None
             self._protocol = _NOBODY  # it holds us as its transport
 
     def pause_writing(self) -> None:

@@ -85,7 +85,7 @@ class UpstreamConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes arrived."""
         client = self.client
-        if client is None:  # unasked: whatever it is, it must not become the next request's answer
+        if client is None:  # unasked: as far as it has arrived, it does not become the next request's answer
             self.origin.discard(self)
         else:
             found = self.scanner.scan(data)
@@ -93,6 +93,9 @@ class UpstreamConnection(asyncio.Protocol):
                 client.response_whole(found, data)
             elif found:
                 client.response_events(found)
+            elif self.scanner.stopped:  # the same, while the rest of the answered request is still on its way
+                self.retired = True
+                self.scanner.take_waiting()
 
     def eof_received(self) -> bool:
         """asyncio: the peer sends no more."""
@@ -170,6 +173,7 @@ class Origin:
         self._all: set[UpstreamConnection] = set()
         self._dialling: set[asyncio.Task[None]] = set()
         self._connecting = 0
+        self._promised = 0  # room for connections, given to requests that have waited and not taken by them yet
         self._turns: deque[asyncio.Future[UpstreamConnection | None]] = deque()  # requests waiting for a connection
         self._addresses = dialling.Addresses()
         self._loop = asyncio.get_running_loop()
@@ -220,7 +224,7 @@ class Origin:
             self._all.remove(connection)
             self._status.add(Slot.UPSTREAM_CONNECTIONS, -1)
         self._idle.pop(connection, None)
-        self._give_turn(None)
+        self._give_room()
 
     def close_idle(self, now: float) -> None:
         """Close what has been idle for long; called every few seconds."""
@@ -273,32 +277,47 @@ class Origin:
             return
         client.connected(connection)
 
+    @property
+    def _full(self) -> bool:
+        return len(self._all) + self._connecting + self._promised >= self._connections_max
+
     async def _next_connection(self, *, fresh: bool) -> UpstreamConnection:
-        if len(self._all) + self._connecting >= self._connections_max:
+        if self._full:
             self._status.add(Slot.UPSTREAM_WAITS)
             try:
                 async with asyncio.timeout(self._connect_seconds):
-                    while len(self._all) + self._connecting >= self._connections_max:
-                        connection = await self._turn()
-                        if connection is None or connection.transport.is_closing():
-                            continue
-                        if not fresh:
-                            return connection
-                        self.discard(connection)  # which makes room for a fresh one
+                    connection = await self._waited_for(fresh=fresh)
             except TimeoutError:
                 self._status.add(Slot.UPSTREAM_REFUSED)
                 reason = f"{self._connections_max} connections to {self._name} are in use"
                 raise UpstreamError(503, "no-capacity", reason) from None
+            if connection is not None:
+                return connection
         self._connecting += 1
         try:
             connection = await self._dial()
         except BaseException:
             self._connecting -= 1
-            self._give_turn(None)
+            self._give_room()
             raise
         self._connecting -= 1
         self._status.add(Slot.UPSTREAM_CONNECTS)
         return connection
+
+    async def _waited_for(self, *, fresh: bool) -> UpstreamConnection | None:
+        """The next connection that comes free, or None: there is room to make one."""
+        while True:
+            if fresh and self._idle:  # one that nobody uses makes room for a fresh one
+                self.discard(next(iter(self._idle)))
+            connection = await self._turn()
+            if connection is None:
+                self._promised -= 1
+                return None
+            if connection.transport.is_closing():
+                continue
+            if not fresh:
+                return connection
+            self.discard(connection)
 
     async def _turn(self) -> UpstreamConnection | None:
         """Wait, first come first served, for a connection that becomes free (None: for room to make one)."""
@@ -310,12 +329,18 @@ class Origin:
             if turn.done() and not turn.cancelled():  # it was given, and nobody is there to take it any more
                 connection = turn.result()
                 if connection is None:
-                    self._give_turn(None)
+                    self._promised -= 1
+                    self._give_room()
                 else:
                     self.release(connection)
             elif turn in self._turns:
                 self._turns.remove(turn)
             raise
+
+    def _give_room(self) -> None:
+        """Promise the room for one connection, if there is any, to the request that has waited longest."""
+        if self._turns and not self._full and self._give_turn(None):
+            self._promised += 1
 
     def _give_turn(self, connection: UpstreamConnection | None) -> bool:
         """Hand a connection, or the room for one, to the request that has waited longest; False when none waits."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from sidecar.proxy.limits import crowd
 from sidecar.wire.ring import RingReader
 from sidecar.wire.status import Slot
 
@@ -78,6 +79,24 @@ def test_a_tls_listener(tls_proxy, certificate, delivery):
     with tls_client(proxy, certificate.trust()) as client:
         for request in (GET, POST, GET):
             ask(client, origin, request, delivery)
+
+
+def test_a_handshake_that_never_comes_counts_as_a_connection(certificate):
+    own = listen()
+    options = {"tls_cert_file": str(certificate.cert), "tls_key_file": str(certificate.key), "connections_max": 16}
+    with own.listener, run_proxy([{"upstream": f"http://127.0.0.1:{own.port}"}], **options) as proxy:
+        with contextlib.ExitStack() as stack, tls_client(proxy, certificate.trust()) as inside:
+            status = RingReader(str(proxy.directory / "queue")).status
+            silent = [stack.enter_context(proxy.client()) for _ in range(60)]
+            wait_for(lambda: status.get(Slot.CONNECTIONS_REFUSED) == 61 - crowd(16))
+            for client in silent[crowd(16) :]:  # far too many: cut before their handshake
+                with contextlib.suppress(ConnectionResetError):
+                    assert receive_all(client) == b""
+            ask(inside, own)
+        wait_for(lambda: status.get(Slot.CONNECTIONS_OPEN) == 0)
+        with tls_client(proxy, certificate.trust()) as client:
+            ask(client, own)
+        own.forget_connections()
 
 
 def test_it_speaks_http_1_1_and_no_old_tls(tls_proxy, certificate):

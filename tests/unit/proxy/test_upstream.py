@@ -34,6 +34,9 @@ class Caller:
     def response_events(self, events) -> None:
         pass
 
+    def response_whole(self, head, data) -> None:
+        pass
+
     def upstream_ended(self) -> bool:
         return False
 
@@ -146,6 +149,40 @@ async def test_what_must_be_fresh_does_not_take_a_used_one(place):
     await until(lambda: place.status.get(Slot.UPSTREAM_WAITS) == 1)
     origin.release(used)
     assert await waiting.connection() is not used
+
+
+async def test_what_must_be_fresh_takes_the_place_of_one_that_nobody_uses(place):
+    origin = place.origin(connections_max=1)
+    idle = await Caller(origin).connection()
+    origin.release(idle)
+    assert await Caller(origin, fresh=True).connection() is not idle
+
+
+async def test_room_goes_to_who_has_waited_longest_and_not_to_who_has_just_come(place):
+    origin = place.origin(connections_max=1)
+    used = await Caller(origin).connection()
+    first = Caller(origin)
+    await until(lambda: place.status.get(Slot.UPSTREAM_WAITS) == 1)
+    newcomer = Caller(origin)  # runs before who has waited does
+    used.client = None
+    origin.forget(used)
+    used.transport.abort()
+    second = await first.connection()
+    assert newcomer.got is None
+    origin.release(second)
+    assert await newcomer.connection() is second
+
+
+async def test_what_an_origin_says_behind_its_answer_is_dropped_and_its_connection_not_used_again(place):
+    origin = place.origin()
+    connection = await Caller(origin).connection()
+    connection.scanner.resume(b"POST")
+    connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+    for _ in range(100):  # while the rest of the request is still on its way
+        connection.data_received(b"x" * 10_000)
+    assert connection.scanner.pending == 0
+    origin.release(connection)
+    assert origin.take(None) is None
 
 
 async def test_waiting_is_bounded_by_the_time_to_connect(place):
