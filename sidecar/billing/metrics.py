@@ -16,7 +16,8 @@ from sidecar.billing.alerts import undelivered
 from sidecar.billing.exports.service import Exports
 from sidecar.billing.exports.target import Result
 from sidecar.billing.ledger.catalog import read_closings
-from sidecar.billing.ledger.reconcile import reconcile, tenants
+from sidecar.billing.ledger.reconcile import reconcile
+from sidecar.billing.ledger.stated import tenants
 from sidecar.billing.ledger.tables import pending
 from sidecar.billing.service import Billing, Receipt
 from sidecar.billing.work.runs import open_runs

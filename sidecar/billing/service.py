@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sidecar.billing.events import EventError, Posted, id_of, read_event
 from sidecar.billing.exports.service import Exports
 from sidecar.billing.ingest import Ingest
-from sidecar.billing.ledger import behind, catalog, deciding, entries, model_prices, reconcile, tables
+from sidecar.billing.ledger import behind, catalog, deciding, entries, model_prices, reconcile, stated, tables
 from sidecar.billing.ledger.aggregates import Aggregates
 from sidecar.billing.ledger.catalog import Catalog, PlanVersion, compiled
 from sidecar.billing.ledger.closing import close_due
@@ -218,7 +218,7 @@ class Billing:
     async def books(self) -> list[dict[str, Any]]:
         """Every tenant's last statement beside the ledger."""
         async with self.database.reading() as connection:
-            names = await reconcile.tenants(connection)
+            names = await stated.tenants(connection)
             found = [await reconcile.reconcile(connection, name, self.clock()) for name in names]
         return [one for one in found if one is not None]
 

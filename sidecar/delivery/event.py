@@ -18,6 +18,7 @@ from sidecar.sessions.view import rfc3339
 OUTCOME_TYPE = "sidecar.outcome.v1"
 STATEMENT_TYPE = "sidecar.statement.v1"
 UNATTRIBUTED = "unattributed"
+_HOUR_MS = 3_600_000
 SINGLE = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
 
@@ -90,10 +91,12 @@ def outcome_event(o: Outcome) -> Event:
 
 
 def statement_event(s: Statement) -> Event:
-    """`sidecar.statement.v1`: a tenant's counters at an hour, so that the ledger can tell that something is missing.
+    """`sidecar.statement.v1`: a tenant's counters, once in an hour, so that the ledger can tell that something is missing.
 
-    data: tenant, hour, generation (another one: Redis lost its data and the counters began anew), opened, open,
-    finalized {state: sessions now in it}, dropped (copies), counters (the rest, by name).
+    time is when they were read. data: tenant, hour, generation (another one: Redis lost its data and the counters began
+    anew), opened, open, finalized {state: sessions now in it}, dropped (copies), counters (the rest, by name). Once a
+    session is final also finalized_by_hour {hour: sessions whose first outcome has its time in it}, of the newest 72
+    hours that have any, and finalized_before, of all earlier ones.
     """
     event_id = identity.event_id(f"statement:{s.tenant}:{s.generation}", int(s.time_ms))
     counters = dict(s.counters)
@@ -107,7 +110,10 @@ def statement_event(s: Statement) -> Event:
         "dropped": s.dropped,
         "counters": counters,
     }
-    return _event(event_id, STATEMENT_TYPE, s.tenant, s.time_ms, data)
+    if s.hours:
+        data["finalized_by_hour"] = {rfc3339(int(hour) * _HOUR_MS)[:13]: number for hour, number in s.hours.items()}
+        data["finalized_before"] = s.before
+    return _event(event_id, STATEMENT_TYPE, s.tenant, s.at_ms or s.time_ms, data)
 
 
 def request_of(events: list[Event]) -> Request:

@@ -59,17 +59,21 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A tenant's counters at an hour, as Redis kept them with the transitions. `generation` changes when Redis lost
-    its data and the counters began anew.
+    """A tenant's counters in an hour, as Redis kept them with the transitions. `generation` changes when Redis lost
+    its data and the counters began anew. `hours` (since 1970) tells how many sessions became final in each of the last,
+    by the times of their outcomes, `before` how many earlier.
     """
 
     tenant: str
     hour: str  # 2026-11-22T10
-    time_ms: int
+    time_ms: int  # the hour's
     generation: str
     counters: dict[str, int]
     finalized: dict[str, int]
     dropped: int
+    at_ms: int = 0  # when the counters were read; 0: at the hour's time
+    hours: dict[str, int] = field(default_factory=dict)
+    before: int = 0
 
 
 def read_outcome(raw: bytes) -> Outcome:
@@ -84,7 +88,7 @@ def read_outcome(raw: bytes) -> Outcome:
 def read_statement(raw: bytes) -> Statement:
     """The inverse of statement.lua's body; raises ValueError for bytes that are not one."""
     fields = _read(raw)
-    return Statement(**{**fields, "finalized": fields.get("finalized") or {}})
+    return Statement(**{**fields, "finalized": fields.get("finalized") or {}, "hours": fields.get("hours") or {}})
 
 
 def read_attributes(raw: Any) -> dict[str, Any]:

@@ -28,6 +28,7 @@ LIMITS = {
     "repeat_minutes": 15,  # a request that was not answered may be sent again
     "siblings": 1024,  # sessions of one conversation that a signal can reach
     "signal_days": 35,  # a signal's (source, id) is remembered
+    "stated_hours": 72,  # a statement tells them apart; what became final before them, as one number
     "text_sessions": 32,  # sessions that one text can lead to
     "texts": 256,  # per session
     "timeline_first": 20,

@@ -165,8 +165,8 @@ class Store(Producers):
     async def statement(self, now_ms: int) -> int:
         """Put this hour's statement into the outbox: 1 when this call did, 2 when one did before, 0 when none could."""
         hour_ms = now_ms - now_ms % HOUR_MS
-        answer = await self._run("statement", [rfc3339(hour_ms)[:13], hour_ms, self.tenant, self.outbox_max])
-        return int(answer)
+        hour = rfc3339(hour_ms)[:13]
+        return int(await self._run("statement", [hour, hour_ms, self.tenant, self.outbox_max, now_ms]))
 
     async def too_many_wait(self, signals: Sequence[Signal]) -> Flags:
         """Of each, whether as many as may wait for a session that is not known, and it is a new one.

@@ -354,10 +354,18 @@ class StatedCounters(TypedDict):
 
 
 class Compared(TypedDict):
-    """Sessions finalized by the sidecars' account, and by the ledger's."""
+    """Sessions that the statement counts as finalized, and how many of them are in the ledger."""
 
     stated: int
     arrived: int
+
+
+class Overdue(TypedDict):
+    """The newest statement that is an hour old, and how many of the sessions that it counts are missing even now."""
+
+    stated_at: str
+    received_at: str
+    missing: int
 
 
 class TenantBooks(TypedDict):
@@ -371,6 +379,8 @@ class TenantBooks(TypedDict):
     stated: StatedCounters
     compared: Compared
     difference: int
+    arrived_since: int
+    overdue: Overdue | None
     alarm: bool
 
 

@@ -19,8 +19,14 @@ _CLOSINGS_SHOWN = 24
 
 
 def missing(tenants: Iterable[Mapping[str, Any]]) -> int:
-    """Sessions that were stated and have not arrived: what one tenant has too many is not what another has too few."""
-    return sum(max(0, one["difference"]) for one in tenants)
+    """Sessions that were stated and have not arrived."""
+    return sum(lacking(one) for one in tenants)
+
+
+def lacking(tenant: Mapping[str, Any]) -> int:
+    """By its newest statement, or by the one that is an hour old: what came later may hide behind the newest."""
+    overdue = tenant["overdue"]
+    return int(max(tenant["difference"], overdue["missing"] if overdue else 0))
 
 
 async def show(request: web.Request) -> web.StreamResponse:
@@ -37,7 +43,7 @@ async def show(request: web.Request) -> web.StreamResponse:
     return render(
         request,
         "books.html",
-        tenants=sorted(tenants, key=lambda one: (not one["alarm"], -abs(one["difference"]), one["tenant"])),
+        tenants=sorted(tenants, key=lambda one: (not one["alarm"], -lacking(one), one["tenant"])),
         missing=missing(tenants),
         alarms=sum(one["alarm"] for one in tenants),
         closed=closed,

@@ -50,7 +50,7 @@ async def show(request: web.Request) -> web.StreamResponse:
         held_waiting=waiting.counts["held"],
         margin=margin,
         margin_note=margin_note,
-        books={"missing": missing(books), "alarm": any(one["alarm"] for one in books)},
+        books={"stated": bool(books), "missing": missing(books), "alarm": any(one["alarm"] for one in books)},
         classes=_classes(summary),
         chart=stacked(summary["days"], tuple(CLASSES)),
         nearest=await _nearest(billing, period),

@@ -254,6 +254,9 @@ local function commit(work)
   for name, by in pairs(work.counters) do
     redis.call('HINCRBY', key('counters'), name, by)
   end
+  for hour, by in pairs(work.hours) do
+    redis.call('HINCRBY', key('finalized'), int(hour), by)
+  end
 end
 
 -- What the caller is told of the posted events: "session_id revision state" each.

@@ -90,6 +90,8 @@ local function finalize(work, session, decision, at)
   count(work, 'open', -1)
   count(work, 'finalized:' .. session.state)
   post(work, session, at)
+  local hour = math.floor(session.posted / HOUR)
+  work.hours[hour] = (work.hours[hour] or 0) + 1
 end
 
 local function revise(work, session, decision, at)

@@ -3,9 +3,33 @@
 --
 -- KEYS[1]  the tenant's prefix
 -- ARGV[1]  the hour, as 2026-11-22T10      ARGV[2] its time, Unix ms      ARGV[3] tenant
--- ARGV[4]  most entries in the outbox
+-- ARGV[4]  most entries in the outbox        ARGV[5] now, Unix ms
 -- returns  1 when this call made the statement, 2 when one did before, 0 when there is none: before the first session
 --          there is nothing to state, and a full outbox has no room for it
+
+-- How many sessions became final in each of the newest hours, by the times of their outcomes, and in all before: when a
+-- session was counted and what time its outcome has are two things, and the second is all that the ledger can see. What
+-- is put together here stays so: a late one of an older hour makes it the oldest again, and goes the same way.
+local function by_hour()
+  local raw, hours, found = redis.call('HGETALL', key('finalized')), {}, {}
+  local before = 0
+  for i = 1, #raw, 2 do
+    if raw[i] == 'before' then
+      before = tonumber(raw[i + 1])
+    else
+      table.insert(hours, tonumber(raw[i]))
+      found[raw[i]] = tonumber(raw[i + 1])
+    end
+  end
+  table.sort(hours)
+  for i = 1, #hours - LIMITS.stated_hours do
+    local hour = int(hours[i])
+    before = redis.call('HINCRBY', key('finalized'), 'before', found[hour])
+    redis.call('HDEL', key('finalized'), hour)
+    found[hour] = nil
+  end
+  return found, before
+end
 
 local name = key('statement', ARGV[1])
 if redis.call('EXISTS', name) == 1 then
@@ -32,10 +56,11 @@ local dropped = 0
 for _, total in ipairs(redis.call('HVALS', key('dropped'))) do
   dropped = dropped + tonumber(total)
 end
+local hours, before = by_hour()
 local body = cjson.encode({
-  v = 1, tenant = ARGV[3], hour = ARGV[1], time_ms = tonumber(ARGV[2]),
+  v = 1, tenant = ARGV[3], hour = ARGV[1], time_ms = tonumber(ARGV[2]), at_ms = tonumber(ARGV[5]),
   generation = redis.call('GET', key('generation')) or '', counters = counters, finalized = finalized,
-  dropped = dropped,
+  dropped = dropped, hours = hours, before = before,
 })
 redis.call('XADD', key('outbox'), '*', 'kind', 'statement', 'body', body)
 redis.call('SET', name, '1', 'PX', int(2 * DAY))

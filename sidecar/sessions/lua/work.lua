@@ -14,9 +14,10 @@
 --   applied:<producer> string sequence applied                   recent         zset   session ids by their start
 --   events         stream  the newest moves of sessions, for who watches them live
 --   went:<producer>  zset    where its last observations went
+--   finalized        hash    hour of a first outcome's time, in hours since 1970 → how many; before: of older hours
 --   folded:<producer> string how many of its dropped copies are in dropped's total (field *)
--- without TTL: outbox (stream), dead (stream), deadlines, marks, replays (zsets), beats, dropped, counters (hashes), hash-key,
--- generation (strings): each is one key per tenant, or bounded by a count.
+-- without TTL: outbox (stream), dead (stream), deadlines, marks, replays (zsets), beats, dropped, counters, finalized (hashes),
+-- hash-key, generation (strings): each is one key per tenant, or bounded by a count.
 
 local HOUR, DAY = 3600000, 86400000
 
@@ -32,7 +33,7 @@ local function new_work()
   return {
     sessions = {}, dirty = {}, order = {}, events = {}, counters = {}, notes = {}, aliases = {}, registered = {},
     seen = {}, calls = {}, opened = {}, taken = {}, used = {}, waiting = {}, finalized = {},
-    entries = {}, texts = {}, passed = {}, moved = {}, gone = {}, failures = {}, moves = {},
+    entries = {}, texts = {}, passed = {}, moved = {}, gone = {}, failures = {}, moves = {}, hours = {},
   }
 end
 

@@ -1,0 +1,133 @@
+"""What the sidecars of a tenant state, read from their statements."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from sidecar.billing.ledger.aggregates import MINUTE_US
+from sidecar.billing.ledger.tables import statements
+
+HOUR_US = 60 * MINUTE_US
+LOOK_BACK = 24  # statements
+LOOK_AHEAD = 4
+HOURS_MAX = 1_000  # told apart by one statement
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """A statement's counters. `hours` is how many sessions became final by the times of their first outcomes, by the
+    hour's beginning in Unix microseconds, `before` how many in earlier ones; empty when it does not say.
+    """
+
+    tenant: str
+    generation: str
+    at_us: int
+    received_us: int
+    opened: int
+    open: int
+    by_state: Mapping[str, int]
+    dropped: int
+    hours: Mapping[int, int]
+    before: int
+
+    @property
+    def finalized(self) -> int:
+        """Sessions that are over, in whatever state."""
+        return sum(self.by_state.values())
+
+    @property
+    def unexplained(self) -> int:
+        """Sessions that were opened and are neither open nor over."""
+        return self.opened - self.open - self.finalized
+
+
+async def tenants(connection: AsyncConnection) -> list[str]:
+    """Everybody who has stated anything."""
+    query = select(statements.c.subject).distinct().order_by(statements.c.subject)
+    return list((await connection.execute(query)).scalars())
+
+
+async def newest(connection: AsyncConnection, tenant: str) -> list[Stated]:
+    """The last few that can be read, newest first. One from a clock that is ahead is as new as its receipt."""
+    query = (
+        select(statements).where(statements.c.subject == tenant).order_by(statements.c.at_us.desc()).limit(LOOK_BACK)
+    )
+    found = [_read(row) for row in (await connection.execute(query)).mappings()]
+    known = [one for one in found if one is not None]
+    return sorted(known, key=lambda one: (min(one.at_us, one.received_us), one.at_us), reverse=True)
+
+
+async def first_of_generation(connection: AsyncConnection, of: Stated) -> Stated | None:
+    """Where its counters began anew; None when the tenant's statements begin with this generation.
+
+    Those of a generation stand in a row, so its first one is looked for by halves: of years, some twenty are read.
+    """
+    first = await _from(connection, of.tenant, 0)
+    if first is None or first.generation == of.generation:
+        return None
+    earlier_us, begun_us, found = first.at_us, of.at_us, of
+    while begun_us - earlier_us > MINUTE_US:
+        middle_us = (earlier_us + begun_us) // 2
+        one = await _from(connection, of.tenant, middle_us)
+        if one is not None and one.generation == of.generation:
+            begun_us, found = middle_us, one
+        else:
+            earlier_us = middle_us
+    return found
+
+
+async def _from(connection: AsyncConnection, tenant: str, at_us: int) -> Stated | None:
+    """The first one since then that can be read, of a few."""
+    query = (
+        select(statements)
+        .where(statements.c.subject == tenant, statements.c.at_us >= at_us)
+        .order_by(statements.c.at_us)
+        .limit(LOOK_AHEAD)
+    )
+    found = map(_read, (await connection.execute(query)).mappings())
+    return next((one for one in found if one is not None), None)
+
+
+def _read(row: Mapping[Any, Any]) -> Stated | None:
+    """None for a statement of another make."""
+    data = json.loads(row["body"])["data"]
+    opened, still_open, dropped = data.get("opened"), data.get("open"), data.get("dropped", 0)
+    states = data.get("finalized")
+    if not _counts(states) or not all(map(_is_count, (opened, still_open, dropped))):
+        return None
+    hours, before = _hours(data.get("finalized_by_hour")), data.get("finalized_before", 0)
+    if not _is_count(before):
+        hours, before = {}, 0
+    generation = str(data.get("generation", ""))
+    return Stated(
+        row["subject"], generation, row["at_us"], row["received_us"], opened, still_open, states, dropped, hours, before
+    )
+
+
+def _hours(stated: Any) -> dict[int, int]:
+    """Nothing of what is of another make."""
+    if not _counts(stated) or len(stated) > HOURS_MAX:
+        return {}
+    try:
+        return {_beginning_us(hour): number for hour, number in stated.items()}
+    except ValueError:
+        return {}
+
+
+def _beginning_us(hour: str) -> int:
+    return round(datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC).timestamp()) * 1_000_000
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_count, value.values()))
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
