@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from alembic import command
 from alembic.config import Config
-from billing_api import Clock, event, get, post, reversal, serving
+from billing_api import Clock, event, get, post, reversal, serving, statement
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL
 
@@ -32,17 +31,6 @@ def clock() -> Clock:
 async def api(ledger_url: URL, clock: Clock) -> AsyncIterator[httpx.AsyncClient]:
     async with serving(ledger_url, clock=clock) as client:
         yield client
-
-
-def statement(number: int, time: str, total: int, generation: str = "g1", **changes: Any) -> dict:
-    data = {
-        "tenant": "acme", "hour": time[:13], "generation": generation, "opened": total + 2, "open": 2,
-        "finalized": {"RESOLVED": total - 1, "NOT_BILLABLE": 1}, "dropped": 0, "counters": {}, **changes,
-    }  # fmt: skip
-    return {
-        "specversion": "1.0", "id": f"sta_{number}", "source": "sidecar/acme", "type": "sidecar.statement.v1",
-        "subject": "acme", "time": time, "datacontenttype": "application/json", "data": data,
-    }  # fmt: skip
 
 
 async def books(api: httpx.AsyncClient) -> dict:

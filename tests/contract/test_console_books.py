@@ -49,7 +49,7 @@ async def test_a_difference_is_an_alarm_after_an_hour_and_the_page_says_what_to_
     console.http.billing.clock.now_us += 3_700_000_000
     page = await console.page("/books")
     assert "Alarms 2 " in words(page)
-    assert "acme alarm generation g1 3 1 2 0 4" in words(page)
+    assert "acme alarm generation g1 3 1 2 2 of 22 Nov 2026, 10:00:00 0 0 4" in words(page)
     assert "dead-letter list" in words(page)
 
 

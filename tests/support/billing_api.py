@@ -55,6 +55,18 @@ def reversal(number: int, of: int, time: str, **changes: Any) -> dict[str, Any]:
     return event(number, time=time, data={**data, "reverses": f"out_{of}"}, **changes)
 
 
+def statement(number: int, time: str, total: int, generation: str = "g1", **changes: Any) -> dict[str, Any]:
+    """That so many sessions were final; it does not tell the hours."""
+    data = {
+        "tenant": "acme", "hour": time[:13], "generation": generation, "opened": total + 2, "open": 2,
+        "finalized": {"RESOLVED": total - 1, "NOT_BILLABLE": 1}, "dropped": 0, "counters": {}, **changes,
+    }  # fmt: skip
+    return {
+        "specversion": "1.0", "id": f"sta_{number}", "source": "sidecar/acme", "type": "sidecar.statement.v1",
+        "subject": "acme", "time": time, "datacontenttype": "application/json", "data": data,
+    }  # fmt: skip
+
+
 @asynccontextmanager
 async def billing_on(url: URL, clock: Clock | None = None) -> AsyncIterator[Billing]:
     database = Database(url)

@@ -59,7 +59,7 @@ async def newest(connection: AsyncConnection, tenant: str) -> list[Stated]:
     query = (
         select(statements).where(statements.c.subject == tenant).order_by(statements.c.at_us.desc()).limit(LOOK_BACK)
     )
-    found = [_read(row) for row in (await connection.execute(query)).mappings()]
+    found = [read(row) for row in (await connection.execute(query)).mappings()]
     known = [one for one in found if one is not None]
     return sorted(known, key=lambda one: (min(one.at_us, one.received_us), one.at_us), reverse=True)
 
@@ -91,11 +91,11 @@ async def _from(connection: AsyncConnection, tenant: str, at_us: int) -> Stated 
         .order_by(statements.c.at_us)
         .limit(LOOK_AHEAD)
     )
-    found = map(_read, (await connection.execute(query)).mappings())
+    found = map(read, (await connection.execute(query)).mappings())
     return next((one for one in found if one is not None), None)
 
 
-def _read(row: Mapping[Any, Any]) -> Stated | None:
+def read(row: Mapping[Any, Any]) -> Stated | None:
     """None for a statement of another make."""
     data = json.loads(row["body"])["data"]
     opened, still_open, dropped = data.get("opened"), data.get("open"), data.get("dropped", 0)
@@ -122,7 +122,10 @@ def _hours(stated: Any) -> dict[int, int]:
 
 
 def _beginning_us(hour: str) -> int:
-    return round(datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC).timestamp()) * 1_000_000
+    """Of `2026-11-22T10`; raises ValueError for anything else."""
+    if len(hour) != len("2026-11-22T10"):
+        raise ValueError(hour)
+    return round(datetime.fromisoformat(hour).replace(tzinfo=UTC).timestamp()) * 1_000_000
 
 
 def _counts(value: Any) -> bool:
