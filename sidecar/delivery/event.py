@@ -91,7 +91,7 @@ def outcome_event(o: Outcome) -> Event:
 
 
 def statement_event(s: Statement) -> Event:
-    """`sidecar.statement.v1`: a tenant's counters, once in an hour, so that the ledger can tell that something is missing.
+    """`sidecar.statement.v1`: a tenant's counters, once an hour, so that the ledger can tell that something is missing.
 
     time is when they were read. data: tenant, hour, generation (another one: Redis lost its data and the counters began
     anew), opened, open, finalized {state: sessions now in it}, dropped (copies), counters (the rest, by name). Once a

@@ -1,4 +1,4 @@
-"""The alarm of the books: it comes when events are missing for an hour, goes when they arrive, and comes for nothing else."""
+"""The alarm of the books: it comes when events are missing for an hour, goes when they come, and has no other cause."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_what_came_later_in_the_same_minute_does_not_stand_in(
 async def test_what_came_later_in_the_same_hour_stands_in_for_an_hour_at_most(
     api: httpx.AsyncClient, clock: Clock
 ) -> None:
-    """A session is counted when a sidecar gets to it, whatever its time, and no clock tells: the next statement does."""
+    """A session is counted when a sidecar gets to it, whatever its time; no clock tells, the next statement does."""
     known = [Final(n, NOW_US + SECOND_US, NOW_US + SECOND_US, 0) for n in range(11)]
     later = [Final(n, NOW_US + MINUTE_US, NOW_US + MINUTE_US, 0) for n in range(11, 31)]
     counters = Counters("g1", NOW_US, [*known, *later])

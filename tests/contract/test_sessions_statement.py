@@ -1,4 +1,4 @@
-"""What a statement tells of the hours: the same as the outcomes that were posted, and no more than its bound of them."""
+"""What a statement tells of the hours: the same as the posted outcomes, and no more than its bound of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def posted(talk):
     for _, fields in await talk.store.redis.xrange(talk.store.key("outbox")):
         if fields[b"kind"] == b"statement":
             stated.append(orjson.loads(event_of("statement", fields[b"body"]).body))
-        elif (outcome := read_outcome(fields[b"body"])).revision == 0:
+        elif read_outcome(fields[b"body"]).revision == 0:
             hours[orjson.loads(event_of("outcome", fields[b"body"]).body)["time"][:13]] += 1
     return stated, hours
 

@@ -1,4 +1,4 @@
-"""A sidecar as its statements show it: sessions that become final at times of their own, counted when it got to them."""
+"""A sidecar as its statements show it: sessions are over at times of their own, and are counted when it gets there."""
 
 from __future__ import annotations
 

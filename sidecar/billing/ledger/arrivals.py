@@ -1,4 +1,4 @@
-"""How many sessions of a tenant have arrived, by the times of their first outcomes: what its statements are held against.
+"""How many sessions of a tenant have arrived, by their first outcomes' times: what statements are held against.
 
 Minutes are summed up in `tallies`; what still waits to be is looked up once.
 """
@@ -81,5 +81,5 @@ class Arrivals:
 
 
 def _beginning(at_us: ColumnElement[int], of_us: int) -> ColumnElement[int]:
-    """Of the minute or hour. Spelled out: PostgreSQL does not see that a parameter is the same in what is grouped by."""
+    """Of the minute or hour. As a literal: PostgreSQL cannot tell that a parameter is the same in GROUP BY."""
     return at_us - at_us % literal_column(str(of_us), BigInteger)
