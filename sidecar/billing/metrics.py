@@ -49,9 +49,17 @@ CLOSED: Final = _measure("gauge", "closed_period", "The newest closed period, as
 ALERTS_WAITING: Final = _measure("gauge", "alerts_waiting", "Alerts about spending not delivered yet")
 ALERTS_GIVEN_UP: Final = _measure("gauge", "alerts_given_up", "Alerts that the receiver never took")
 DIFFERENCE: Final = _measure(
-    "gauge", "statement_difference", "Sessions that sidecars state as finalized, less those that have arrived", _TENANT
+    "gauge",
+    "statement_difference",
+    "Sessions that the newest statement counts as finalized and that have not arrived",
+    _TENANT,
 )
-ALARM: Final = _measure("gauge", "statement_alarm", "1 when events are missing for good", _TENANT)
+ALARM: Final = _measure(
+    "gauge",
+    "statement_alarm",
+    "1 while sessions that were stated an hour ago or earlier are missing, or the newest statement does not add up",
+    _TENANT,
+)
 NOT_SHOWN: Final = _measure(
     "gauge", "tenants_not_shown", "Tenants whose statements are not shown here because there are too many"
 )

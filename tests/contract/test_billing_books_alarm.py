@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 from billing_api import NOW_US, Clock, event, get, post, serving, statement
+from promql import firing, series_of
 from sqlalchemy.engine import URL
 from stating import HOUR_US, MINUTE_US, SECOND_US, Counters, Final, finals, instant, statements
 
 from sidecar.billing.ledger import stated as stated_module
 
 DAY = 24  # hours
+
+
+ALERTS = Path(__file__).resolve().parents[2] / "helm" / "outcome-sidecar" / "monitoring" / "alerts.yaml"
+[RULE] = [
+    rule
+    for group in yaml.safe_load(ALERTS.read_text())["groups"]
+    for rule in group["rules"]
+    if rule["alert"] == "BillingBooksOpen"
+]
+
+
+async def metrics(api: httpx.AsyncClient) -> str:
+    return (await api.get("/metrics")).text
 
 
 @pytest.fixture
@@ -31,7 +48,7 @@ async def api(ledger_url: URL, clock: Clock) -> AsyncIterator[httpx.AsyncClient]
 
 async def test_a_statement_every_hour_does_not_put_the_alarm_off(api: httpx.AsyncClient, clock: Clock) -> None:
     await post(api, event(0))
-    raised = []
+    raised, scraped = [], []
     for minute in range(0, 8 * 60, 5):
         clock.now_us = NOW_US + minute * MINUTE_US + 3 * SECOND_US
         if minute % 60 == 0:
@@ -40,8 +57,14 @@ async def test_a_statement_every_hour_does_not_put_the_alarm_off(api: httpx.Asyn
         assert found["difference"] == 10
         if found["alarm"]:
             raised.append(minute)
+        [value] = re.findall(r'^sidecar_billing_statement_alarm{tenant="acme"} (.+)$', await metrics(api), re.MULTILINE)
+        scraped.append(f"{value}x4")  # as often as Prometheus asks, here each answer five times
     assert raised == list(range(60, 8 * 60, 5))
-    assert 'sidecar_billing_statement_alarm{tenant="acme"} 1.0' in (await api.get("/metrics")).text
+    series = series_of({'sidecar_billing_statement_alarm{namespace="n",pod="p",tenant="acme"}': " ".join(scraped)})
+    assert firing(RULE, series, 64 * 60) == []
+    for minute in (65, 125, 8 * 60 - 1):
+        [(labels, _)] = firing(RULE, series, minute * 60)
+        assert (labels["tenant"], labels["severity"]) == ("acme", "critical")
     await post(api, *(event(n) for n in range(1, 10)))
     found = await get(api, "/v1/books")
     assert (found["difference"], found["alarm"], found["tenants"][0]["overdue"]["missing"]) == (1, True, 1)

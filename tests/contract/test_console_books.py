@@ -54,6 +54,7 @@ async def test_a_difference_is_an_alarm_after_an_hour_and_the_page_says_what_to_
 
 
 async def test_the_overview_sums_what_is_missing_and_leads_to_an_alarm(console: Console) -> None:
+    assert "Books – no statement yet" in words(await console.page("/"))
     await post(console.http, event(1), event(2, data={"tenant": "b"}), statement("acme", 3, 3), kind=None)
     assert "Books 2 stated, not arrived" in words(await console.page("/"))
     await post(console.http, statement("b", 0, 0), kind=None)
@@ -62,6 +63,15 @@ async def test_the_overview_sums_what_is_missing_and_leads_to_an_alarm(console: 
     page = await console.page("/")
     assert "Books 0 alarm: see Books" in words(page)
     assert page.links.count("/books") == 2
+
+
+async def test_what_came_after_a_statement_is_no_difference(console: Console) -> None:
+    later = [event(n, time="2026-11-22T10:00:30Z") for n in range(2, 9)]
+    await post(console.http, event(1), statement("acme", 1, 1), *later, kind=None)
+    page = words(await console.page("/books"))
+    assert "Missing Arrived since Open then" in page
+    assert "acme generation g1 1 1 0 7 0 4" in page
+    assert "Books 0 all closed" in words(await console.page("/"))
 
 
 async def test_closed_months_are_listed(console: Console) -> None:

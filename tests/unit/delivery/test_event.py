@@ -143,7 +143,14 @@ def test_a_statement_has_one_id_per_tenant_hour_and_generation():
         "dropped": 4,
         "counters": {"late": 1},
     }
-    assert statement().id == statement(counters={}).id
+    assert document["time"] == "2026-11-22T10:00:00Z"
+    told = orjson.loads(statement(at_ms=1_795_343_000_001, hours={"498706": 2, "498705": 1}, before=7).body)
+    assert told["time"] == "2026-11-22T10:23:20.001Z"
+    assert told["data"] == document["data"] | {
+        "finalized_by_hour": {"2026-11-22T10": 2, "2026-11-22T09": 1},
+        "finalized_before": 7,
+    }
+    assert statement().id == statement(counters={}).id == statement(at_ms=1_795_343_000_001).id
     assert len({statement().id, statement(tenant="u").id, statement(generation="h").id, statement(time_ms=0).id}) == 4
 
 
