@@ -74,6 +74,17 @@ async def test_what_came_after_a_statement_is_no_difference(console: Console) ->
     assert "Books 0 all closed" in words(await console.page("/"))
 
 
+async def test_what_is_overdue_is_not_hidden_by_a_newer_statement(console: Console) -> None:
+    await post(console.http, event(1), statement("acme", 3, 3), kind=None)
+    console.http.billing.clock.now_us += 3_600_000_000
+    anew = {**statement("acme", 1, 1, "g2"), "id": "stm_2", "time": "2026-11-22T11:00:00Z"}
+    await post(console.http, anew)
+    page = words(await console.page("/books"))
+    assert "Not arrived 2 sessions" in page
+    assert "2 of 22 Nov 2026, 10:00:00" in page
+    assert "Books 2 alarm: see Books" in words(await console.page("/"))
+
+
 async def test_closed_months_are_listed(console: Console) -> None:
     console.http.billing.clock.now_us += 14 * DAY_US
     assert str(await console.http.billing.close_due()) == "2026-11"

@@ -19,6 +19,7 @@ statement of the generation, with what arrived that happened since.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,8 +80,8 @@ async def reconcile(connection: AsyncConnection, tenant: str, now_us: int) -> di
 
 
 async def _compare(connection: AsyncConnection, arrivals: Arrivals, stated: Stated) -> Compared:
-    if stated.hours:
-        return await _by_hour(arrivals, stated)
+    if hours := stated.hours():
+        return await _by_hour(arrivals, hours, stated.before)
     first = await first_of_generation(connection, stated)
     since_us, before = (0, 0) if first is None else (first.at_us, first.finalized)
     counted = max(stated.finalized - before, 0)
@@ -88,11 +89,11 @@ async def _compare(connection: AsyncConnection, arrivals: Arrivals, stated: Stat
     return Compared(counted, min(counted, here), since_us)
 
 
-async def _by_hour(arrivals: Arrivals, stated: Stated) -> Compared:
+async def _by_hour(arrivals: Arrivals, hours: Mapping[int, int], before: int) -> Compared:
     """Hour by hour: what one has too many, another does not lack less for it."""
-    first_us, last_us = min(stated.hours), max(stated.hours)
+    first_us, last_us = min(hours), max(hours)
     here = await arrivals.by_hour(first_us, last_us + HOUR_US)
-    arrived = sum(min(number, here[hour_us]) for hour_us, number in stated.hours.items())
-    if stated.before:
-        arrived += min(stated.before, await arrivals.between(0, first_us))
-    return Compared(sum(stated.hours.values()) + stated.before, arrived)
+    arrived = sum(min(number, here[hour_us]) for hour_us, number in hours.items())
+    if before:
+        arrived += min(before, await arrivals.between(0, first_us))
+    return Compared(sum(hours.values()) + before, arrived)

@@ -22,8 +22,8 @@ HOURS_MAX = 1_000  # told apart by one statement
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """A statement's counters. `hours` is how many sessions became final by the times of their first outcomes, by the
-    hour's beginning in Unix microseconds, `before` how many in earlier ones; empty when it does not say.
+    """A statement's counters. `by_hour` is how many sessions became final by the times of their first outcomes, `before`
+    how many in earlier hours; None when it does not say.
     """
 
     tenant: str
@@ -34,13 +34,22 @@ class Stated:
     open: int
     by_state: Mapping[str, int]
     dropped: int
-    hours: Mapping[int, int]
+    by_hour: Any
     before: int
 
     @property
     def finalized(self) -> int:
         """Sessions that are over, in whatever state."""
         return sum(self.by_state.values())
+
+    def hours(self) -> Mapping[int, int]:
+        """`by_hour`, by the hours' beginnings in Unix microseconds; empty when it is of another make."""
+        if not _counts(self.by_hour) or len(self.by_hour) > HOURS_MAX:
+            return {}
+        try:
+            return {_beginning_us(hour): number for hour, number in self.by_hour.items()}
+        except ValueError:
+            return {}
 
     @property
     def unexplained(self) -> int:
@@ -102,23 +111,22 @@ def read(row: Mapping[Any, Any]) -> Stated | None:
     states = data.get("finalized")
     if not _counts(states) or not all(map(_is_count, (opened, still_open, dropped))):
         return None
-    hours, before = _hours(data.get("finalized_by_hour")), data.get("finalized_before", 0)
+    by_hour, before = data.get("finalized_by_hour"), data.get("finalized_before", 0)
     if not _is_count(before):
-        hours, before = {}, 0
+        by_hour, before = None, 0
     generation = str(data.get("generation", ""))
     return Stated(
-        row["subject"], generation, row["at_us"], row["received_us"], opened, still_open, states, dropped, hours, before
+        row["subject"],
+        generation,
+        row["at_us"],
+        row["received_us"],
+        opened,
+        still_open,
+        states,
+        dropped,
+        by_hour,
+        before,
     )
-
-
-def _hours(stated: Any) -> dict[int, int]:
-    """Nothing of what is of another make."""
-    if not _counts(stated) or len(stated) > HOURS_MAX:
-        return {}
-    try:
-        return {_beginning_us(hour): number for hour, number in stated.items()}
-    except ValueError:
-        return {}
 
 
 def _beginning_us(hour: str) -> int:
