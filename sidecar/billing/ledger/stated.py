@@ -22,8 +22,8 @@ HOURS_MAX = 1_000  # told apart by one statement
 
 @dataclass(frozen=True, slots=True)
 class Stated:
-    """A statement's counters. `by_hour` is how many sessions became final by the times of their first outcomes, `before`
-    how many in earlier hours; None when it does not say.
+    """A statement's counters. `by_hour` is how many sessions became final by the times of their first outcomes,
+    `before` how many in earlier hours; None when it does not say.
     """
 
     tenant: str
