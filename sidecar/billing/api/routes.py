@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sidecar.billing.api import bodies, catalog, export_shapes, exports, model_prices, outcomes, reports, shapes
+from sidecar.billing.api import (
+    bodies,
+    books_shapes,
+    catalog,
+    export_shapes,
+    exports,
+    model_prices,
+    outcomes,
+    reports,
+    shapes,
+)
 from sidecar.billing.api.problems import Handler
 from sidecar.billing.events import OutcomeEvent, StatementEvent
 from sidecar.policy.plan import PlanFile
@@ -113,7 +123,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "PUT", "/v1/model-prices", model_prices.put_model_prices, {200: shapes.ModelPrices, 201: shapes.ModelPrices},
         body={JSON: bodies.ModelPricesBody}, refusals=(400, 409, 415, 422),
     ),
-    Endpoint("GET", "/v1/books", reports.get_books, {200: shapes.BooksShown}),
+    Endpoint("GET", "/v1/books", reports.get_books, {200: books_shapes.BooksShown}),
     Endpoint(
         "GET", "/v1/alerts", reports.get_alerts, {200: shapes.Alerts},
         (("customer", "one customer's", False), *_PAGE), refusals=(400,),

@@ -342,56 +342,6 @@ class Backtest(TypedDict):
     sessions: list[ChangedSession]
 
 
-class StatedCounters(TypedDict):
-    """Counters of a statement; `unexplained` is opened minus open minus finalized, and must be 0."""
-
-    opened: int
-    open: int
-    finalized: int
-    by_state: dict[str, int]
-    dropped_copies: int
-    unexplained: int
-
-
-class Compared(TypedDict):
-    """Sessions that the statement counts as finalized, and how many of them are in the ledger."""
-
-    stated: int
-    arrived: int
-
-
-class Overdue(TypedDict):
-    """The newest statement that is an hour old, and how many of the sessions that it counts are missing even now."""
-
-    stated_at: str
-    received_at: str
-    missing: int
-
-
-class TenantBooks(TypedDict):
-    """One tenant's last statement beside the ledger."""
-
-    tenant: str
-    stated_at: str
-    received_at: str
-    generation: str
-    since: str | None
-    stated: StatedCounters
-    compared: Compared
-    difference: int
-    arrived_since: int
-    overdue: Overdue | None
-    alarm: bool
-
-
-class BooksShown(TypedDict):
-    """Whether what the sidecars state has arrived."""
-
-    tenants: list[TenantBooks]
-    difference: int
-    alarm: bool
-
-
 class Alert(TypedDict):
     """An alert about spending, and what became of its delivery."""
 
