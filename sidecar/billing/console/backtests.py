@@ -64,7 +64,9 @@ async def show(request: web.Request) -> web.StreamResponse:
     run = await runs.read(billing.database, request.match_info["run"], billing.clock())
     if run is None or (run.kind, run.about) != ("backtest", plan_id):
         raise ProblemError(404, "there is no such run: the newest 200 are kept")
-    return render(request, "backtest_run.html", run=run, plan_id=plan_id, found=_found(run), **_page(request, run, after))
+    return render(
+        request, "backtest_run.html", run=run, plan_id=plan_id, found=_found(run), **_page(request, run, after)
+    )
 
 
 async def _form(
