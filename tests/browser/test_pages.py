@@ -108,8 +108,9 @@ async def test_on_paper_nothing_is_cut_off_and_no_heading_stands_alone(path, loo
     await window.page.set_viewport_size({"width": 673, "height": 986})  # what A4 leaves within its margins
     apart = "[...document.querySelectorAll('h2, h3')].filter((one) => getComputedStyle(one).breakAfter !== 'avoid')"
     assert await window.page.evaluate(f"{apart}.length") == 0
-    if path != "/plans/{id}/compare":
-        await window.demand_width()
+    cut = "[...document.querySelectorAll('.wide')].filter((one) => one.scrollWidth > one.clientWidth + 1)"
+    assert await window.page.evaluate(f"{cut}.map((one) => one.outerHTML.slice(0, 160))") == []
+    await window.demand_width()
     await window.page.emulate_media(media="screen")
 
 
