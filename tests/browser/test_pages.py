@@ -49,6 +49,7 @@ async def test_a_page_without_data_says_what_will_be_there(path, look_at):
 async def test_everybody_can_use_a_page_whatever_they_use_it_with(path, look_at):
     window = await look_at("company", path)
     await window.demand_keyboard()
+    assert await window.cut() == []
     assert await window.axe() == []
     await window.page.emulate_media(color_scheme="dark")
     assert await window.axe("color-contrast") == []
@@ -61,6 +62,52 @@ async def test_no_text_of_others_becomes_part_of_a_page(path, look_at):
     window = await look_at("hostile", path, PHONE)
     assert await window.page.locator("[onerror], [onmouseover], img, script:not([src])").count() == 0
     await window.demand_width()
+
+
+# Tables that stay tables on a phone: many numbers in columns, two files side by side.
+SCROLLED = {"Sessions by day", "The files side by side", "Statements", "Sessions behind the line"}
+
+
+@pytest.mark.parametrize("path", SHOWN)
+async def test_on_a_phone_the_rows_of_a_table_are_cards_that_hide_nothing(path, look_at):
+    """Every value stands under the name of its column, for the eye and for a screen reader alike."""
+    window = await look_at("company", path, PHONE)
+    assert set(await window.cut()) <= SCROLLED
+    wrong = await window.page.evaluate(
+        """[...document.querySelectorAll(".stacks")].flatMap((table) => {
+          const names = [...table.querySelectorAll("thead th")].map((one) => one.innerText.trim());
+          return [...table.querySelectorAll("tbody > tr, tfoot > tr")].flatMap((row) =>
+            [...row.cells].map((cell, number) => [cell, names[number]]));
+        }).filter(([cell, name]) => cell.checkVisibility() && !cell.hasAttribute("colspan")
+            && (cell.tagName === "TD" || cell.dataset.label)
+            && !cell.querySelector("input[type=checkbox]") && (cell.dataset.label ?? "") !== name)
+          .map(([cell, name]) => `${cell.outerHTML.slice(0, 120)}, not ${name}`)"""
+    )
+    assert wrong == []
+    tables = await window.page.locator(".stacks").count()
+    seen = await window.page.locator("main").aria_snapshot()
+    assert len(re.findall(r"^ *- table", seen, re.MULTILINE)) >= tables, seen
+    assert not tables or re.search(r"^ *- (cell|rowheader)", seen, re.MULTILINE), seen
+    assert await window.axe() == []
+
+
+async def test_the_texts_of_the_chart_keep_their_size_on_a_phone(look_at):
+    size = "document.querySelector('.axis').getBoundingClientRect().height"
+    wide = await (await look_at("company", "/")).page.evaluate(size)
+    narrow = await (await look_at("company", "/", PHONE)).page.evaluate(size)
+    assert wide == narrow >= 12
+
+
+@pytest.mark.parametrize("path", SHOWN)
+async def test_on_paper_nothing_is_cut_off_and_no_heading_stands_alone(path, look_at):
+    window = await look_at("company", path)
+    await window.page.emulate_media(media="print")
+    await window.page.set_viewport_size({"width": 673, "height": 986})  # what A4 leaves within its margins
+    apart = "[...document.querySelectorAll('h2, h3')].filter((one) => getComputedStyle(one).breakAfter !== 'avoid')"
+    assert await window.page.evaluate(f"{apart}.length") == 0
+    assert await window.cut() == []
+    await window.demand_width()
+    await window.page.emulate_media(media="screen")
 
 
 async def test_the_skip_link_leads_past_the_navigation(look_at):

@@ -126,6 +126,14 @@ class Visit:
         )
         assert wide == [], wide
 
+    async def cut(self) -> list[str]:
+        """The tables of which a part is seen only when they are scrolled sideways."""
+        found: list[str] = await self.page.evaluate(
+            """[...document.querySelectorAll(".wide")].filter((one) => one.scrollWidth > one.clientWidth + 1)
+              .map((one) => one.getAttribute("aria-label") ?? one.innerText.slice(0, 160))"""
+        )
+        return found
+
     async def demand_keyboard(self, most: int = 30) -> None:
         """Tab, from the top of the page on, stops at every control in the document's order, and one sees where."""
         stops = await self.page.evaluate(_STOPS)

@@ -45,13 +45,13 @@ PICTURES = (
     Picture("overview-dark", "/?period=2026-11", 860, dark=True),
     Picture("overview-phone", "/?period=2026-11", phone=True),
     Picture("customers", "/customers?period=2026-11", 560),
-    Picture("invoice", "/customers/{id}/invoice?period=2026-11", 860),
+    Picture("invoice", "/customers/{id}/invoice?period=2026-11", 945),
     Picture("sessions", "/sessions", 620),
     Picture("session", "/sessions/{id}", 1040),
     Picture("decisions", "/decisions", 580),
     Picture("plan-difference", "/plans/{id}/compare", 680),
     Picture("backtest", "/plans/{id}/backtest/{run}", 620),
-    Picture("exports", "/exports?period=2026-11", 860),
+    Picture("exports", "/exports?period=2026-11", 1010),
 )
 
 

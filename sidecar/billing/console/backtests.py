@@ -11,6 +11,7 @@ from aiohttp import web
 from sidecar.billing.api.keys import BILLING
 from sidecar.billing.api.problems import ProblemError
 from sidecar.billing.api.reading import period_of
+from sidecar.billing.console import paging
 from sidecar.billing.console.forms import actor_of, text_of
 from sidecar.billing.console.plans import Draft, draft_of, version_of, versions_of
 from sidecar.billing.console.shell import month, render
@@ -21,7 +22,7 @@ from sidecar.billing.work.runs import Run, Wanted
 from sidecar.policy.faults import Problem
 
 RUNNER = web.AppKey("runner", Runner)
-CUSTOMERS_SHOWN, SESSIONS_SHOWN = 200, 50
+CUSTOMERS_SHOWN, PAGE = 200, 50
 
 
 async def ask(request: web.Request) -> web.StreamResponse:
@@ -57,12 +58,15 @@ async def begin(request: web.Request, wanted: Wanted, **more: Any) -> str:
 
 
 async def show(request: web.Request) -> web.StreamResponse:
-    """How far a run is; when it is done, by customer and session."""
+    """How far a run is; when it is done, by customer and session, of which a page begins after so many."""
+    [after] = paging.numbers(request, 1) or [0]
     billing, plan_id = request.app[BILLING], request.match_info["id"]
     run = await runs.read(billing.database, request.match_info["run"], billing.clock())
     if run is None or (run.kind, run.about) != ("backtest", plan_id):
         raise ProblemError(404, "there is no such run: the newest 200 are kept")
-    return render(request, "backtest_run.html", run=run, plan_id=plan_id, found=_found(run))
+    return render(
+        request, "backtest_run.html", run=run, plan_id=plan_id, found=_found(run), **_page(request, run, after)
+    )
 
 
 async def _form(
@@ -101,9 +105,16 @@ def _found(run: Run) -> Mapping[str, Any] | None:
         "totals": _amounts(result, currencies),
         "customers": rows,
         "customers_counted": result["customers_counted"],
-        "sessions": result["sessions"][:SESSIONS_SHOWN],
         "sessions_changed": result["sessions_changed"],
     }
+
+
+def _page(request: web.Request, run: Run, after: int) -> Mapping[str, Any]:
+    """The sessions of a page, and where the next begins. A run names so many sessions and counts the rest."""
+    named = run.result["sessions"] if run.result else []
+    until = after + PAGE
+    more = f"{paging.following(request, until)}#sessions" if until < len(named) else ""
+    return {"sessions": named[after:until], "after": after, "named": len(named), "more": more}
 
 
 def _amounts(one: Mapping[str, Any], currencies: list[str]) -> list[Mapping[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -17,6 +18,7 @@ from sidecar.billing.api.reading import customer_id, flag
 from sidecar.billing.console import paging
 from sidecar.billing.console.shell import month, render
 from sidecar.billing.ledger.behind import Behind
+from sidecar.billing.ledger.catalog import read_closings
 from sidecar.billing.rating.account import UNATTRIBUTED, Customer
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.sections import DEFAULT_PLAN
@@ -56,6 +58,7 @@ async def show(request: web.Request) -> web.StreamResponse:
         made=invoices[0],
         cap=cap_of(invoices[0]),
         alerts=[desk.alert(row) for row in await billing.alerts(name, None, ALERTS)],
+        recorded=await desk.seen(billing, name),
     )
 
 
@@ -75,16 +78,35 @@ def _history(customer: Customer, now_us: int) -> list[dict[str, Any]]:
 
 async def show_invoice(request: web.Request) -> web.StreamResponse:
     """An invoice, as on paper; with `?shadow=true`, what shadow events would have cost."""
-    name, period, shadow = customer_id(request), month(request), flag(request, "shadow")
-    made = await request.app[BILLING].invoice(name, period, shadow=shadow)
-    sections = [{**section, "made": _lines_of(made, section)} for section in made["sections"]]
+    name, period, shadow, billing = customer_id(request), month(request), flag(request, "shadow"), request.app[BILLING]
+    made = await billing.invoice(name, period, shadow=shadow)
+    async with billing.database.reading() as connection:
+        closed_us = (await read_closings(connection)).of(period)
     return render(
-        request, "invoice.html", period=period, name=name, made=made, sections=sections, cap=cap_of(made), shadow=shadow
-    )  # fmt: skip
+        request,
+        "invoice.html",
+        period=period,
+        name=name,
+        made=made,
+        sections=[{**section, "made": _lines_of(made, section)} for section in made["sections"]],
+        cap=cap_of(made),
+        shadow=shadow,
+        closed_us=closed_us,
+        as_of_us=billing.clock(),
+        recorded=await desk.seen(billing, name),
+    )
 
 
 def _lines_of(made: Mapping[str, Any], section: Mapping[str, Any]) -> list[Any]:
-    return [line for line in made["lines"] if line["from"] == section["from"]]
+    """The lines of a section; `alike` when only its charge tells a line from another one."""
+    lines = [line for line in made["lines"] if line["from"] == section["from"]]
+    names = Counter(_charge_name(line) for line in lines)
+    return [{**line, "name": _charge_name(line), "alike": names[_charge_name(line)] > 1} for line in lines]
+
+
+def _charge_name(line: Mapping[str, Any]) -> str:
+    """What a line is called: its description without how its amount comes about."""
+    return str(line["description"]).rsplit(": ", 1)[0]
 
 
 async def send_csv(request: web.Request) -> web.StreamResponse:

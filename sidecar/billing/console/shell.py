@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from sidecar.billing.api.keys import BILLING
 from sidecar.billing.api.problems import Handler, ProblemError, problem_of
 from sidecar.billing.api.reading import period_of
 from sidecar.billing.console import wording
-from sidecar.billing.console.login import GATE, visitor_of
+from sidecar.billing.console.login import GATE, Visitor, visitor_of
 from sidecar.billing.rating.periods import Period
 
 HERE = Path(__file__).parent
@@ -35,15 +36,17 @@ HEADERS = {
     "Cache-Control": "no-store",  # amounts stay out of the browser's disk
 }
 # The navigation: path, name.
-PLACES = (
-    ("/", "Overview"),
-    ("/customers", "Customers"),
-    ("/sessions", "Sessions"),
-    ("/decisions", "Decisions"),
-    ("/plans", "Plans"),
-    ("/exports", "Exports"),
-    ("/books", "Books"),
-)  # fmt: skip
+PLACES: Mapping[str, str] = {
+    "/": "Overview",
+    "/customers": "Customers",
+    "/sessions": "Sessions",
+    "/decisions": "Decisions",
+    "/plans": "Plans",
+    "/exports": "Exports",
+    "/books": "Books",
+}
+# Pages that lie beneath a place without its path.
+_BENEATH = {"/new-plan": "/plans", "/prices": "/plans", "/shadow": "/books"}
 
 
 def _environment() -> Environment:
@@ -67,6 +70,7 @@ def render(request: web.Request, template: str, status: int = 200, **values: Any
         "visitor": visitor_of(request),
         "logs_in": bool(request.app[GATE].tokens),
         "places": PLACES,
+        "place": place_of(request),
         "here": request.rel_url.raw_path,
         "seen": request.get(_SEEN, ""),
         "query": request.query,
@@ -91,6 +95,13 @@ def secure(request: web.Request) -> bool:
     return request.secure or request.headers.get("X-Forwarded-Proto") == "https"
 
 
+def place_of(request: web.Request) -> str:
+    """The place of the navigation that a page belongs to; empty for none."""
+    first = "/" + request.rel_url.raw_path[1:].partition("/")[0]
+    found = _BENEATH.get(first, first)
+    return found if found in PLACES else ""
+
+
 def month(request: web.Request) -> Period:
     """`?period=2026-11`, else the month of now."""
     text = request.query.get("period")
@@ -105,7 +116,23 @@ async def unknown_to_people(request: web.Request, handler: Handler) -> web.Strea
     except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
         if request.path.startswith("/v1/") or "text/html" not in request.headers.get("Accept", ""):
             raise
-        return _failed(request, problem_of(request, error))
+        return _failed(request, _nowhere(request, error), title="No such page", visitor=_who_asks(request))
+
+
+def _nowhere(request: web.Request, error: web.HTTPException) -> ProblemError:
+    known = problem_of(request, error)
+    if known.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        said = f"{request.path} is there, but takes {known.headers['Allow']}, not {request.method}."
+    else:
+        said = f"Nothing is at {request.path}. Is the address spelled as it should be?"
+    return ProblemError(known.status, said, **known.headers)
+
+
+def _who_asks(request: web.Request) -> Visitor | None:
+    try:
+        return request.app[GATE].visitor(request)
+    except ProblemError:
+        return None
 
 
 def shown_to_people(handler: Handler) -> Handler:
@@ -118,14 +145,14 @@ def shown_to_people(handler: Handler) -> Handler:
         except web.HTTPException as error:
             if error.status < 400:
                 raise
-            return render(request, "error.html", error.status, problem=ProblemError(error.status, error.reason))
+            return _failed(request, ProblemError(error.status, error.reason))
         except Exception as error:  # noqa: BLE001 - the one place that turns errors into pages
             return _failed(request, problem_of(request, error))
 
     return guarded
 
 
-def _failed(request: web.Request, problem: ProblemError) -> web.Response:
-    page = render(request, "error.html", problem.status, problem=problem)
+def _failed(request: web.Request, problem: ProblemError, title: str = "", **values: Any) -> web.Response:
+    page = render(request, "error.html", problem.status, problem=problem, title=title or problem.title, **values)
     page.headers.update(problem.headers)  # Retry-After, Allow
     return page
