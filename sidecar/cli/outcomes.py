@@ -348,11 +348,23 @@ def _invoice_rows(made: dict[str, Any]) -> Iterable[tuple[Any, ...]]:
     for change in made["adjustment_lines"]:
         yield "adjustment", *_EMPTY, change["amount"], change["currency"], f"of {change['period']}, closed since"
     for change in made["credit_lines"]:
-        outcomes = f": {count(len(change['outcomes']), 'outcome')} taken back" if change["outcomes"] else ""
-        yield "credit", *_EMPTY, _negative(change["amount"]), change["currency"], f"of {change['period']}{outcomes}"
+        yield (
+            "credit",
+            *_EMPTY,
+            _negative(change["amount"]),
+            change["currency"],
+            f"of {change['period']}{_taken(change)}",
+        )
 
 
 _EMPTY = (None, None, None)
+
+
+def _taken(change: dict[str, Any]) -> str:
+    """How many outcomes a credit takes back; it names the first hundred."""
+    if not change["outcomes"]:
+        return ""
+    return f": {count(len(change['outcomes']), 'outcome')}{' or more' if change['more'] else ''} taken back"
 
 
 def _negative(amount: str) -> str:

@@ -232,6 +232,15 @@ InvoiceSection = TypedDict(
 Change = TypedDict("Change", {"period": str, "from": str, "currency": str, "amount": str, "outcomes": list[str]})
 
 
+class Credit(Change):
+    """What an earlier (or this) period no longer costs, with the first hundred outcomes that were taken back, and their
+    sessions in the same order; `more`: there may be others.
+    """
+
+    sessions: list[str]
+    more: bool
+
+
 class Invoice(TypedDict):
     """One customer's period."""
 
@@ -248,12 +257,12 @@ class Invoice(TypedDict):
     guardrails: GuardrailsShown
     sections: list[InvoiceSection]
     adjustment_lines: list[Change]
-    credit_lines: list[Change]
+    credit_lines: list[Credit]
     status: Literal["open", "closed"]
 
 
 class Use(TypedDict):
-    """An outcome that a line counts."""
+    """An outcome that a line counts; `taken_back` is the period whose invoice credits it, null while it stands."""
 
     outcome: str
     session_id: str
@@ -263,6 +272,7 @@ class Use(TypedDict):
     metric: str
     units: Quantity
     trial: bool
+    taken_back: str | None
 
 
 class Uses(TypedDict):

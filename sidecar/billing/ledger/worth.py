@@ -19,7 +19,7 @@ from sidecar.billing.ledger.catalog import Catalog
 from sidecar.billing.ledger.entries import account_rows
 from sidecar.billing.rating.account import Account, Row
 from sidecar.billing.rating.cost import Costs
-from sidecar.billing.rating.invoice import money, written
+from sidecar.billing.rating.invoice import NOTHING, money, written
 from sidecar.billing.rating.movements import Movements, added, less, movements_of
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.price import EXACT
@@ -66,7 +66,7 @@ def _differences(
     with_it, without = (Costs(sections_of, movements) for movements in both)
     found = []
     for period in periods:
-        now, then = (written(payer, costs, period, {})["totals"] for costs in (with_it, without))
+        now, then = (written(payer, costs, period, NOTHING)["totals"] for costs in (with_it, without))
         for currency in sorted(now.keys() | then.keys()):
             amount = Decimal(now.get(currency, "0")) - Decimal(then.get(currency, "0"))
             if amount:
