@@ -60,8 +60,9 @@ def add(commands: Any) -> None:
         _show,
         examples=(("sidecar outcomes show out_0b5a", "why it was, or was not, charged"),),
         environment=BILLING_ENVIRONMENT,
-        shape=f'{_ROW[:-1]}, "decisions": [{_DECISION}], "charged_to": customer, or null, "amounts": [{{"period", '
-        '"currency", "amount"}]}',
+        shape=f'{_ROW[:-1]}, "decisions": [{_DECISION[:-1]}, "changed"}}], "charged_to": customer, or null, '
+        '"amounts": [{"period", "currency", "amount"}], "changed": [likewise], what it changed on invoices when it '
+        "came, or null}",
     )
     show.add_argument("id", metavar="ID", help="an outcome's id (out_…)")
     add_billing(show)

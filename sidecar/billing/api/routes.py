@@ -74,6 +74,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     _decision(outcomes.drop, bodies.DecisionBody),
     _decision(outcomes.reverse, bodies.DecisionBody),
     _decision(outcomes.assign, bodies.AssignmentBody),
+    Endpoint(
+        "GET", "/v1/decisions", outcomes.get_decisions, {200: shapes.Decisions}, refusals=(400,),
+        query=(("customer", "about its outcomes, or giving it some", False), *_PAGE),
+    ),
     Endpoint("GET", "/v1/sessions/{id}", outcomes.get_session, {200: shapes.Session}, refusals=(404,)),
     Endpoint("GET", "/v1/plans", catalog.get_plans, {200: shapes.Plans}),
     Endpoint(

@@ -90,12 +90,30 @@ class Amount(TypedDict):
     amount: str
 
 
-class OutcomeShown(Entry):
-    """One row, with every decision about its session, and what it adds to the invoices of whom it is charged to."""
+class Decisions(TypedDict):
+    """A page of them, newest first; `next` is the `after` of the following one."""
 
     decisions: list[Decision]
+    next: str | None
+
+
+class DecisionShown(Decision):
+    """With what it changed on invoices when it was made, as `changed` of an outcome."""
+
+    changed: list[Amount] | None
+
+
+class OutcomeShown(Entry):
+    """One row, with every decision about its session, and what it adds to the invoices of whom it is charged to.
+
+    `changed` is what its arrival changed on invoices: all that had come until then, minus all before it, by the plans
+    and customer facts of now. These add up, `amounts` do not. Null when too much came later.
+    """
+
+    decisions: list[DecisionShown]
     charged_to: str | None
     amounts: list[Amount]
+    changed: list[Amount] | None
 
 
 class Session(TypedDict):
