@@ -362,6 +362,12 @@ def test_a_sum_that_changes_is_on_the_line_twice_and_once_taken_back(size: int, 
     assert credit(rows, plan) == [("2026-11", "5.00", [rows[0].id], ["ses_1"])]
 
 
+def test_of_several_revisions_those_that_counted_are_named() -> None:
+    rows = [row(1, data={"attributes": {"size": 0}}), revised(1, data={"attributes": {"size": 5}})]
+    rows.append(row(30, "2026-11-12", session="ses_1", revision=2, data={"attributes": {"size": 3}}))
+    assert credit(rows, rated(SUMMED + RATE)) == [("2026-11", "5.00", [rows[1].id], ["ses_1"])]
+
+
 def test_a_revision_that_takes_the_place_in_the_window_takes_nothing_back() -> None:
     once = RESOLUTION.replace("}]", "}, {field: session_id, operator: UNIQUE_WITHIN_WINDOW, window: SESSION}]")
     plan = rated(once + RATE)
@@ -384,6 +390,14 @@ def test_trial_and_flat_fees_are_nothing_to_take_back() -> None:
     charges = "charges: [{id: a, metrics: [m], model: FLAT, rate: 5}, {id: b, metrics: [m], model: PER_UNIT, rate: 1}]"
     assert credit(rows, rated(RESOLUTION + charges)) == [("2026-11", "1.00", [rows[0].id], ["ses_1"])]
     assert credit(rows, rated(RESOLUTION + charges), DECEMBER) == [("2026-11", "1.00", [rows[2].id], ["ses_2"])]
+    leads = (
+        RESOLUTION
+        + "  - {id: n, aggregation: COUNT, filter_conditions: [{field: outcome, operator: EQUALS, value: X}]}\n"
+    )
+    apart = rated(leads + charges.replace("b, metrics: [m]", "b, metrics: [n]"))
+    other = row(4, outcome="X")
+    taken = credit([*rows[:2], other, revised(4, outcome="UNRESOLVED")], apart)
+    assert taken == [("2026-11", "1.00", [other.id], ["ses_4"])]
     late = [row(3, "2026-11-20"), revised(3, "2026-11-21", outcome="UNRESOLVED")]
     trial = rated("trial_days: 15\n" + RESOLUTION + RATE)
     found = credit([*rows, *late], trial, customer=known(started_at="2026-11-01T00:00:00Z"))
