@@ -61,8 +61,8 @@ def add(commands: Any) -> None:
         examples=(("sidecar outcomes show out_0b5a", "why it was, or was not, charged"),),
         environment=BILLING_ENVIRONMENT,
         shape=f'{_ROW[:-1]}, "decisions": [{_DECISION[:-1]}, "changed"}}], "charged_to": customer, or null, '
-        '"amounts": [{"period", "currency", "amount"}], "changed": [likewise], what it changed on invoices when it '
-        "came, or null}",
+        '"amounts": [{"period", "currency", "amount"}], "changed": likewise, or null}; changed is what it '
+        "changed on invoices when it came",
     )
     show.add_argument("id", metavar="ID", help="an outcome's id (out_…)")
     add_billing(show)
