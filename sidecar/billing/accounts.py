@@ -21,7 +21,7 @@ from sidecar.billing.ledger.entries import account_rows
 from sidecar.billing.ledger.tables import customer_versions, outcomes, rated
 from sidecar.billing.rating.account import UNATTRIBUTED, Account
 from sidecar.billing.rating.cost import Costs
-from sidecar.billing.rating.invoice import quantity, written
+from sidecar.billing.rating.invoice import NOTHING, quantity, written
 from sidecar.billing.rating.movements import Movements, movements_of
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.service import Billing
@@ -63,7 +63,7 @@ async def _made(
     if movements is None:
         return [None] * len(periods)
     costs, closed = Costs(sections_of, movements), await catalog.closings()
-    return [_with_more(written(customer, costs, period, {}), closed.of(period)) for period in periods]
+    return [_with_more(written(customer, costs, period, NOTHING), closed.of(period)) for period in periods]
 
 
 def _with_more(made: dict[str, Any], closed_us: int | None) -> dict[str, Any]:

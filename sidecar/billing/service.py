@@ -16,7 +16,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sidecar.billing.events import EventError, Posted, id_of, read_event
 from sidecar.billing.exports.service import Exports
 from sidecar.billing.ingest import Ingest
-from sidecar.billing.ledger import behind, catalog, deciding, entries, model_prices, reconcile, stated, tables
+from sidecar.billing.ledger import (
+    arriving,
+    behind,
+    catalog,
+    deciding,
+    entries,
+    model_prices,
+    reconcile,
+    stated,
+    tables,
+)
 from sidecar.billing.ledger.aggregates import Aggregates
 from sidecar.billing.ledger.catalog import Catalog, PlanVersion, compiled
 from sidecar.billing.ledger.closing import close_due
@@ -28,7 +38,7 @@ from sidecar.billing.ledger.worth import worth
 from sidecar.billing.rating.account import Account, Customer
 from sidecar.billing.rating.backtest import Tested, backtest
 from sidecar.billing.rating.cost import Costs
-from sidecar.billing.rating.invoice import invoice, written
+from sidecar.billing.rating.invoice import NOTHING, invoice, written
 from sidecar.billing.rating.llm_cost import PriceHistory
 from sidecar.billing.rating.movements import movements_of
 from sidecar.billing.rating.periods import Period
@@ -170,7 +180,7 @@ class Billing:
                 self.stale.add(customer)
                 movements = await asyncio.to_thread(movements_of, account, sections_of)
             costs = Costs(sections_of, movements)
-            taken = await behind.taken_back(connection, known, customer, period) if costs.credits(period) else {}
+            taken = await behind.taken_back(connection, known, customer, period) if costs.credits(period) else NOTHING
             return {**written(customer, costs, period, taken), **status}
 
     async def behind_line(self, line: behind.Behind) -> behind.Page:
@@ -204,6 +214,21 @@ class Billing:
         """Who is charged for a row of the ledger, and how much; see `ledger.worth`."""
         async with self.database.reading() as connection:
             return await worth(connection, Catalog(connection), outcome)
+
+    async def arrivals(
+        self, outcome: Mapping[str, Any], taken: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[dict[str, str]] | None, list[list[dict[str, str]] | None]]:
+        """What a row of the ledger did to invoices when it came, and each decision about it: see `ledger.arriving`."""
+        moments = [arriving.of_outcome(outcome), *map(arriving.of_decision, taken)]
+        async with self.database.reading() as connection:
+            known = Catalog(connection)
+            found = [await arriving.changed(connection, known, outcome, moment) for moment in moments]
+        return found[0], found[1:]
+
+    async def decisions(self, customer: str | None, before_seq: int | None, limit: int) -> list[dict[str, Any]]:
+        """What operators decided, newest first."""
+        async with self.database.reading() as connection:
+            return await deciding.newest(connection, before_seq, limit, customer)
 
     async def decisions_about(self, session_id: str) -> list[dict[str, Any]]:
         """What operators decided about a session's outcomes, oldest first."""

@@ -26,11 +26,17 @@ WIDTH_MAX = 110  # longer lines are hard to read
 Pairs = Sequence[tuple[str, str]]
 ADMIN_ENVIRONMENT = (
     ("SIDECAR_ADMIN_LISTEN", "the sidecar's admin address, if --admin names none (default 127.0.0.1:8090)"),
-    ("SIDECAR_ADMIN_TOKEN", "its bearer token; SIDECAR_ADMIN_TOKEN_FILE: the path of a file that holds it"),
+    (
+        "SIDECAR_ADMIN_TOKEN",
+        "the sidecar's bearer token; SIDECAR_ADMIN_TOKEN_FILE: the path of a file that holds it",
+    ),
 )
 BILLING_ENVIRONMENT = (
     ("SIDECAR_BILLING_URL", "base URL of the billing API, if --billing names none (default: the embedded one's)"),
-    ("SIDECAR_BILLING_TOKEN", "its bearer token; SIDECAR_BILLING_TOKEN_FILE: the path of a file that holds it"),
+    (
+        "SIDECAR_BILLING_TOKEN",
+        "the billing API's bearer token; SIDECAR_BILLING_TOKEN_FILE: the path of a file that holds it",
+    ),
     ("SIDECAR_DATA_DIR", "where an embedded billing API has left its address (default ./.sidecar)"),
 )
 

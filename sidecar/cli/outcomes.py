@@ -60,8 +60,9 @@ def add(commands: Any) -> None:
         _show,
         examples=(("sidecar outcomes show out_0b5a", "why it was, or was not, charged"),),
         environment=BILLING_ENVIRONMENT,
-        shape=f'{_ROW[:-1]}, "decisions": [{_DECISION}], "charged_to": customer, or null, "amounts": [{{"period", '
-        '"currency", "amount"}]}',
+        shape=f'{_ROW[:-1]}, "decisions": [{_DECISION[:-1]}, "changed"}}], "charged_to": customer, or null, '
+        '"amounts": [{"period", "currency", "amount"}], "changed": likewise, or null}; changed is what it '
+        "changed on invoices when it came",
     )
     show.add_argument("id", metavar="ID", help="an outcome's id (out_…)")
     add_billing(show)
@@ -348,11 +349,23 @@ def _invoice_rows(made: dict[str, Any]) -> Iterable[tuple[Any, ...]]:
     for change in made["adjustment_lines"]:
         yield "adjustment", *_EMPTY, change["amount"], change["currency"], f"of {change['period']}, closed since"
     for change in made["credit_lines"]:
-        outcomes = f": {count(len(change['outcomes']), 'outcome')} taken back" if change["outcomes"] else ""
-        yield "credit", *_EMPTY, _negative(change["amount"]), change["currency"], f"of {change['period']}{outcomes}"
+        yield (
+            "credit",
+            *_EMPTY,
+            _negative(change["amount"]),
+            change["currency"],
+            f"of {change['period']}{_taken(change)}",
+        )
 
 
 _EMPTY = (None, None, None)
+
+
+def _taken(change: dict[str, Any]) -> str:
+    """How many outcomes a credit takes back; it names the first hundred."""
+    if not change["outcomes"]:
+        return ""
+    return f": {count(len(change['outcomes']), 'outcome')}{' or more' if change['more'] else ''} taken back"
 
 
 def _negative(amount: str) -> str:

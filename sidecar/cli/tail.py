@@ -1,4 +1,4 @@
-"""`sidecar tail`: sessions as they move, and outcomes as they reach the ledger, one line each, until Ctrl-C.
+"""`sidecar tail`: sessions as they move, or what reaches the ledger as it does, one line each, until Ctrl-C.
 
 Nothing is pushed: each source is asked again and again for what came after its last answer, so that one that is away
 for a while, or starts again, is simply asked later. Bounded: pages of an answer, ids remembered, amounts asked for.
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from heapq import merge
 from typing import TYPE_CHECKING, Any
 
 from sidecar.cli.grammar import (
@@ -52,8 +53,11 @@ def add(commands: Any) -> None:
         "tail",
         "live sessions and outcomes, one line each",
         "Follows the sessions of a running sidecar's tenant as they open, resolve, escalate, settle and are reversed, "
-        "on whichever replica; with --billing the rows of the ledger as they arrive, each with what it adds to the "
-        "invoice. Never shows what anybody wrote. Ctrl-C ends it, with a sum on stderr.",
+        "on whichever replica. Never shows what anybody said in them. Ctrl-C ends it, with a sum on stderr.\n\n"
+        "With --billing it follows the ledger: outcomes and operators' decisions as they arrive, each with what it "
+        "changed on invoices then, below zero when it took something back. The sum is that of the lines shown: how far "
+        "the invoices moved. It leaves out lines without an amount, of which it says the number, and what changes of "
+        "plans and of customers' facts do to invoices: amounts are by those of now.",
         _tail,
         examples=(
             ("sidecar tail", "sessions, from now on"),
@@ -62,8 +66,9 @@ def add(commands: Any) -> None:
         ),
         environment=(*ADMIN_ENVIRONMENT, *BILLING_ENVIRONMENT),
         shape='{"source", "time", "session_id", "conversation", "customer", "state", "reason", '
-        '"revision", "held", "shadow", "outcome_id", "amounts": [{"period", "currency", "amount"}], or null}, one a '
-        "line; source is sidecar or billing; of a sidecar, outcome_id and amounts are null",
+        '"revision", "held", "shadow", "outcome_id", "decision": {"kind", "actor"}, or null, "amounts": [{"period", '
+        '"currency", "amount"}], or null}, one a line; source is sidecar or billing; of a sidecar, outcome_id and '
+        "amounts are null; of a decision, conversation, state and revision are",
     )
     tail.add_argument(
         "--billing",
@@ -135,43 +140,52 @@ class Sessions:
     def _event(move: dict[str, Any]) -> Event:
         names = ("session_id", "conversation", "customer", "state", "reason", "revision", "held", "shadow")
         told = {name: move[name] for name in names}
-        return {"source": "sidecar", "time": move["at"], **told, "outcome_id": None, "amounts": None}
+        return {"source": "sidecar", "time": move["at"], **told, "outcome_id": None, "decision": None, "amounts": None}
 
 
-class Ledger:
-    """Rows of the ledger, from the billing API, each with what it adds to the invoice."""
+class Feed:
+    """Entries of the billing API that come newest first, page by page; each is told once, when it is told that it was.
 
-    def __init__(self, api: Api, since: datetime | None, customer: str | None) -> None:
-        self._api = api
-        self._since = since
-        self._customer = customer
-        self._seen: deque[str] = deque(maxlen=SEEN_MAX)  # ids of the rows that arrived last
-        self._first = True
+    `identity` are the names of what tells two entries apart, `time` the name of when one came.
+    """
 
-    def look(self) -> Iterator[Event]:
-        """Likewise. A row is seen when it is shown, so that none is lost when an answer fails half-way."""
-        rows = list(self._new())[::-1]
-        number = 0
-        for row in rows:
-            if self._wanted(row):
-                yield self._event(row, with_amount=number < AMOUNTS_MAX)
-                number += 1
-            self._seen.append(row["id"])
-        self._first = False
+    def __init__(self, path: str, identity: tuple[str, ...], time: str) -> None:
+        self._path = path
+        self._identity = identity
+        self._time = time
+        self._seen: deque[tuple[Any, ...]] = deque(maxlen=SEEN_MAX)  # those that came last
+        self.first = True
 
-    def _new(self) -> Iterator[dict[str, Any]]:
-        """Newest first, down to one that was seen, or is too old; of a ledger that is looked at first, the newest."""
-        after, known = None, set(self._seen)
-        limit = 1 if self._first and self._since is None else min(FEW, PAGE)
-        left = PAGES_MAX * PAGE
+    def at(self, entry: dict[str, Any]) -> datetime:
+        """When it came."""
+        return datetime.fromisoformat(entry[self._time])
+
+    def new(self, api: Api, since: datetime | None, customer: str | None) -> list[dict[str, Any]]:
+        """Oldest first, those after one that was seen; at the first look those since then, without a time none."""
+        found: list[dict[str, Any]] = []
+        seen = set(self._seen)
+        for entry in self._newest(api, customer, 1 if self.first and since is None else min(FEW, PAGE)):
+            if self._name(entry) in seen:
+                break
+            if self.first and (since is None or self.at(entry) < since):
+                if not found:
+                    self.saw(entry)
+                break
+            found.append(entry)
+        return found[::-1]
+
+    def saw(self, entry: dict[str, Any]) -> None:
+        """It was shown, so it is not told again."""
+        self._seen.append(self._name(entry))
+
+    def _name(self, entry: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(entry[name] for name in self._identity)
+
+    def _newest(self, api: Api, customer: str | None, limit: int) -> Iterator[dict[str, Any]]:
+        after, left = None, PAGES_MAX * PAGE
         while left:
-            page = self._api.get("/v1/outcomes", customer=self._customer, after=after, limit=limit)
-            for row in page["outcomes"]:
-                if row["id"] in known:
-                    return
-                yield row
-                if not self._wanted(row):
-                    return
+            page = api.get(self._path, customer=customer, after=after, limit=limit)
+            yield from page[self._path.rpartition("/")[2]]
             after = page["next"]
             if after is None:
                 return
@@ -179,25 +193,60 @@ class Ledger:
             limit = min(PAGE, left)
         print(f"sidecar: more than {PAGES_MAX * PAGE:,} rows at once: those before are left out", file=sys.stderr)
 
-    def _wanted(self, row: dict[str, Any]) -> bool:
-        """Whether it arrived after the beginning; of what was there at the first look without one, nothing did."""
-        if self._first:
-            return self._since is not None and datetime.fromisoformat(row["received_at"]) >= self._since
-        return True
 
-    def _event(self, row: dict[str, Any], *, with_amount: bool) -> Event:
-        from sidecar.cli.api import segment
+class Ledger:
+    """Outcomes and decisions about them, from the billing API, each with what it changed on invoices when it came."""
 
-        amounts = self._api.get(f"/v1/outcomes/{segment(row['id'])}")["amounts"] if with_amount else None
+    def __init__(self, api: Api, since: datetime | None, customer: str | None) -> None:
+        self._api = api
+        self._since = since
+        self._customer = customer
+        # Decisions are asked for first, so that no outcome is shown after what was decided about it.
+        self._decisions = Feed("/v1/decisions", ("outcome", "number"), "decided_at")
+        self._outcomes = Feed("/v1/outcomes", ("id",), "received_at")
+
+    def look(self) -> Iterator[Event]:
+        """Likewise. An entry is seen when it is shown, so that none is lost when an answer fails half-way."""
+        feeds = (self._decisions, self._outcomes)
+        decided, came = ([(feed, one) for one in feed.new(self._api, self._since, self._customer)] for feed in feeds)
+        for number, (feed, entry) in enumerate(merge(came, decided, key=lambda pair: pair[0].at(pair[1]))):
+            tell = self._outcome if feed is self._outcomes else self._decision
+            yield tell(entry, with_amount=number < AMOUNTS_MAX)
+            feed.saw(entry)
+        for feed in feeds:
+            feed.first = False
+
+    def _outcome(self, row: dict[str, Any], *, with_amount: bool) -> Event:
+        amounts = self._shown(row["id"])["changed"] if with_amount else None
         names = ("session_id", "conversation", "customer", "state")
         told = {name: row[name] for name in names}
         told |= {"reason": row["event"]["data"].get("reason") or ""}
         told |= {name: row[name] for name in ("revision", "held", "shadow")}
-        return {"source": "billing", "time": row["received_at"], **told, "outcome_id": row["id"], "amounts": amounts}
+        told |= {"outcome_id": row["id"], "decision": None, "amounts": amounts}
+        return {"source": "billing", "time": row["received_at"], **told}
+
+    def _decision(self, entry: dict[str, Any], *, with_amount: bool) -> Event:
+        amounts = None
+        if with_amount:
+            ruled = {(one["outcome"], one["number"]): one for one in self._shown(entry["outcome"])["decisions"]}
+            amounts = ruled[entry["outcome"], entry["number"]]["changed"]
+        told = {
+            "session_id": entry["session_id"],
+            "conversation": None,
+            "customer": entry["assigned"] or entry["customer"],
+        }
+        told |= {"state": None, "reason": entry["reason"], "revision": None, "held": False, "shadow": False}
+        told |= {"outcome_id": entry["outcome"], "decision": {name: entry[name] for name in ("kind", "actor")}}
+        return {"source": "billing", "time": entry["decided_at"], **told, "amounts": amounts}
+
+    def _shown(self, outcome: str) -> dict[str, Any]:
+        from sidecar.cli.api import segment
+
+        return dict(self._api.get(f"/v1/outcomes/{segment(outcome)}"))
 
 
 class Sum:
-    """What was shown: events by state, and money by currency."""
+    """What was shown: events by state, decisions by kind, and money by currency."""
 
     def __init__(self) -> None:
         self.states: Counter[str] = Counter()
@@ -206,7 +255,7 @@ class Sum:
 
     def add(self, event: Event) -> None:
         """Count one."""
-        self.states[event["state"]] += 1
+        self.states[_what(event)] += 1
         if event["source"] == "billing" and event["amounts"] is None:
             self.without += 1
         for one in event["amounts"] or ():
@@ -217,18 +266,24 @@ class Sum:
         states = ", ".join(f"{number:,} {state}" for state, number in sorted(self.states.items()))
         said = [count(self.states.total(), "event") + (f": {states}" if states else "")]
         said += [f"{amount:+f} {code}" for code, amount in sorted(self.money.items())]
-        said += [f"{self.without:,} without their amount"] if self.without else []
+        said += [f"{self.without:,} without their amount, which the sum leaves out"] if self.without else []
         return "; ".join(said)
 
 
+def _what(event: Event) -> str:
+    """The state that a session came into, or what was decided."""
+    return str(event["decision"]["kind"] if event["decision"] else event["state"])
+
+
 def line(event: Event) -> str:
-    """One event for people: time, session, customer, state, reason, amount."""
+    """One event for people: time, session, customer, state or decision, reason, amount."""
     amounts = event["amounts"]
     money = NOTHING if amounts is None else ", ".join(f"{one['amount']} {one['currency']}" for one in amounts) or "0"
-    state = event["state"]
+    state, decision = _what(event), event["decision"]
     notes = [name for name in ("held", "shadow") if event[name]]
     notes += [f"revision {event['revision']}"] if event["revision"] else []
-    reason = plain(event["reason"]) + (f" ({', '.join(notes)})" if notes else "")
+    said = f"{decision['actor']}: {event['reason']}" if decision else event["reason"]
+    reason = plain(said) + (f" ({', '.join(notes)})" if notes else "")
     cells = (
         event["time"][:19] + "Z",
         plain(event["session_id"]),

@@ -5,7 +5,7 @@ The sidecar knows facts, not prices, so the last sentence says what the plan dec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sidecar.sessions.states import State
@@ -18,8 +18,8 @@ HOUR_MS = 3_600_000
 def explain(session: SessionView) -> list[str]:
     """Plain sentences, in the order in which a person would ask."""
     sentences = [_what(session), _state(session)]
-    sentences += _evidence(session)
-    sentences += _history(session)
+    sentences += [told for _, told in sorted([*_evidence(session), *_history(session)], key=lambda one: one[0])]
+    sentences += _trailing(session)
     sentences += _flags(session)
     sentences.append(_charge(session))
     return sentences
@@ -38,6 +38,7 @@ def _what(session: SessionView) -> str:
 def _state(session: SessionView) -> str:
     reason = f" ({session.reason})" if session.reason else ""
     at = rfc3339(session.finalized_ms) if session.finalized_ms else ""
+    posted = f": revision {session.revision} of what was first posted" if session.revision > 0 else ", posted"
     silence = _span(session.terms.timeout_ms)
     match session.state:
         case State.AI_HANDLING:
@@ -48,52 +49,53 @@ def _state(session: SessionView) -> str:
         case State.RESOLVED_PENDING:
             return f"It is resolved{reason} and settles at {rfc3339(session.deadline_ms)} unless that is taken back."
         case State.ESCALATED_TO_HUMAN | State.NOT_BILLABLE:
-            return f"It was escalated to a human{reason}, first posted at {at}; escalation wins over any resolution."
+            return f"It was escalated to a human{reason}{posted} at {at}; escalation wins over any resolution."
         case State.RESOLVED if session.confirmation == "ASSUMED":
             return (
                 f"It ended at {at} after {silence} without activity; the plan takes silence for a resolution (ASSUMED)."
             )
         case State.RESOLVED:
-            return f"It was resolved as {session.outcome}{reason}, first posted at {at}."
+            return f"It was resolved as {session.outcome}{reason}{posted} at {at}."
         case State.INCONCLUSIVE:
             return f"It ended at {at} after {silence} without activity: nobody said that it was resolved."
         case State.REVERSED:
-            return f"It was resolved, and that was taken back{reason}; first posted at {at}."
+            return f"It was resolved, and that was taken back{reason}{posted} at {at}."
 
 
-def _evidence(session: SessionView) -> list[str]:
-    sentences = []
+def _evidence(session: SessionView) -> Iterator[tuple[int, str]]:
+    """What matched, with its time."""
     for item in session.evidence:
-        if item.rule == "merge":
-            sentences.append(f"At {rfc3339(item.at_ms)} session {item.digest} turned out to be the same ({item.kind}).")
-            continue
-        if item.kind == "timeout":
-            sentences.append(f"At {rfc3339(item.at_ms)} its timer ran out ({item.rule}).")
-            continue
+        at = rfc3339(item.at_ms)
         proof = f", evidence {item.digest}" if item.digest else ""
-        sentences.append(f"At {rfc3339(item.at_ms)} the rule {item.rule} ({item.kind}) matched{proof}.")
-    return sentences
+        if item.rule == "merge":
+            told = f"At {at} session {item.digest} turned out to be the same ({item.kind})."
+        elif item.kind == "timeout":
+            told = f"At {at} its timer ran out ({item.rule})."
+        else:
+            told = f"At {at} the rule {item.rule} ({item.kind}) matched{proof}."
+        yield item.at_ms, told
 
 
-def _history(session: SessionView) -> list[str]:
+def _history(session: SessionView) -> Iterator[tuple[int, str]]:
     """What the timeline tells beside the evidence: what was posted, and what came too late to change it."""
-    sentences = []
     for entry in session.timeline:
         at = rfc3339(entry["at"])
         if "revision" in entry and session.revision > 0:
             again = "then" if entry["revision"] else "first"
             why = f": {entry['reason']}" if entry.get("reason") else ""
-            sentences.append(f"At {at} it was {again} posted as {entry['to']} (revision {entry['revision']}){why}.")
+            yield entry["at"], f"At {at} it was {again} posted as {entry['to']} (revision {entry['revision']}){why}."
         elif entry.get("action") == "late":
             window = _span(session.terms.reversal_ms)
-            sentences.append(
+            yield (
+                entry["at"],
                 f"At {at} {_who(entry)} said {entry.get('event', 'something')}, more than {window} after it was final: "
-                "that changed nothing."
+                "that changed nothing.",
             )
-    trailing = sum(entry["what"] == "trailing" for entry in session.timeline)
-    if trailing:
-        sentences.append(f"{_count(trailing, 'exchange')} came after its end and count nowhere.")
-    return sentences
+
+
+def _trailing(session: SessionView) -> list[str]:
+    number = sum(entry["what"] == "trailing" for entry in session.timeline)
+    return [f"{_count(number, 'exchange')} came after its end and count nowhere."] if number else []
 
 
 def _who(entry: Mapping[str, Any]) -> str:

@@ -34,7 +34,7 @@ from sidecar.billing.rating import allowance
 from sidecar.billing.rating.account import Account
 from sidecar.billing.rating.classes import CLASSES
 from sidecar.billing.rating.cost import Costs
-from sidecar.billing.rating.invoice import taken_back, written
+from sidecar.billing.rating.invoice import TakenBack, taken_back, written
 from sidecar.billing.rating.movements import Books
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.price import EXACT
@@ -211,7 +211,9 @@ class History:
             summed = await Aggregates(connection, catalog).read(customer)
         with localcontext(EXACT):
             costs = Costs(sections_of, Books(account, sections_of).movements())
-        return written(customer, costs, month, taken_back(account, month)), summed is not None
+        return written(
+            customer, costs, month, TakenBack.of(taken_back(account, sections_of, month))
+        ), summed is not None
 
     async def _check_lines(self, customer: str, month: Period, made: dict[str, Any]) -> None:
         if len(made["sections"]) > 1:

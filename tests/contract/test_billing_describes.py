@@ -110,6 +110,8 @@ async def test_every_answer_is_as_described(api: httpx.AsyncClient) -> None:
         ("GET", "/v1/customers/{id}/sessions", f"{customer}/sessions?{month}&charge=pricing&limit=2", 200, {}),
         ("GET", "/v1/summary", f"/v1/summary?{month}", 200, {}),
         ("GET", "/v1/books", "/v1/books", 200, {}),
+        ("GET", "/v1/decisions", "/v1/decisions?limit=1&customer=customer-17", 200, {}),
+        ("GET", "/v1/decisions", "/v1/decisions?after=x", 400, {}),
         ("GET", "/v1/alerts", "/v1/alerts?limit=1", 200, {}),
     ):  # fmt: skip
         await check(api, method, template, path, status, **more)

@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -159,14 +160,33 @@ async def test_tail_shows_moves_as_they_happen(told, run):
     assert [one["conversation"] for one in only] == ["c-43"]
 
 
-async def test_tail_shows_what_each_row_adds_to_the_invoice(told, run):
+async def test_tail_shows_what_each_row_changed_on_the_invoice_when_it_came(told, run):
     rows = lines(await run("tail", "--billing", "--since", "2026-11-22T00:00:00Z", "--no-follow", "--json"))
     assert [(one["conversation"], one["state"], one["amounts"]) for one in rows] == [
-        ("c-41", "RESOLVED", amount("0.99")), ("c-42", "RESOLVED", []), ("c-44", "RESOLVED", []),
+        ("c-41", "RESOLVED", []), ("c-42", "RESOLVED", amount("0.99")), ("c-44", "RESOLVED", []),
         ("c-45", "RESOLVED", amount("0.99")), ("c-42", "NOT_BILLABLE", amount("-0.99")),
     ]  # fmt: skip
     later = lines(await run("tail", "--billing", "--since", "2026-11-22T11:00:05Z", "--no-follow", "--json"))
     assert [one["state"] for one in later] == ["NOT_BILLABLE"]
+
+
+async def test_what_tail_sums_up_is_how_far_the_invoices_moved(told, run, capsys):
+    await run("outcomes", "reverse", await outcome(run, "c-45"), *ANN, "--yes")
+    await run("outcomes", "assign", await outcome(run, "c-44"), "--customer", "globex", *ANN, "--yes")
+    argv = ["tail", "--billing", "--since", "2026-11-22T00:00:00Z", "--no-follow"]
+    assert await asyncio.to_thread(cli.main, argv) == 0
+    out, err = capsys.readouterr()
+    assert [row.split()[3:6] for row in out.splitlines()[-2:]] == [["reverse", "-0.99", "USD"], ["assign", "0", "ann:"]]
+    totals = {
+        name: json.loads(await run("invoice", name, "--period", "2026-11", "--json"))["total"]
+        for name in ("acme", "globex")
+    }
+    assert totals == {"acme": "0.00", "globex": "0.00"}
+    assert err.endswith("; +0.00 USD\n"), err
+    rows = lines(await run(*argv, "--customer", "acme", "--json"))
+    assert [(one["state"], (one["decision"] or {}).get("kind")) for one in rows][-1] == (None, "reverse")
+    assert sum(Decimal(one["amount"]) for row in rows for one in row["amounts"]) == Decimal(totals["acme"])
+    assert {row["customer"] for row in rows} == {"acme"}
 
 
 def amount(text):

@@ -72,15 +72,31 @@ async def get_outcomes(request: web.Request) -> web.StreamResponse:
 
 
 async def get_outcome(request: web.Request) -> web.Response:
-    """One row of the ledger, the decisions about its session, and what it costs: the invoice minus one without it."""
+    """One row of the ledger, the decisions about its session, and what it costs: the invoice minus one without it; with
+    what it, and each decision, changed on invoices when it came.
+    """
     billing, name = request.app[BILLING], storable(request.match_info["id"])
     rows = await billing.entries(Wanted(id=name, limit=1))
     if not rows:
         raise ProblemError(404, f"there is no outcome {name!r}")
     taken = await billing.decisions_about(rows[0]["session_id"])
     payer, amounts = await billing.worth(rows[0])
-    told = {"decisions": [decision(one) for one in taken], "charged_to": payer, "amounts": amounts}
+    changed, decided = await billing.arrivals(rows[0], taken)
+    ruled = [{**decision(one), "changed": amount} for one, amount in zip(taken, decided, strict=True)]
+    told = {"decisions": ruled, "charged_to": payer, "amounts": amounts, "changed": changed}
     return exact({**entry(rows[0]), **told})
+
+
+async def get_decisions(request: web.Request) -> web.Response:
+    """What operators decided, newest first; `next` is the `after` of the following page, or null."""
+    query = request.query
+    limit = whole_number(query.get("limit"), "limit", 100, PAGE_MAX)
+    after = query.get("after")
+    before_seq = whole_number(after, "after", 0, SEQ_MAX) if after is not None else None
+    rows = await request.app[BILLING].decisions(storable(query.get("customer")), before_seq, limit + 1)
+    page, more = rows[:limit], len(rows) > limit
+    following = str(page[-1]["seq"]) if more else None
+    return web.json_response({"decisions": [decision(row) for row in page], "next": following})
 
 
 async def get_session(request: web.Request) -> web.Response:

@@ -13,6 +13,7 @@ from sidecar.billing.api import (
     export_shapes,
     exports,
     model_prices,
+    outcome_shapes,
     outcomes,
     reports,
     shapes,
@@ -58,7 +59,7 @@ def _decision(handler: Handler, body: Any) -> Endpoint:
         "POST",
         f"/v1/outcomes/{{id}}/{handler.__name__}",
         handler,
-        {201: shapes.Decision, 200: shapes.Decision},
+        {201: outcome_shapes.Decision, 200: outcome_shapes.Decision},
         body={JSON: body},
         refusals=(400, 404, 409, 415, 422),
     )
@@ -66,11 +67,11 @@ def _decision(handler: Handler, body: Any) -> Endpoint:
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
-        "POST", "/v1/outcomes", outcomes.post_outcomes, {200: shapes.Receipt},
+        "POST", "/v1/outcomes", outcomes.post_outcomes, {200: outcome_shapes.Receipt},
         body={SINGLE: Event, BATCH: list[Event]}, refusals=(400, 413, 415),
     ),
     Endpoint(
-        "GET", "/v1/outcomes", outcomes.get_outcomes, {200: shapes.Outcomes}, refusals=(400,), csv=True,
+        "GET", "/v1/outcomes", outcomes.get_outcomes, {200: outcome_shapes.Outcomes}, refusals=(400,), csv=True,
         query=(
             ("customer", "the customer that the event names", False),
             ("state", "RESOLVED, NOT_BILLABLE, INCONCLUSIVE or REVERSED", False),
@@ -79,12 +80,16 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             *_PAGE, _FORMAT,
         ),
     ),
-    Endpoint("GET", "/v1/outcomes/{id}", outcomes.get_outcome, {200: shapes.OutcomeShown}, refusals=(404,)),
+    Endpoint("GET", "/v1/outcomes/{id}", outcomes.get_outcome, {200: outcome_shapes.OutcomeShown}, refusals=(404,)),
     _decision(outcomes.release, bodies.DecisionBody),
     _decision(outcomes.drop, bodies.DecisionBody),
     _decision(outcomes.reverse, bodies.DecisionBody),
     _decision(outcomes.assign, bodies.AssignmentBody),
-    Endpoint("GET", "/v1/sessions/{id}", outcomes.get_session, {200: shapes.Session}, refusals=(404,)),
+    Endpoint(
+        "GET", "/v1/decisions", outcomes.get_decisions, {200: outcome_shapes.Decisions}, refusals=(400,),
+        query=(("customer", "about its outcomes, or giving it some", False), *_PAGE),
+    ),
+    Endpoint("GET", "/v1/sessions/{id}", outcomes.get_session, {200: outcome_shapes.Session}, refusals=(404,)),
     Endpoint("GET", "/v1/plans", catalog.get_plans, {200: shapes.Plans}),
     Endpoint(
         "POST", "/v1/plans/backtest", reports.post_backtest, {200: shapes.Backtest},

@@ -24,94 +24,6 @@ class Problem(TypedDict, total=False):
     errors: list[Any]
 
 
-class Rejection(TypedDict):
-    """An event that was not taken."""
-
-    id: str | None
-    reason: str
-
-
-class Receipt(TypedDict):
-    """What became of each event."""
-
-    accepted: int
-    duplicates: int
-    rejected: list[Rejection]
-
-
-class Entry(TypedDict):
-    """One row of the ledger."""
-
-    id: str
-    customer: str
-    session_id: str
-    conversation: str | None
-    state: Literal["RESOLVED", "NOT_BILLABLE", "INCONCLUSIVE", "REVERSED"]
-    outcome: str
-    revision: int
-    reverses: str | None
-    held: bool
-    billable: bool
-    shadow: bool
-    period: str
-    late: str | None
-    time: str
-    received_at: str
-    event: dict[str, Any]
-
-
-class Outcomes(TypedDict):
-    """A page of the ledger, newest first; `next` is the `after` of the following one."""
-
-    outcomes: list[Entry]
-    next: str | None
-
-
-class Decision(TypedDict):
-    """An operator's decision; `period` is the one on whose invoice it stands."""
-
-    outcome: str
-    session_id: str
-    number: int
-    kind: Literal["release", "drop", "reverse", "assign"]
-    actor: str
-    reason: str
-    customer: str
-    assigned: str | None
-    period: str
-    decided_at: str
-
-
-class Amount(TypedDict):
-    """Money on the invoice of a period; below zero when it is taken back there."""
-
-    period: str
-    currency: str
-    amount: str
-
-
-class OutcomeShown(Entry):
-    """One row, with every decision about its session, and what it adds to the invoices of whom it is charged to."""
-
-    decisions: list[Decision]
-    charged_to: str | None
-    amounts: list[Amount]
-
-
-class Session(TypedDict):
-    """A session by its last revision, with its evidence and every ledger entry, oldest first."""
-
-    session_id: str
-    conversation: str | None
-    customer: str
-    state: str
-    outcome: str
-    revision: int
-    evidence: list[Any]
-    entries: list[Entry]
-    decisions: list[Decision]
-
-
 class PlanShown(TypedDict):
     """One version of a plan."""
 
@@ -232,6 +144,15 @@ InvoiceSection = TypedDict(
 Change = TypedDict("Change", {"period": str, "from": str, "currency": str, "amount": str, "outcomes": list[str]})
 
 
+class Credit(Change):
+    """What an earlier (or this) period no longer costs, with the first hundred outcomes that were taken back, and their
+    sessions in the same order; `more`: there may be others.
+    """
+
+    sessions: list[str]
+    more: bool
+
+
 class Invoice(TypedDict):
     """One customer's period."""
 
@@ -248,12 +169,12 @@ class Invoice(TypedDict):
     guardrails: GuardrailsShown
     sections: list[InvoiceSection]
     adjustment_lines: list[Change]
-    credit_lines: list[Change]
+    credit_lines: list[Credit]
     status: Literal["open", "closed"]
 
 
 class Use(TypedDict):
-    """An outcome that a line counts."""
+    """An outcome that a line counts; `taken_back` is the period whose invoice credits it, null while it stands."""
 
     outcome: str
     session_id: str
@@ -263,6 +184,7 @@ class Use(TypedDict):
     metric: str
     units: Quantity
     trial: bool
+    taken_back: str | None
 
 
 class Uses(TypedDict):

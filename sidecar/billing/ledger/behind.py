@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import localcontext
 from typing import Any
 
-from sqlalchemy import select, union_all
+from sqlalchemy import select
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,12 +17,15 @@ from sidecar.billing.ledger.catalog import Catalog
 from sidecar.billing.ledger.entries import account_rows, chunks
 from sidecar.billing.ledger.tables import decisions, outcomes
 from sidecar.billing.rating import invoice
-from sidecar.billing.rating.account import Account, Row
-from sidecar.billing.rating.movements import ENTERED, Books, State
+from sidecar.billing.rating.account import UNATTRIBUTED, Account, Row
+from sidecar.billing.rating.invoice import TakenBack
+from sidecar.billing.rating.movements import ENTERED, Books, Place, State
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.price import EXACT
+from sidecar.billing.rating.sections import SectionsOf
 
-NAMED_MAX = 100  # outcomes named beside a credit
+NAMED_MAX = 100  # outcomes named beside the credits of an invoice
+LOOKED_MAX = 1000  # revisions and reversals that are looked at for them: most of what is revised takes nothing back
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,35 +47,59 @@ class Behind:
     limit: int = 100
 
 
-async def taken_back(
-    connection: AsyncConnection, catalog: Catalog, customer: str, period: Period
-) -> dict[Period, list[str]]:
-    """Outcomes that were taken back in a period, by the period of their own time.
+async def taken_back(connection: AsyncConnection, catalog: Catalog, customer: str, period: Period) -> TakenBack:
+    """Outcomes that were taken back in a period; see `rating.invoice.taken_back`.
 
-    Named are the first hundred sessions that a revision of the same customer, and the first hundred that a decision,
-    took back.
+    Not among them are those whose revision names another customer.
     """
-    revised = (
-        select(outcomes.c.session_id, outcomes.c.id)
-        .where(outcomes.c.customer == customer, outcomes.c.revision > 0, outcomes.c.shadow.is_(False))
-        .order_by(outcomes.c.seq)
+    known, sections_of = (await catalog.customers([customer]))[customer], await catalog.sections_of(customer)
+    coupling = await catalog.coupling(customer)
+    if coupling == "account":
+        account = Account(known, await account_rows(connection, customer))
+        everything = await asyncio.to_thread(list, invoice.taken_back(account, sections_of, period))
+        return _bounded({(place, row.id): row for place, row in everything}, more=False)
+    talkers = {customer} if coupling == "conversation" else set()
+    notes = await _ends(connection, customer, period)
+    found: dict[tuple[Place, str], Row] = {}
+    for start in range(0, min(len(notes), LOOKED_MAX), NAMED_MAX):
+        group = await Aggregates(connection, catalog).group(notes[start : start + NAMED_MAX], talkers)
+        some = invoice.taken_back(Account(known, group.now), sections_of, period)
+        found |= {(place, row.id): row for place, row in some}
+        if len({name for _, name in found}) > NAMED_MAX:
+            break
+    return _bounded(found, more=len(notes) > LOOKED_MAX)
+
+
+def _bounded(found: dict[tuple[Place, str], Row], *, more: bool) -> TakenBack:
+    named = list(dict.fromkeys(name for _, name in found))
+    kept = set(named[:NAMED_MAX])
+    rows = ((place, row) for (place, name), row in found.items() if name in kept)
+    return TakenBack.of(rows, more=more or len(named) > NAMED_MAX)
+
+
+async def _ends(connection: AsyncConnection, customer: str, period: Period) -> list[dict[str, str]]:
+    """Every revision and reversal that stands on a customer's invoice of a period, in the order of arrival: one more
+    than are looked at.
+    """
+    o = outcomes.c
+    later = select(o.seq, o.session_id, o.id).where(o.revision > 0, o.shadow.is_(False)).order_by(o.seq)
+    assigned = select(decisions.c.session_id).where(decisions.c.assigned == customer)
+    decided = select(decisions.c.seq, decisions.c.session_id, decisions.c.outcome_id).where(
+        decisions.c.period == str(period), decisions.c.customer == customer, decisions.c.kind == "reverse"
     )
-    in_time = revised.where(outcomes.c.period == str(period), outcomes.c.late.is_(None)).limit(NAMED_MAX)
-    late = revised.where(outcomes.c.late == str(period)).limit(NAMED_MAX)
-    decided = (
-        select(decisions.c.session_id, decisions.c.outcome_id.label("id"))
-        .where(decisions.c.period == str(period), decisions.c.customer == customer)
-        .order_by(decisions.c.seq)
-        .limit(NAMED_MAX)
-    )
-    query = union_all(*(select(part.subquery()) for part in (in_time, late, decided)))
-    notes = [
-        {"session_id": session, "outcome_id": identifier}
-        for session, identifier in (await connection.execute(query)).all()
-    ]
-    group = await Aggregates(connection, catalog).group(notes, set())
-    account = Account((await catalog.customers([customer]))[customer], group.now)
-    return invoice.taken_back(account, period)
+    parts = [decided.order_by(decisions.c.seq)]
+    for whose in (o.customer == customer, o.session_id.in_(assigned) & (o.customer == UNATTRIBUTED)):
+        parts += [
+            later.where(whose, o.period == str(period), o.late.is_(None)),
+            later.where(whose, o.late == str(period)),
+        ]
+    found: list[dict[str, str]] = []
+    for part in parts:
+        rows = await connection.execute(part.limit(LOOKED_MAX + 1 - len(found)))
+        found += [{"session_id": session, "outcome_id": identifier} for _, session, identifier in rows]
+        if len(found) > LOOKED_MAX:
+            break
+    return found
 
 
 async def counted(connection: AsyncConnection, catalog: Catalog, line: Behind) -> Page:
@@ -98,14 +127,25 @@ async def counted(connection: AsyncConnection, catalog: Catalog, line: Behind) -
     else:
         talkers = {customer} if coupling == "conversation" else set()
         rows = (await Aggregates(connection, catalog).group(found, talkers)).now
-    uses = []
+    account, uses = Account(known, rows), []
+    taken = _later(account, sections_of, charge, shown)
     with localcontext(EXACT):
-        for section, usages in Books(Account(known, rows), sections_of).counted(State(period, ENTERED)):
+        for section, usages in Books(account, sections_of).counted(State(period, ENTERED)):
             if section.period == period and charge in usages:
                 usage = usages[charge]
                 pairs = [(use, False) for use in usage.uses] + [(use, True) for use in usage.trial]
-                uses += [_use(use, trial) for use, trial in pairs if use.row.id in shown]
+                uses += [_use(use, trial, taken.get(use.row.id)) for use, trial in pairs if use.row.id in shown]
     return Page(sorted(uses, key=lambda use: shown[use["outcome"]]), following)
+
+
+def _later(account: Account, sections_of: SectionsOf, charge: str, shown: Iterable[str]) -> dict[str, Period]:
+    """When outcomes were taken back that the charge counted."""
+    found: dict[str, Period] = {}
+    for period in {account.gone[name] for name in shown if name in account.gone}:
+        for place, row in invoice.taken_back(account, sections_of, period, trial=True):
+            if place.charge == charge:
+                found[row.id] = period
+    return found
 
 
 async def _assigned(connection: AsyncConnection, customer: str, period: Period) -> list[RowMapping]:
@@ -127,7 +167,7 @@ async def _assigned(connection: AsyncConnection, customer: str, period: Period) 
     return found
 
 
-def _use(use: Any, trial: bool) -> dict[str, Any]:  # noqa: FBT001
+def _use(use: Any, trial: bool, taken: Period | None) -> dict[str, Any]:  # noqa: FBT001
     row: Row = use.row
     return {
         "outcome": row.id,
@@ -138,4 +178,5 @@ def _use(use: Any, trial: bool) -> dict[str, Any]:  # noqa: FBT001
         "metric": use.metric,
         "units": invoice.quantity(use.units),
         "trial": trial,
+        "taken_back": None if taken is None else str(taken),
     }

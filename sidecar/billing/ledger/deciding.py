@@ -139,9 +139,13 @@ async def decisions_about(connection: AsyncConnection, session_id: str) -> list[
     return [dict(row) for row in (await connection.execute(query)).mappings()]
 
 
-async def newest(connection: AsyncConnection, before_seq: int | None, limit: int) -> list[dict[str, Any]]:
-    """All decisions, newest first."""
+async def newest(
+    connection: AsyncConnection, before_seq: int | None, limit: int, customer: str | None = None
+) -> list[dict[str, Any]]:
+    """All decisions, or those about one customer's outcomes and those that gave it some, newest first."""
     query = select(decisions).order_by(decisions.c.seq.desc()).limit(limit)
+    if customer is not None:
+        query = query.where(or_(decisions.c.customer == customer, decisions.c.assigned == customer))
     if before_seq is not None:
         query = query.where(decisions.c.seq < before_seq)
     return [dict(row) for row in (await connection.execute(query)).mappings()]

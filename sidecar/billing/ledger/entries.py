@@ -25,7 +25,7 @@ _COLUMNS = [column for column in outcomes.c if column.name != "digest"]
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What an operator decided about an outcome; `period` is the one on whose invoice it stands."""
+    """What an operator decided about an outcome, and when; `period` is the one on whose invoice it stands."""
 
     outcome_id: str
     number: int
@@ -33,6 +33,8 @@ class Decision:
     kind: str
     period: Period
     assigned: str | None = None
+    seq: int = 0
+    decided_us: int = 0
 
 
 async def account_rows(connection: AsyncConnection, customer: str) -> tuple[Row, ...]:
@@ -84,7 +86,7 @@ async def decisions_of(connection: AsyncConnection, sessions: Iterable[str]) -> 
 
 def to_decision(row: RowMapping) -> Decision:
     """A row as rating takes it."""
-    names = ("outcome_id", "number", "session_id", "kind", "assigned")
+    names = ("outcome_id", "number", "session_id", "kind", "assigned", "seq", "decided_us")
     return Decision(**{name: row[name] for name in names}, period=Period.parse(row["period"]))
 
 

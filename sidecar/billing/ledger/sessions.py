@@ -105,8 +105,10 @@ async def _sources(connection: AsyncConnection, asked: Asked, after: Place | Non
     keys = select(o.at_us, o.seq)
     if asked.text is not None:
         by_mention = keys.where(o.id.in_(_mentioning(asked, after)))
-        exact = (o.conversation, o.session_id, o.id)
-        return [[*(keys.where(column == asked.text) for column in exact), by_mention]]  # no row says what it mentions
+        exact = [keys.where(column == asked.text) for column in (o.conversation, o.session_id)]
+        named = outcomes.alias()  # of any revision, for only the last of a session is listed
+        by_outcome = keys.where(o.session_id.in_(select(named.c.session_id).where(named.c.id == asked.text)))
+        return [[*exact, by_outcome, by_mention]]  # no row says what it mentions
     if asked.held:
         found.append([keys.where(o.held)])
     if asked.customer is not None:

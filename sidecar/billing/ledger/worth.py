@@ -19,9 +19,8 @@ from sidecar.billing.ledger.catalog import Catalog
 from sidecar.billing.ledger.entries import account_rows
 from sidecar.billing.rating.account import Account, Row
 from sidecar.billing.rating.cost import Costs
-from sidecar.billing.rating.invoice import money, written
+from sidecar.billing.rating.invoice import NOTHING, money, written
 from sidecar.billing.rating.movements import Movements, added, less, movements_of
-from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.price import EXACT
 from sidecar.billing.rating.sections import SectionsOf
 
@@ -43,9 +42,11 @@ async def worth(
     total = mine if total is None else total
     with localcontext(EXACT):
         other = added([total, less(mine), without])
-    # Of all periods: a later one's credits may be priced in another tier without it.
-    periods = sorted({state.period for _, state in (*total, *other)})
-    return payer, _differences(payer, sections_of, (total, other), periods)
+    found = differences(payer, sections_of, (total, other))
+    return payer, [
+        {"period": period, "currency": currency, "amount": money(amount)}
+        for (period, currency), amount in found.items()
+    ]
 
 
 async def _rows(
@@ -59,16 +60,19 @@ async def _rows(
     return (await aggregates.group([note], talkers)).now, total
 
 
-def _differences(
-    payer: str, sections_of: SectionsOf, both: tuple[Movements, Movements], periods: Sequence[Period]
-) -> list[dict[str, str]]:
-    """Invoices of the first account minus those of the second."""
+def differences(
+    payer: str, sections_of: SectionsOf, both: tuple[Movements, Movements]
+) -> dict[tuple[str, str], Decimal]:
+    """Invoices of the first account minus those of the second, by period and currency, but zeros.
+
+    Of all periods: a later one's credits may be priced in another tier.
+    """
     with_it, without = (Costs(sections_of, movements) for movements in both)
-    found = []
-    for period in periods:
-        now, then = (written(payer, costs, period, {})["totals"] for costs in (with_it, without))
+    found = {}
+    for period in sorted({state.period for movements in both for _, state in movements}):
+        now, then = (written(payer, costs, period, NOTHING)["totals"] for costs in (with_it, without))
         for currency in sorted(now.keys() | then.keys()):
             amount = Decimal(now.get(currency, "0")) - Decimal(then.get(currency, "0"))
             if amount:
-                found.append({"period": str(period), "currency": currency, "amount": money(amount)})
+                found[str(period), currency] = amount
     return found

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from sidecar.billing.rating.account import Account
+from sidecar.billing.rating.account import Account, Row
 from sidecar.billing.rating.cost import Change, Cost, Costs, Line
-from sidecar.billing.rating.movements import movements_of
+from sidecar.billing.rating.movements import ENTERED, TAKEN_BACK, Books, Place, State, movements_of, parts
 from sidecar.billing.rating.periods import Period, from_us
 from sidecar.billing.rating.price import EXACT, ZERO, Step, round_amount
 from sidecar.billing.rating.sections import SectionsOf
@@ -17,21 +18,66 @@ from sidecar.billing.rating.usage import RatedPlan
 from sidecar.policy.plan import Charge
 
 ALERT_PERCENT = (50, 80, 100)
-TakenBack = Mapping[Period, Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBack:
+    """Outcomes that a period's credits take back, by the beginning of the section that had counted them, each in the
+    order of time and id; `more`: there may be others, which were not looked at.
+    """
+
+    rows: Mapping[int, Sequence[Row]]
+    more: bool = False
+
+    @classmethod
+    def of(cls, found: Iterable[tuple[Place, Row]], *, more: bool = False) -> TakenBack:
+        """Each once, whichever charges had counted it."""
+        rows: dict[int, dict[str, Row]] = {}
+        for place, row in found:
+            rows.setdefault(place.start_us, {})[row.id] = row
+        return cls({start: sorted(some.values(), key=lambda row: row.order) for start, some in rows.items()}, more)
+
+
+NOTHING = TakenBack({})
 
 
 def invoice(account: Account, sections_of: SectionsOf, period: Period) -> dict[str, Any]:
     """Rate a period from an account's rows. See `written`."""
     costs = Costs(sections_of, movements_of(account, sections_of))
-    return written(account.customer.id, costs, period, taken_back(account, period))
+    return written(account.customer.id, costs, period, TakenBack.of(taken_back(account, sections_of, period)))
 
 
-def taken_back(account: Account, period: Period) -> dict[Period, list[str]]:
-    """Ids of the outcomes that were taken back in a period, by the period of their own time."""
-    found: dict[Period, list[str]] = {}
-    for row in account.chargeable:
-        if account.gone.get(row.id) == period:
-            found.setdefault(row.period, []).append(row.id)
+def taken_back(
+    account: Account, sections_of: SectionsOf, period: Period, *, trial: bool = False
+) -> Iterator[tuple[Place, Row]]:
+    """The outcomes that were taken back in a period, with the charges that they had counted units for until then.
+
+    One that never counted is none of them, however it was replaced; nor is one whose next revision took its units over,
+    in a window of their session. One whose next revision counts beside it is: a line has the units of both. Units in
+    trial cost nothing; with `trial`, they are looked at as well.
+    """
+    with localcontext(EXACT):
+        for part in parts(account, sections_of):
+            ended = {row.id: row for row in part.chargeable if part.gone.get(row.id) == period}
+            if not ended:
+                continue
+            books = Books(part, sections_of)
+            before, after = (_units(books, State(period, phase), trial=trial) for phase in (ENTERED, TAKEN_BACK))
+            for (place, session), units in before.items():
+                if sum(units.values()) != sum(after.get((place, session), {}).values()):
+                    yield from ((place, ended[one]) for one in units if one in ended)
+
+
+def _units(books: Books, state: State, *, trial: bool) -> dict[tuple[Place, str], dict[str, Decimal]]:
+    """The units that each outcome brings to charges that are paid by units, by charge and session."""
+    found: dict[tuple[Place, str], dict[str, Decimal]] = {}
+    for section, usages in books.counted(state):
+        for charge in section.plan.charges:
+            usage = usages[charge.id]
+            for use in (*usage.uses, *(usage.trial if trial else ())):
+                if use.units and charge.model != "FLAT":
+                    units = found.setdefault((Place(section.start_us, charge.id), use.row.session_id), {})
+                    units[use.row.id] = units.get(use.row.id, ZERO) + use.units
     return found
 
 
@@ -69,8 +115,8 @@ def written(customer: str, costs: Costs, period: Period, taken: TakenBack) -> di
         "totals": {code: money(amount) for code, amount in totals.items()},
         "guardrails": _guardrails(same),
         "sections": [_section(cost) for cost in gross],
-        "adjustment_lines": [_change(change, ()) for change in adjusted],
-        "credit_lines": [_change(change, taken.get(change.section.period, ())) for change in credited],
+        "adjustment_lines": [_change(change) for change in adjusted],
+        "credit_lines": [{**_change(change), **_named(change, taken)} for change in credited],
     }
 
 
@@ -195,11 +241,20 @@ def _guardrails(costs: Sequence[Cost]) -> dict[str, Any]:
     }
 
 
-def _change(change: Change, outcomes: Sequence[str]) -> dict[str, Any]:
+def _change(change: Change) -> dict[str, Any]:
     return {
         "period": str(change.section.period),
         "from": timestamp(change.section.start_us),
         "currency": change.currency,
         "amount": money(change.amount),
-        "outcomes": list(outcomes),
+        "outcomes": list[str](),
+    }
+
+
+def _named(change: Change, taken: TakenBack) -> dict[str, Any]:
+    rows = taken.rows.get(change.section.start_us, ())
+    return {
+        "outcomes": [row.id for row in rows],
+        "sessions": [row.session_id for row in rows],
+        "more": taken.more,
     }

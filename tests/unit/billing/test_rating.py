@@ -331,3 +331,74 @@ def test_what_is_unattributed_is_never_invoiced() -> None:
     result = bill(rows, plan, customer=Customer("unattributed"))
     assert (result["subtotal"], result["total"]) == ("0.00", "0.00")
     assert classes(rows, plan, customer=Customer("unattributed")) == {"unmatched": 1}
+
+
+# What a credit names.
+
+SUMMED = "metrics: [{id: m, aggregation: SUM, event_field: attributes.size}]\n"
+RATE = "pricing: {model: PER_UNIT, rate: 1}"
+
+
+def credit(rows, plan, period=NOVEMBER, customer=None):
+    made = bill(rows, plan, period, customer)
+    return [(one["period"], one["amount"], one["outcomes"], one["sessions"]) for one in made["credit_lines"]]
+
+
+def revised(number: int, when: str = "2026-11-11", **changes):
+    return row(10 + number, when, session=f"ses_{number}", revision=1, **changes)
+
+
+def test_what_counted_nothing_is_not_taken_back() -> None:
+    plan = rated(RESOLUTION + RATE)
+    rows = [row(1), revised(1, outcome="UNRESOLVED"), row(2, outcome="INCONCLUSIVE"), revised(2)]
+    assert credit(rows, plan) == [("2026-11", "1.00", [rows[0].id], ["ses_1"])]
+
+
+@pytest.mark.parametrize(("size", "total"), [(2, "2.00"), (5, "5.00"), (8, "8.00"), (0, "0.00")])
+def test_a_sum_that_changes_is_on_the_line_twice_and_once_taken_back(size: int, total: str) -> None:
+    rows = [row(1, data={"attributes": {"size": 5}}), revised(1, data={"attributes": {"size": size}})]
+    plan = rated(SUMMED + RATE)
+    assert bill(rows, plan)["total"] == total
+    assert credit(rows, plan) == [("2026-11", "5.00", [rows[0].id], ["ses_1"])]
+
+
+def test_of_several_revisions_those_that_counted_are_named() -> None:
+    rows = [row(1, data={"attributes": {"size": 0}}), revised(1, data={"attributes": {"size": 5}})]
+    rows.append(row(30, "2026-11-12", session="ses_1", revision=2, data={"attributes": {"size": 3}}))
+    assert credit(rows, rated(SUMMED + RATE)) == [("2026-11", "5.00", [rows[1].id], ["ses_1"])]
+
+
+def test_a_revision_that_takes_the_place_in_the_window_takes_nothing_back() -> None:
+    once = RESOLUTION.replace("}]", "}, {field: session_id, operator: UNIQUE_WITHIN_WINDOW, window: SESSION}]")
+    plan = rated(once + RATE)
+    rows = [row(1), revised(1), row(2), revised(2, outcome="UNRESOLVED")]
+    assert bill(rows, plan)["total"] == "1.00"
+    assert credit(rows, plan) == [("2026-11", "1.00", [rows[2].id], ["ses_2"])]
+
+
+def test_of_the_highest_only_what_raised_it_is_named() -> None:
+    plan = rated(SUMMED.replace("SUM", "MAX") + RATE)
+    sizes = [row(n, f"2026-11-0{n}", data={"attributes": {"size": n % 3}}) for n in (2, 4, 5)]
+    rows = [*sizes, revised(2, outcome="UNRESOLVED"), revised(4, outcome="UNRESOLVED")]
+    assert credit(rows, plan) == [], "the last one raised nothing, and holds it up now"
+    rows.append(revised(5, outcome="UNRESOLVED"))
+    assert [(amount, outcomes) for _, amount, outcomes, _ in credit(rows, plan)] == [("2.00", [sizes[0].id])]
+
+
+def test_trial_and_flat_fees_are_nothing_to_take_back() -> None:
+    rows = [row(1), revised(1, outcome="UNRESOLVED"), row(2), revised(2, "2026-12-02", outcome="UNRESOLVED")]
+    charges = "charges: [{id: a, metrics: [m], model: FLAT, rate: 5}, {id: b, metrics: [m], model: PER_UNIT, rate: 1}]"
+    assert credit(rows, rated(RESOLUTION + charges)) == [("2026-11", "1.00", [rows[0].id], ["ses_1"])]
+    assert credit(rows, rated(RESOLUTION + charges), DECEMBER) == [("2026-11", "1.00", [rows[2].id], ["ses_2"])]
+    leads = (
+        RESOLUTION
+        + "  - {id: n, aggregation: COUNT, filter_conditions: [{field: outcome, operator: EQUALS, value: X}]}\n"
+    )
+    apart = rated(leads + charges.replace("b, metrics: [m]", "b, metrics: [n]"))
+    other = row(4, outcome="X")
+    taken = credit([*rows[:2], other, revised(4, outcome="UNRESOLVED")], apart)
+    assert taken == [("2026-11", "1.00", [other.id], ["ses_4"])]
+    late = [row(3, "2026-11-20"), revised(3, "2026-11-21", outcome="UNRESOLVED")]
+    trial = rated("trial_days: 15\n" + RESOLUTION + RATE)
+    found = credit([*rows, *late], trial, customer=known(started_at="2026-11-01T00:00:00Z"))
+    assert found == [("2026-11", "1.00", [late[0].id], ["ses_3"])]

@@ -118,4 +118,6 @@ def test_what_is_rejected_of_an_import_is_one_line(ask, tmp_path):
 def test_an_event_is_one_line():
     names = ("session_id", "customer", "reason")
     event = dict.fromkeys(names, NASTY) | {"source": "billing", "time": "2026-11-22T10:00:00Z", "state": "RESOLVED"}
-    assert tail.line(event | {"held": False, "shadow": False, "revision": 0, "amounts": None}).isprintable()
+    event |= {"held": False, "shadow": False, "revision": 0, "amounts": None, "decision": None}
+    assert tail.line(event).isprintable()
+    assert tail.line(event | {"decision": {"kind": "reverse", "actor": NASTY}}).isprintable()

@@ -139,3 +139,9 @@ def test_the_proxys_process_imports_nothing_of_the_command_line():
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert ended.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_every_variable_of_a_command_says_what_it_alone_is_for(name):
+    meanings = [re.split("[;,(]", meaning)[0] for _, meaning in LEAVES[name].teaching.environment]
+    assert len(set(meanings)) == len(meanings)

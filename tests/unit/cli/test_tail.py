@@ -13,32 +13,47 @@ from sidecar.cli import tail
 from sidecar.cli.api import AwayError
 from sidecar.cli.grammar import CommandError
 
+START = datetime(2026, 11, 22, tzinfo=UTC)
+
 
 class Api:
-    """A ledger that grows, and an API that fails as told."""
+    """A ledger that grows, every third time by a decision, and an API that fails as told."""
 
-    def __init__(self, fails):
-        self.rows = []
+    def __init__(self, fails, every=3):
+        self.came = []
+        self.rows = {"outcomes": [], "decisions": []}
         self.fails = fails
+        self.every = every
         self.limits = []
 
     def get(self, path, *, customer=None, after=None, limit=100):
         if next(self.fails, False):
             raise CommandError("away")
-        if path != "/v1/outcomes":
-            return {"amounts": [{"period": "2026-11", "currency": "USD", "amount": "0.99"}]}
-        self.limits.append(limit)
-        found = [row for row in reversed(self.rows) if after is None or row["seq"] < after]
+        what = path.removeprefix("/v1/")
+        if what not in self.rows:
+            changed = [{"period": "2026-11", "currency": "USD", "amount": "0.99"}]
+            taken = [row | {"changed": changed} for row in self.rows["decisions"]]
+            return {"changed": changed, "decisions": taken}
+        if what == "outcomes":
+            self.limits.append(limit)
+        found = [row for row in reversed(self.rows[what]) if after is None or row["seq"] < after]
         page = found[:limit]
-        return {"outcomes": page, "next": page[-1]["seq"] if len(found) > limit else None}
+        return {what: page, "next": page[-1]["seq"] if len(found) > limit else None}
 
     def grow(self, count):
         for _ in range(count):
-            number = len(self.rows)
-            at = datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=number)
-            told = {"customer": "acme", "state": "RESOLVED", "revision": 0, "held": False, "shadow": False}
-            row = {"seq": number, "id": f"out_{number}", "session_id": f"ses_{number}", "conversation": None} | told
-            self.rows.append(row | {"event": {"data": {"reason": "r"}}, "received_at": at.isoformat()})
+            number = len(self.came)
+            at = (START + timedelta(seconds=number)).isoformat()
+            told = {"seq": number, "customer": "acme", "session_id": f"ses_{number}"}
+            if number % self.every == self.every - 1:
+                self.came.append((f"out_{number - 1}", "reverse"))
+                told |= {"outcome": f"out_{number - 1}", "number": 1, "kind": "reverse", "assigned": None}
+                self.rows["decisions"].append(told | {"actor": "ann", "reason": "disputed", "decided_at": at})
+                continue
+            self.came.append((f"out_{number}", "RESOLVED"))
+            told |= {"id": f"out_{number}", "conversation": None, "state": "RESOLVED", "revision": 0, "held": False}
+            told |= {"shadow": False, "event": {"data": {"reason": "r"}}, "received_at": at}
+            self.rows["outcomes"].append(told)
 
 
 @given(
@@ -51,23 +66,23 @@ class Api:
 def test_every_row_is_shown_once_in_order_whatever_fails(before, growth, fails, since, page):
     api = Api(iter(fails))
     api.grow(before)
-    begin = None if since is None else datetime(2026, 11, 22, tzinfo=UTC) + timedelta(seconds=since)
+    begin = None if since is None else START + timedelta(seconds=since)
     source = tail.Ledger(api, begin, None)
     old = tail.PAGE, tail.PAGES_MAX
     tail.PAGE, tail.PAGES_MAX = page, 50  # more than all rows, however small a page is
-    shown, begun = [], None
+    shown, begun = [], False
     try:
         for step in [0, *growth, *([0] * len(fails)), 0]:
-            api.grow(step if begun is not None else 0)
+            api.grow(step if begun else 0)
             try:
-                shown.extend(event["outcome_id"] for event in source.look())
-                begun = begun if begun is not None else len(api.rows)
+                shown.extend((event["outcome_id"], tail._what(event)) for event in source.look())
+                begun = True
             except CommandError:
                 continue
     finally:
         tail.PAGE, tail.PAGES_MAX = old
     first = before if since is None else min(max(since, 0), before)  # what arrives after the first look is new
-    assert shown == [row["id"] for row in api.rows[first:]]
+    assert shown == api.came[first:]
 
 
 def test_rows_past_the_bound_of_amounts_come_without(monkeypatch):
@@ -77,20 +92,22 @@ def test_rows_past_the_bound_of_amounts_come_without(monkeypatch):
     total = tail.Sum()
     for event in tail.Ledger(api, datetime(2026, 1, 1, tzinfo=UTC), None).look():
         total.add(event)
-    assert total.text() == "3 events: 3 RESOLVED; +1.98 USD; 1 without their amount"
+    assert (
+        total.text() == "3 events: 2 RESOLVED, 1 reverse; +1.98 USD; 1 without their amount, which the sum leaves out"
+    )
 
 
 def test_more_rows_than_can_be_looked_at_are_said(monkeypatch, capsys):
     monkeypatch.setattr(tail, "PAGE", 2)
     monkeypatch.setattr(tail, "PAGES_MAX", 2)
-    api = Api(iter(()))
+    api = Api(iter(()), every=100)
     api.grow(9)
     assert len(list(tail.Ledger(api, datetime(2026, 1, 1, tzinfo=UTC), None).look())) == 4
     assert "more than 4 rows at once" in capsys.readouterr().err
 
 
 def test_a_look_that_finds_nothing_new_asks_for_few_rows():
-    api = Api(iter(()))
+    api = Api(iter(()), every=1_000_000)
     api.grow(3 * tail.PAGE)
     source = tail.Ledger(api, None, None)
     assert list(source.look()) == list(source.look()) == []
@@ -103,7 +120,7 @@ def test_a_look_that_finds_nothing_new_asks_for_few_rows():
 def test_a_sum_has_every_state_and_currency():
     total = tail.Sum()
     assert total.text() == "0 events"
-    told = {"source": "billing", "state": "RESOLVED"}
+    told = {"source": "billing", "state": "RESOLVED", "decision": None}
     total.add(told | {"amounts": [{"period": "p", "currency": "USD", "amount": "1000.50"}]})
     total.add(told | {"state": "REVERSED", "amounts": [{"period": "p", "currency": "EUR", "amount": "-2"}]})
     assert total.text() == "2 events: 1 RESOLVED, 1 REVERSED; -2 EUR; +1000.50 USD"
@@ -174,3 +191,15 @@ def test_a_source_that_never_answered_is_an_error():
 
     with pytest.raises(CommandError):
         tail._follow(look, argparse.Namespace(no_follow=False), tail.Sum())
+
+
+def test_a_decision_says_who_decided_what_and_what_that_changed():
+    api = Api(iter(()))
+    api.grow(3)
+    *_, event = tail.Ledger(api, START, None).look()
+    shown = tail.line(event)
+    assert "  acme " in shown
+    assert "  reverse " in shown
+    assert shown.endswith("0.99 USD  ann: disputed")
+    assert event["decision"] == {"kind": "reverse", "actor": "ann"}
+    assert (event["outcome_id"], event["state"], event["conversation"]) == ("out_1", None, None)

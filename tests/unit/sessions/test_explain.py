@@ -105,3 +105,19 @@ def test_the_timeline_tells_every_revision_and_what_came_too_late():
     assert "At 2026-11-22T10:00:01Z it was then posted as RESOLVED (revision 1): ticket closed." in text
     assert "the signal s-1 from crm said escalate, more than 72 hours after it was final: that changed nothing." in text
     assert "1 exchange came after its end" in text
+
+
+def test_what_happened_is_told_in_the_order_of_time_and_the_state_is_not_that_of_the_first_post():
+    timeline = (
+        {"what": "timer", "at": AT, "action": "finalize", "to": "INCONCLUSIVE", "revision": 0},
+        {"what": "signal", "at": AT + 2000, "action": "revise", "to": "RESOLVED", "revision": 1},
+    )
+    evidence = (Evidence(AT + 2000, "signal:crm", "signal", "hmac-sha256:2"),)
+    sentences = explain(dataclasses.replace(SESSION, revision=1, timeline=timeline, evidence=evidence))
+    assert sentences[1:5] == [
+        "It was resolved as RESOLVED (resolve_conversation tool): revision 1 of what was first posted at "
+        "2026-11-22T10:00:00Z.",
+        "At 2026-11-22T10:00:00Z it was first posted as INCONCLUSIVE (revision 0).",
+        "At 2026-11-22T10:00:02Z the rule signal:crm (signal) matched, evidence hmac-sha256:2.",
+        "At 2026-11-22T10:00:02Z it was then posted as RESOLVED (revision 1).",
+    ]
