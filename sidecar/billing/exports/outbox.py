@@ -7,6 +7,7 @@ anything is sent, the claim's transaction has frozen the bytes and noted that th
 from __future__ import annotations
 
 import secrets
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -24,6 +25,7 @@ from sidecar.billing.ledger.catalog import read_customers
 from sidecar.billing.ledger.database import Database
 
 CLAIM_US = 90_000_000  # longer than a request may take
+_CLAIMING = 0x5EED << 32  # an advisory lock for each target, far from those of the ledger
 _E = export_events
 
 
@@ -37,7 +39,10 @@ class Claimed:
 
 
 def _due(destination: Destination, now_us: int) -> Any:
-    """Waiting, due, and with every earlier entry about the same outcome acknowledged: corrections follow."""
+    """Waiting, due, and with every earlier entry about the same outcome acknowledged: corrections follow.
+
+    Where a customer's entries go alone, also with none of them on its way.
+    """
     earlier = _E.alias("earlier")
     open_before = (
         select(earlier.c.seq)
@@ -50,13 +55,28 @@ def _due(destination: Destination, now_us: int) -> Any:
         )
         .exists()
     )
-    return and_(
+    due = and_(
         _E.c.target == destination.name,
         _E.c.meter.in_(list(destination.meters)),
         _E.c.state == "waiting",
         _E.c.next_us <= now_us,
         ~open_before,
     )
+    if not destination.traits.customer_alone:
+        return due
+    other = _E.alias("other")
+    on_its_way = (
+        select(other.c.seq)
+        .where(
+            other.c.target == _E.c.target,
+            other.c.meter == _E.c.meter,
+            other.c.customer == _E.c.customer,
+            other.c.claim.is_not(None),
+            other.c.next_us > now_us,
+        )
+        .exists()
+    )
+    return and_(due, ~on_its_way)
 
 
 async def claim(database: Database, destination: Destination, now_us: int) -> list[Claimed] | None:
@@ -65,7 +85,9 @@ async def claim(database: Database, destination: Destination, now_us: int) -> li
     async with database.reading() as connection:
         if (await connection.execute(select(_E.c.seq).where(due).limit(1))).first() is None:
             return None
-    async with database.writing() as connection:
+    # Two that claim at once would not see each other's customers.
+    lock = _CLAIMING + zlib.crc32(destination.name.encode()) if destination.traits.customer_alone else None
+    async with database.writing(lock=lock) as connection:
         query = select(_E).where(due).order_by(_E.c.next_us, _E.c.seq).limit(destination.traits.batch_max)
         rows = [dict(row) for row in (await connection.execute(query.with_for_update(skip_locked=True))).mappings()]
         alone = next((row for row in rows if row["alone"]), None)
@@ -106,7 +128,7 @@ async def _take(
                 "unsure_us": now_us if unsure is None else unsure,
             }
             mine = {**row, **change}
-            found.append(Claimed(mine, Sent(mine["id"], mine["act"], mine["body"]), unsure))
+            found.append(Claimed(mine, Sent(mine["id"], mine["act"], mine["body"], mine["keys_spent"]), unsure))
         await connection.execute(update(_E).where(_E.c.seq == row["seq"]).values(change))
         moves.append((row, {**row, **change}))
     await move(connection, moves)
