@@ -358,12 +358,14 @@ async def test_as_many_requests_are_on_their_way_as_may_be(
     async with exporting(ledger_url, [kind], more=more) as it:
         fake, sender = it.fakes[kind], it.replicas[0].senders[0]
         await post(it.api, *(event(number, subject=f"customer-{number % customers}") for number in range(12)))
-        await it.note()
         fake.open.clear()
-        async with feeding(sender):
+        it.api.upkeep.start()
+        try:
             await until(lambda: fake.under_way == at_once)
             fake.open.set()
             await until(lambda: sender.results["taken"] == 12)
+        finally:
+            await it.api.upkeep.stop()
         assert fake.most_at_once == at_once
         assert getattr(fake, "met", 0) == 0
         assert bool(sender.held_up) == (at_once == sender.destination.traits.concurrency_max)

@@ -54,6 +54,11 @@ async def sums_are_counts(it: Setting) -> None:
     assert kept == counted
 
 
+def small(kind: str) -> str:
+    """Batches of a few, so that several are due at once."""
+    return "  batch_max: 3\n" if TARGETS[kind].traits.batch_max > 1 else ""
+
+
 class History:
     """What happens, and how many resolutions stand after it."""
 
@@ -132,7 +137,7 @@ async def run(it: Setting, kind: str, seed: int, *, away: bool) -> History:
 async def test_the_totals_agree_after_every_fault(
     kind: str, backend: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    async with ledger(backend, tmp_path, request) as url, exporting(url, [kind], replicas=2) as it:
+    async with ledger(backend, tmp_path, request) as url, exporting(url, [kind], replicas=2, more=small(kind)) as it:
         history = await run(it, kind, seed=7, away=False)
         shown = await it.meter(kind)
         counts = units(shown)
@@ -144,7 +149,7 @@ async def test_the_totals_agree_after_every_fault(
 
 @pytest.mark.parametrize("kind", sorted(TARGETS))
 async def test_what_differs_is_what_is_parked(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    async with ledger("sqlite", tmp_path, request) as url, exporting(url, [kind], replicas=2) as it:
+    async with ledger("sqlite", tmp_path, request) as url, exporting(url, [kind], replicas=2, more=small(kind)) as it:
         history = await run(it, kind, seed=2, away=True)
         counts = units(await it.meter(kind))
         assert counts["ledger"] == len(history.standing)

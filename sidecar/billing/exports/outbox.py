@@ -112,7 +112,7 @@ async def _take(
             None if stop else await _frozen(connection, destination, row, facts[row["customer"]].as_of(now_us), now_us)
         )
         if isinstance(stop, Wait):
-            change = {"next_us": stop.until_us}
+            change = {"next_us": stop.until_us, "claim": None}
         elif stop is not None:
             change = {"state": "parked", "cause": stop.cause, "reason": stop.reason}
         elif isinstance(frozen, Park):
