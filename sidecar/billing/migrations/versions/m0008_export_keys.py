@@ -15,7 +15,7 @@ def upgrade() -> None:
     """Entries that wait under a key whose answer is saved get out of it with the next answer."""
     op.add_column("export_events", sa.Column("keys_spent", sa.Integer, nullable=False, server_default="0"))
     claimed = sa.text("claim IS NOT NULL")
-    columns = ["target", "meter", "customer"]
+    columns = ["target", "next_us", "meter", "customer"]
     op.create_index("export_events_claimed", "export_events", columns, sqlite_where=claimed, postgresql_where=claimed)
     op.drop_index("export_events_by_period", "export_events")
     op.drop_index("export_events_open", "export_events")
