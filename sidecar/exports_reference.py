@@ -21,11 +21,12 @@ def document(page: str) -> str:
 
 
 def _targets() -> Iterator[str]:
-    yield "| `kind` | target | `url` unless said | posts to | at once |"
-    yield "|---|---|---|---|---|"
+    yield "| `kind` | target | `url` unless said | posts to | `batch_max` | `concurrency_max` |"
+    yield "|---|---|---|---|---|---|"
     for target in TARGETS.values():
         url = f"`{target.url}`" if target.url else "to be given"
-        yield f"| `{target.kind}` | {target.title} | {url} | {_paths(target)} | {target.traits.batch_max} |"
+        most = f"{target.traits.batch_max} | {target.traits.concurrency_max}"
+        yield f"| `{target.kind}` | {target.title} | {url} | {_paths(target)} | {most} |"
 
 
 def _paths(target: Target) -> str:

@@ -82,6 +82,12 @@ EXPORT_ANSWERS: Final = _measure(
     _TARGET,
     plain("result", *get_args(Result)),
 )
+EXPORT_HELD_UP: Final = _measure(
+    "counter",
+    "export_held_up_total",
+    "Batches that were due while concurrency_max requests of this replica were on their way",
+    _TARGET,
+)
 SHOWN: Final = (
     EVENTS,
     WAITING,
@@ -97,6 +103,7 @@ SHOWN: Final = (
     EXPORT_ENTRIES,
     EXPORT_AGE,
     EXPORT_ANSWERS,
+    EXPORT_HELD_UP,
 )
 
 
@@ -120,6 +127,7 @@ class Metrics:
         self._exports = measures.gauge(EXPORT_ENTRIES, registry)
         self._export_age = measures.gauge(EXPORT_AGE, registry)
         self._export_answers = measures.counter(EXPORT_ANSWERS, registry)
+        self._export_held_up = measures.counter(EXPORT_HELD_UP, registry)
         self._export_told: dict[tuple[str, str], int] = {}
 
     def took(self, receipt: Receipt) -> None:
@@ -158,12 +166,15 @@ class Metrics:
         return generate_latest(self._registry)
 
     async def _read_exports(self, connection: AsyncConnection, exports: Exports) -> None:
-        for (target, meter), tally in (await exports.open_tallies(connection)).items():
+        for (target, meter), (tally, waits_since) in (await exports.tallies(connection)).items():
             for state in ("waiting", "parked"):
-                self._exports.labels(target, meter, state).set(tally.entries[state])
-            waited = 0 if tally.oldest_us is None else max(0, self._billing.clock() - tally.oldest_us)
+                self._exports.labels(target, meter, state).set(tally.states[state].entries)
+            waited = 0 if waits_since is None else max(0, self._billing.clock() - waits_since)
             self._export_age.labels(target, meter).set(waited / 1_000_000)
         for sender in exports.senders:
+            held_up = self._export_held_up.labels(sender.destination.name)
+            held_up.inc(sender.held_up - self._export_told.get((sender.destination.name, ""), 0))
+            self._export_told[sender.destination.name, ""] = sender.held_up
             for result, number in sender.results.items():
                 key = sender.destination.name, result
                 self._export_answers.labels(*key).inc(number - self._export_told.get(key, 0))

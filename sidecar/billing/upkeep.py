@@ -41,7 +41,7 @@ class Upkeep:
         if self._deliveries is not None:
             self._tasks.append(asyncio.create_task(self._for_ever(self._deliveries.step, _IDLE_SECONDS)))
         for sender in self._billing.exports.senders if self._billing.exports else ():
-            self._tasks.append(asyncio.create_task(self._for_ever(sender.step, _IDLE_SECONDS)))
+            self._tasks.append(asyncio.create_task(self._for_ever(sender.feed, _IDLE_SECONDS)))
 
     async def stop(self) -> None:
         """End what runs; every step is a transaction, so nothing is left half done."""

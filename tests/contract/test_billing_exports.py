@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,12 @@ from export_targets import FAKES, HOUR_US, SECRET, OrbStrict
 from exporting import METER, exporting, units
 from pydantic import TypeAdapter
 from sqlalchemy.engine import URL
+from sqlalchemy.event import listens_for, remove
 
 from sidecar.billing.api.export_shapes import ExportEntries, ExportsShown, Redelivered
 from sidecar.billing.exports.config import load_exports
 from sidecar.billing.exports.outbox import CLAIM_US, claim
+from sidecar.billing.exports.sender import Sender
 from sidecar.billing.exports.service import Exports
 from sidecar.billing.exports.tables import export_meters
 from sidecar.billing.exports.targets import TARGETS
@@ -189,16 +194,19 @@ async def test_lago_throws_a_batch_away_for_one_duplicate_which_is_stripped(ledg
 
 @pytest.mark.parametrize("kind", ["stripe_v1", "stripe_v2"])
 @pytest.mark.parametrize("hours", [1, 25])
-async def test_stripe_cancels_for_a_day_and_credits_afterwards(ledger_url: URL, kind: str, hours: int) -> None:
-    async with exporting(ledger_url, [kind]) as it:
+@pytest.mark.parametrize("faults", [["lost", "500"], ["stored_500", "lost"], ["429", "500", "stored_500"]])
+async def test_stripe_cancels_for_a_day_and_credits_afterwards(
+    file_url: URL, kind: str, hours: int, faults: list[str]
+) -> None:
+    async with exporting(file_url, [kind]) as it:
         fake = it.fakes[kind]
         await post(it.api, event(1), event(2))
         await it.run()
         await it.run(hours * 3600)
         await post(it.api, reversal(3, 1, LATER))
-        fake.faults = ["lost", "500"]
+        fake.faults = faults[:]
         await it.run()
-        for _ in range(3):
+        for _ in range(4):
             await it.run(10)
         assert fake.total(METER) == 1
         acts = [entry["act"] for entry in await it.entries(kind)]
@@ -206,6 +214,24 @@ async def test_stripe_cancels_for_a_day_and_credits_afterwards(ledger_url: URL, 
         assert units(await it.meter(kind)) == {
             "ledger": 1, "acknowledged": 1, "waiting": 0, "parked": 0, "difference": 0
         }  # fmt: skip
+
+
+@pytest.mark.parametrize(("fault", "shown"), [("lost", {}), ("500", {}), ("stored_500", {"ambiguous": 1})])
+async def test_a_cancellation_is_repeated_under_its_key_until_the_answer_to_it_is_saved(
+    file_url: URL, fault: str, shown: dict[str, int]
+) -> None:
+    """Where Stripe's words for what is cancelled already are others than expected, only an answer of 500 is a doubt."""
+    async with exporting(file_url, ["stripe_v1"]) as it:
+        fake = it.fakes["stripe_v1"]
+        fake.cancelled_already = "no"
+        await post(it.api, event(1))
+        await it.run()
+        await post(it.api, reversal(2, 1, LATER))
+        fake.faults = [fault]
+        for _ in range(3):
+            await it.run(10)
+        assert fake.total(METER) == 0
+        assert (await it.meter("stripe_v1"))["causes"] == shown
 
 
 @pytest.mark.parametrize("kind", ["stripe_v1", "stripe_v2"])
@@ -285,11 +311,169 @@ async def test_a_sender_that_dies_leaves_its_entries_to_the_others(ledger_url: U
         first, second = it.replicas
         taken = await claim(it.api.billing.database, first.destinations[0], it.clock.now_us)
         assert taken is not None
-        assert len(taken) == 5
+        assert [len(batch) for batch in taken] == [5]
         assert not await second.senders[0].step(), "they are claimed"
         it.clock.now_us += CLAIM_US
         assert await second.senders[0].step()
         assert it.fakes["lago"].total(METER) == 5
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def feeding(sender: Sender) -> AsyncIterator[None]:
+    """As upkeep does."""
+
+    async def feed() -> None:
+        while True:
+            if not await sender.feed():
+                await asyncio.sleep(0.01)
+
+    task = asyncio.create_task(feed())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "customers", "more", "at_once"),
+    [
+        ("webhook", 1, "", 8),
+        ("webhook", 1, "  concurrency_max: 3\n", 3),
+        ("stripe_v1", 12, "", 8),
+        ("stripe_v2", 2, "", 2),  # of each customer one
+        ("stripe_v1", 1, "", 1),
+        ("orb", 12, "  batch_max: 1\n", 1),
+    ],
+)
+async def test_as_many_requests_are_on_their_way_as_may_be(
+    ledger_url: URL, kind: str, customers: int, more: str, at_once: int
+) -> None:
+    async with exporting(ledger_url, [kind], more=more) as it:
+        fake, sender = it.fakes[kind], it.replicas[0].senders[0]
+        await post(it.api, *(event(number, subject=f"customer-{number % customers}") for number in range(12)))
+        fake.open.clear()
+        it.api.upkeep.start()
+        try:
+            await until(lambda: fake.under_way == at_once)
+            fake.open.set()
+            await until(lambda: sender.results["taken"] == 12)
+        finally:
+            await it.api.upkeep.stop()
+        assert fake.most_at_once == at_once
+        assert getattr(fake, "met", 0) == 0
+        assert bool(sender.held_up) == (at_once == sender.destination.traits.concurrency_max)
+        text = (await it.api.get("/metrics")).text
+        assert f'sidecar_billing_export_held_up_total{{target="{kind}"}} {float(sender.held_up)}' in text
+        assert fake.total(METER) == 12
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+async def test_a_correction_waits_for_what_it_corrects_however_many_go_at_once(ledger_url: URL, replicas: int) -> None:
+    async with exporting(ledger_url, ["stripe_v1"], replicas=replicas) as it:
+        fake, senders = it.fakes["stripe_v1"], [exports.senders[0] for exports in it.replicas]
+        await post(it.api, *(event(number, subject=f"customer-{number % 4}") for number in range(8)))
+        await it.note()
+        await post(
+            it.api, *(reversal(number + 10, number, LATER, subject=f"customer-{number % 4}") for number in range(8))
+        )
+        await it.note()
+        fake.open.clear()
+        async with AsyncExitStack() as stack:
+            for sender in senders:
+                await stack.enter_async_context(feeding(sender))
+            await until(lambda: fake.under_way == 4)
+            fake.open.set()
+            await until(lambda: sum(sender.results["taken"] for sender in senders) == 8)
+            it.clock.now_us += 1_000_000
+        for _ in range(4):
+            await it.run(60)  # what was claimed when feeding ended goes when its claim has
+        assert fake.amounts == {(f"customer-{number}", METER): 0 for number in range(4)}
+        assert fake.met == 0
+        acts = [(entry["act"], entry["state"]) for entry in await it.entries("stripe_v1")]
+        assert acts == [("cancel", "acknowledged")] * 8 + [("usage", "acknowledged")] * 8
+
+
+async def test_what_keeps_an_answer_from_being_written_down_is_told_and_the_entry_goes_again(
+    ledger_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with exporting(ledger_url, ["webhook"]) as it:
+        sender = it.replicas[0].senders[0]
+        await post(it.api, event(1))
+        await it.note()
+
+        async def failing(*_: Any) -> None:
+            raise OSError("the disk is full")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("sidecar.billing.exports.sender.settle", failing)
+            assert await sender.feed()
+            await until(lambda: sender.results["taken"] == 1)
+            with pytest.raises(OSError, match="the disk is full"):
+                await until_raises(sender)
+        it.clock.now_us += CLAIM_US
+        await it.run()
+        assert (await it.meter("webhook"))["acknowledged"] == 1
+        assert it.fakes["webhook"].total(METER) == 1
+
+
+async def until_raises(sender: Sender) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            await sender.feed()
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("kind", ["webhook", "stripe_v1"])
+async def test_a_target_that_has_too_much_is_left_alone(ledger_url: URL, kind: str) -> None:
+    async with exporting(ledger_url, [kind]) as it:
+        fake = it.fakes[kind]
+        await post(it.api, *(event(number, subject=f"customer-{number}") for number in range(5)))
+        fake.faults = ["429"]
+        await it.run()
+        await it.run(6)
+        assert len(fake.requests) == 1, "Retry-After says 7 seconds, to all"
+        await it.run(1)
+        await it.run(10)
+        assert fake.total(METER) == 5
+
+
+async def test_what_is_shown_is_read_from_sums_and_from_what_waits_or_is_parked(file_url: URL) -> None:
+    async with exporting(file_url, ["webhook"]) as it:
+        it.fakes["webhook"].broken = {"nobody"}
+        await post(it.api, event(1), event(2), event(3, subject="nobody"))
+        await it.run()
+        await post(it.api, event(4))
+        await it.note()
+        asked: list[tuple[str, Any]] = []
+        engine = it.api.billing.database.engine.sync_engine
+
+        @listens_for(engine, "before_cursor_execute")
+        def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
+            if "export_events" in statement:
+                asked.append((statement, parameters))
+
+        shown = (await get(it.api, "/v1/exports"))["exports"][0]
+        await it.api.get("/metrics")
+        remove(engine, "before_cursor_execute", note)
+        assert asked
+        async with it.api.billing.database.reading() as connection:
+            for statement, parameters in asked:
+                rows = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+                plan = [row.detail for row in rows]
+                searched = [line for line in plan if line.startswith("SEARCH export_events USING ")]
+                assert searched, plan
+                assert not [line for line in plan if line.startswith("SCAN")], plan
+                assert "state = ?" in statement, "acknowledged ones are not read"
+        numbers = ("written", "sent", "acknowledged", "waiting", "parked", "oldest_waiting_seconds")
+        assert [shown[name] for name in numbers] == [4, 3, 2, 1, 1, 0]
+        assert shown["causes"] == {"refused": 1}
 
 
 async def test_what_a_plan_couples_and_what_changes_later_comes_out_right(ledger_url: URL) -> None:

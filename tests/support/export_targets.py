@@ -4,6 +4,7 @@ batch does when one event is wrong, how long ids are remembered, which times are
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
@@ -39,6 +40,10 @@ class Fake:
         self.amounts: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         self.broken: set[str] = set()  # customers that the target does not know
+        self.open = asyncio.Event()  # while it is not set, requests are heard and not answered
+        self.open.set()
+        self.under_way = 0
+        self.most_at_once = 0
         self.url = ""
 
     @asynccontextmanager
@@ -56,17 +61,31 @@ class Fake:
 
     async def take(self, request: web.Request) -> web.Response:
         raw = await request.read()
+        self.under_way += 1
+        self.most_at_once = max(self.most_at_once, self.under_way)
+        try:
+            await self.open.wait()
+            return await self.handle(request, raw)
+        finally:
+            self.under_way -= 1
+
+    async def handle(self, request: web.Request, raw: bytes) -> web.Response:
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.requests.append((request.path, headers, raw))
         fault = self.fault()
-        if fault in {"429", "409", "500"}:
+        if fault in {"429", "409"}:
             return web.Response(status=int(fault), headers={"Retry-After": "7"} if fault == "429" else None)
         if fault == "dropped":
             request.transport.abort()
             return web.Response()
-        answer = self.answer(request.path, headers, raw)
+        answer = self.work(request.path, headers, raw, fault)
         if fault == "lost":
             request.transport.abort()
+        return answer
+
+    def work(self, path: str, headers: dict[str, str], raw: bytes, fault: str | None) -> web.Response:
+        """What comes of a request that is looked at; a server fails before or after it has done it."""
+        answer = web.Response(status=500) if fault == "500" else self.answer(path, headers, raw)
         return web.Response(status=500) if fault == "stored_500" else answer
 
     def answer(self, path: str, headers: dict[str, str], raw: bytes) -> web.Response:
@@ -123,13 +142,53 @@ class OpenMeter(Fake):
 
 
 class StripeV1(Fake):
+    """Its answers are saved under the key of the request once it has begun to work, and given to all who repeat it."""
+
     prefix = "/v1/billing"
     memory_us = DAY_US
+    key_memory_us = DAY_US
+    duplicate_code: str | None = None  # as it was seen: the words alone tell it
+    # What it says of an event that is cancelled already is not documented.
+    cancelled_already = "This meter event has already been cancelled."
 
     def __init__(self, clock: Callable[[], int]) -> None:
         super().__init__(clock)
         self.known: dict[str, tuple[int, str, str, Decimal]] = {}
-        self.replayed: dict[str, tuple[str, int, dict[str, Any]]] = {}
+        self.cancelled: set[str] = set()
+        self.cancelled_by: set[str] = set()
+        self.saved: dict[str, tuple[int, tuple[str, bytes], int, str]] = {}
+        self.busy: set[tuple[str, str]] = set()
+        self.met = 0  # requests for a customer and a meter of which another was at work
+
+    async def handle(self, request: web.Request, raw: bytes) -> web.Response:
+        form = self.read({name.lower(): value for name, value in request.headers.items()}, raw)
+        place = form.get("customer", ""), form["event_name"]
+        if place[0] and place in self.busy:
+            self.met += 1
+            return web.json_response({"error": {"code": "lock_timeout"}}, status=429)
+        self.busy.add(place)
+        try:
+            for _ in range(3):  # others may come
+                await asyncio.sleep(0)
+            return await super().handle(request, raw)
+        finally:
+            self.busy.discard(place)
+
+    def work(self, path: str, headers: dict[str, str], raw: bytes, fault: str | None) -> web.Response:
+        key = headers["idempotency-key"]
+        assert len(key) <= 255
+        if key in self.saved and self.clock() - self.saved[key][0] < self.key_memory_us:
+            _, then, status, text = self.saved[key]
+            if then != (path, raw):
+                return web.json_response({"error": {"type": "idempotency_error"}}, status=400)
+            return web.Response(status=status, text=text, headers={"idempotent-replayed": "true"})
+        answer = super().work(path, headers, raw, fault)
+        if self.saves(answer.status):
+            self.saved[key] = self.clock(), (path, raw), answer.status, answer.text or ""
+        return answer
+
+    def saves(self, status: int) -> bool:
+        return True
 
     def read(self, headers: dict[str, str], raw: bytes) -> dict[str, str]:
         assert headers["content-type"] == "application/x-www-form-urlencoded"
@@ -142,17 +201,14 @@ class StripeV1(Fake):
 
     def answer(self, path: str, headers: dict[str, str], raw: bytes) -> web.Response:
         assert headers["authorization"] == f"Bearer {SECRET}"
-        form, key = self.read(headers, raw), headers["idempotency-key"]
+        form = self.read(headers, raw)
         if path == f"{self.prefix}/meter_event_adjustments":
-            if key in self.replayed:
-                then, status, body = self.replayed[key]
-                assert then == raw.decode(), "another request under the same key"
-            else:
-                status, body = self.cancel(form)
-                self.replayed[key] = raw.decode(), status, body
-            return web.json_response(body, status=status)
-        assert path == f"{self.prefix}/meter_events"
-        status, body = self.event(form)
+            status, body = self.cancel(form)
+            if status == 200:
+                self.cancelled_by.add(headers["idempotency-key"].partition(".")[0])
+        else:
+            assert path == f"{self.prefix}/meter_events"
+            status, body = self.event(form)
         return web.json_response(
             body, status=status, headers={"stripe-should-retry": "false"} if status == 400 else None
         )
@@ -164,24 +220,42 @@ class StripeV1(Fake):
         if not self.clock() - 35 * DAY_US <= form["at_us"] <= self.clock() + 300_000_000:
             return 400, {"error": {"type": "invalid_request_error", "code": "timestamp_too_far", "message": "time"}}
         if not self.store(form["identifier"], form["customer"], form["event_name"], form["value"], form):
-            return 400, {"error": {"type": "invalid_request_error", "code": "duplicate_meter_event"}}
+            message = f"An event already exists with identifier {form['identifier']}."
+            named = {"code": self.duplicate_code} if self.duplicate_code else {}
+            return 400, {"error": {"type": "invalid_request_error", "message": message, **named}}
         entry = self.clock(), form["customer"], form["event_name"], Decimal(form["value"])
         self.known[form["identifier"]] = entry
         return 200, {"object": "billing.meter_event", "identifier": form["identifier"]}
 
     def cancel(self, form: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         assert (set(form), form["type"]) == ({"event_name", "type", "cancel"}, "cancel")
+        if form["cancel"] in self.cancelled:
+            return 400, {"error": {"type": "invalid_request_error", "message": self.cancelled_already}}
         entry = self.known.get(form["cancel"])
         if entry is None or self.clock() - entry[0] >= DAY_US:
             return 400, {"error": {"type": "invalid_request_error", "message": "outside the window"}}
         _, customer, code, value = self.known.pop(form["cancel"])
         assert code == form["event_name"]
         self.amounts[customer, code] -= value
+        self.cancelled.add(form["cancel"])
         return 200, {"object": "billing.meter_event_adjustment", "status": "pending"}
 
 
 class StripeV2(StripeV1):
+    """It saves what succeeded; what failed is done again, under the same key."""
+
     prefix = "/v2/billing"
+    key_memory_us = 30 * DAY_US
+    duplicate_code = "duplicate_meter_event"
+
+    def saves(self, status: int) -> bool:
+        return status < 400
+
+    def work(self, path: str, headers: dict[str, str], raw: bytes, fault: str | None) -> web.Response:
+        if fault == "stored_500":  # it knows that it was done
+            super().work(path, headers, raw, None)
+            return web.Response(status=500)
+        return super().work(path, headers, raw, fault)
 
     def read(self, headers: dict[str, str], raw: bytes) -> dict[str, str]:
         assert headers["content-type"] == "application/json"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
@@ -20,9 +20,7 @@ from sidecar.billing.exports import sums
 from sidecar.billing.exports.gate import CAUSES
 from sidecar.billing.exports.report import oldest_waiting, redeliveries
 from sidecar.billing.exports.service import Exports, NotParkedError, Redelivery
-from sidecar.billing.exports.sums import Place, Sum
-from sidecar.billing.rating.periods import Period
-from sidecar.billing.rating.price import ZERO
+from sidecar.billing.exports.sums import Sum, Tally
 from sidecar.billing.work import runs
 from sidecar.billing.work.runs import Wanted
 
@@ -37,16 +35,17 @@ async def show_all(request: web.Request) -> web.StreamResponse:
     if billing.exports is None:
         return render(request, "exports.html", meters=None, run=None, reconciled={}, period=period, totals={})
     async with billing.database.reading() as connection:
-        found = await sums.read(connection)
+        places = await sums.read(connection)
         oldest = await oldest_waiting(connection, billing.exports.destinations)
     run = await runs.newest(billing.database, "reconciliation", period, billing.clock())
+    everything, of_month = sums.tallied(places), sums.tallied(places, period)
     meters: list[dict[str, Any]] = [
         {
             "target": one.name,
             "title": one.target.title,
             "meter": code,
-            "sums": _counts(found, one.name, code),
-            "month": _counts(found, one.name, code, period),
+            "sums": _counts(everything.get((one.name, code), Tally())),
+            "month": _counts(of_month.get((one.name, code), Tally())),
             "waited_us": _age(oldest.get((one.name, code)), billing.clock()),
         }
         for one in billing.exports.destinations
@@ -114,11 +113,11 @@ async def _target(
     before = whole_number(after, "after", 0, SEQ_MAX) if after is not None else None
     rows = await exports.page(target, state, before, PAGE + 1)
     async with billing.database.reading() as connection:
-        found = await sums.read(connection, target)
+        tallies = sums.tallied(await sums.read(connection, target)).values()
         decided = await redeliveries(connection, target, _DECISIONS_SHOWN)
     return render(
         request, "export.html", status, target=target, title=destination.target.title, state=state,
-        counts={one: sum(place.entries for place in _places(found, target, None, None, one)) for one in STATES},
+        counts={one: sum(tally.states[one].entries for tally in tallies) for one in STATES},
         rows=rows[:PAGE], more=str(rows[PAGE - 1]["seq"]) if len(rows) > PAGE else None, causes=CAUSES,
         first=before is None, decided=decided, errors=errors, body=body or {"entries": [], "reason": "", "actor": ""},
     )  # fmt: skip
@@ -131,30 +130,8 @@ def _exports(request: web.Request) -> Exports:
     return exports
 
 
-def _counts(found: Mapping[Place, Sum], target: str, meter: str, period: Period | None = None) -> dict[str, Sum]:
-    counts = {state: _sum(_places(found, target, meter, period, state)) for state in STATES}
-    tried = [
-        one
-        for place, one in found.items()
-        if place[:2] == (target, meter) and place[4] and period in {None, Period.parse(place[2])}
-    ]
-    return {"sent": _sum(tried), **counts}
-
-
-def _places(
-    found: Mapping[Place, Sum], target: str, meter: str | None, period: Period | None, state: str
-) -> Iterable[Sum]:
-    for place, one in found.items():
-        ours = place[0] == target and place[3] == state and meter in {None, place[1]}
-        if ours and (period is None or place[2] == str(period)):
-            yield one
-
-
-def _sum(parts: Iterable[Sum]) -> Sum:
-    total = Sum(0, ZERO)
-    for one in parts:
-        total.add(one.entries, one.units)
-    return total
+def _counts(tally: Tally) -> dict[str, Sum]:
+    return {"sent": tally.sent, **tally.states}
 
 
 def _age(oldest_us: int | None, now_us: int) -> int | None:

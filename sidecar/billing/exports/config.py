@@ -27,6 +27,7 @@ Hours = Annotated[Decimal | int, Field(gt=0, le=24 * 3660)]
 _URL = re.compile(r"https?://[^\s/?#@]+([/?]\S*)?")
 TARGETS_MAX = 50
 METERS_MAX = 200
+CONCURRENCY_MAX = 64
 
 
 class _Strict(BaseModel):
@@ -60,6 +61,7 @@ class TargetEntry(_Strict):
     memory_hours: Hours | None = None
     past_hours: Hours | None = None
     batch_max: Annotated[int, Field(ge=1, le=1000)] | None = None
+    concurrency_max: Annotated[int, Field(ge=1, le=CONCURRENCY_MAX)] | None = None
     meters: Annotated[list[MeterEntry], Field(min_length=1, max_length=METERS_MAX)]
 
 
@@ -188,13 +190,15 @@ def _destination(entry: TargetEntry, environ: Mapping[str, str]) -> tuple[list[F
 
 
 def _traits(entry: TargetEntry, traits: Traits) -> Traits:
-    changes: dict[str, int] = {}
+    changes: dict[str, Any] = {}
     if entry.memory_hours is not None:
         changes["memory_us"] = int(entry.memory_hours * HOUR_US)
     if entry.past_hours is not None:
         changes["past_us"] = int(entry.past_hours * HOUR_US)
     if entry.batch_max is not None:
         changes["batch_max"] = entry.batch_max
+    if entry.concurrency_max is not None:
+        changes["concurrency_max"] = entry.concurrency_max
     return replace(traits, **changes)
 
 

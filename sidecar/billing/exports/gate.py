@@ -91,6 +91,8 @@ def after(
         return values | {"acknowledged_us": now_us}
     if verdict.unstored:
         values["unsure_us"] = unsure_before
+    if verdict.key_spent:
+        values["keys_spent"] = row["keys_spent"] + 1
     if state == "parked":
         unsure = unsure_before is not None
         return values | {"cause": "ambiguous" if unsure else "refused"}

@@ -124,6 +124,7 @@ def _entry(key: Key, row: Row, number: int, quantity: Decimal, now_us: int) -> d
         "state": "waiting",
         "alone": False,
         "attempts": 0,
+        "keys_spent": 0,
         "next_us": now_us,
     }
 

@@ -7,12 +7,13 @@ anything is sent, the claim's transaction has frozen the bytes and noted that th
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import and_, select, update
+from sqlalchemy import and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.exports.config import Destination
@@ -24,6 +25,8 @@ from sidecar.billing.ledger.catalog import read_customers
 from sidecar.billing.ledger.database import Database
 
 CLAIM_US = 90_000_000  # longer than a request may take
+_LOOKED_AT = 8  # entries for each request, so that those of several customers are found
+_CLAIMING = 0x5EED << 32  # an advisory lock for each target, far from those of the ledger
 _E = export_events
 
 
@@ -36,8 +39,16 @@ class Claimed:
     unsure_before: int | None
 
 
-def _due(destination: Destination, now_us: int) -> Any:
-    """Waiting, due, and with every earlier entry about the same outcome acknowledged: corrections follow."""
+class Answered(NamedTuple):
+    """What a target said of an entry, and after how long it wants to be asked again."""
+
+    claimed: Claimed
+    verdict: Verdict
+    retry_after_us: int | None = None
+
+
+def _due(destination: Destination, now_us: int, busy: Sequence[tuple[str, str]]) -> Any:
+    """Waiting, due, of nobody who is busy, and with every earlier entry about the same outcome acknowledged."""
     earlier = _E.alias("earlier")
     open_before = (
         select(earlier.c.seq)
@@ -55,30 +66,66 @@ def _due(destination: Destination, now_us: int) -> Any:
         _E.c.meter.in_(list(destination.meters)),
         _E.c.state == "waiting",
         _E.c.next_us <= now_us,
+        *(or_(_E.c.customer != customer, _E.c.meter != meter) for meter, customer in busy),
         ~open_before,
     )
 
 
-async def claim(database: Database, destination: Destination, now_us: int) -> list[Claimed] | None:
-    """Up to a batch of entries, those left out that may not be sent; None when nothing is due."""
-    due = _due(destination, now_us)
+async def _busy(connection: AsyncConnection, destination: Destination, now_us: int) -> Sequence[tuple[str, str]]:
+    """Meters and customers of entries on their way, where a customer's go alone."""
+    if not destination.traits.customer_alone:
+        return ()
+    claimed = and_(_E.c.target == destination.name, _E.c.claim.is_not(None), _E.c.next_us > now_us)
+    rows = await connection.execute(select(_E.c.meter, _E.c.customer).where(claimed).distinct())
+    return [(row.meter, row.customer) for row in rows]
+
+
+async def claim(
+    database: Database, destination: Destination, now_us: int, requests_max: int = 1
+) -> list[list[Claimed]] | None:
+    """What up to `requests_max` requests carry, those entries left out that may not be sent; None: nothing is due."""
     async with database.reading() as connection:
+        due = _due(destination, now_us, await _busy(connection, destination, now_us))
         if (await connection.execute(select(_E.c.seq).where(due).limit(1))).first() is None:
             return None
-    async with database.writing() as connection:
-        query = select(_E).where(due).order_by(_E.c.next_us, _E.c.seq).limit(destination.traits.batch_max)
+    traits = destination.traits
+    # Two that claim at once would not see each other's customers.
+    lock = _CLAIMING + zlib.crc32(destination.name.encode()) if traits.customer_alone else None
+    most = requests_max * traits.batch_max
+    async with database.writing(lock=lock) as connection:
+        due = _due(destination, now_us, await _busy(connection, destination, now_us))
+        query = select(_E).where(due).order_by(_E.c.next_us, _E.c.seq)
+        query = query.limit(most * _LOOKED_AT if traits.customer_alone else most)
         rows = [dict(row) for row in (await connection.execute(query.with_for_update(skip_locked=True))).mappings()]
-        alone = next((row for row in rows if row["alone"]), None)
-        if alone is not None:
-            rows = [alone]
-        if not rows:  # another replica has them
+        if traits.customer_alone:
+            rows = _first_of_each(rows)
+        batches = _batches(rows, traits.batch_max)[:requests_max]
+        if not batches:  # another replica has them
             return None
-        return await _take(connection, destination, rows, now_us)
+        taken = [await _take(connection, destination, batch, now_us) for batch in batches]
+        await move(connection, [change for _, moves in taken for change in moves])
+    return [claimed for claimed, _ in taken if claimed]
+
+
+def _first_of_each(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first of every customer's rows for a meter."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        found.setdefault((row["meter"], row["customer"]), row)
+    return list(found.values())
+
+
+def _batches(rows: Sequence[dict[str, Any]], batch_max: int) -> list[list[dict[str, Any]]]:
+    """Which rows go together; first those whose batch was refused without a word about whose fault it was."""
+    alone = [[row] for row in rows if row["alone"]]
+    others = [row for row in rows if not row["alone"]]
+    return alone + [others[start : start + batch_max] for start in range(0, len(others), batch_max)]
 
 
 async def _take(
     connection: AsyncConnection, destination: Destination, rows: Sequence[dict[str, Any]], now_us: int
-) -> list[Claimed]:
+) -> tuple[list[Claimed], list[Move]]:
+    """What of a batch may be sent now, and how its entries moved."""
     facts = await read_customers(connection, {row["customer"] for row in rows})
     token = secrets.token_hex(8)
     found: list[Claimed] = []
@@ -90,7 +137,7 @@ async def _take(
             None if stop else await _frozen(connection, destination, row, facts[row["customer"]].as_of(now_us), now_us)
         )
         if isinstance(stop, Wait):
-            change = {"next_us": stop.until_us}
+            change = {"next_us": stop.until_us, "claim": None}
         elif stop is not None:
             change = {"state": "parked", "cause": stop.cause, "reason": stop.reason}
         elif isinstance(frozen, Park):
@@ -106,11 +153,10 @@ async def _take(
                 "unsure_us": now_us if unsure is None else unsure,
             }
             mine = {**row, **change}
-            found.append(Claimed(mine, Sent(mine["id"], mine["act"], mine["body"]), unsure))
+            found.append(Claimed(mine, Sent(mine["id"], mine["act"], mine["body"], mine["keys_spent"]), unsure))
         await connection.execute(update(_E).where(_E.c.seq == row["seq"]).values(change))
         moves.append((row, {**row, **change}))
-    await move(connection, moves)
-    return found
+    return found, moves
 
 
 async def _frozen(
@@ -137,19 +183,13 @@ async def _frozen(
     return {"act": act, "body": destination.target.write(item)}
 
 
-async def settle(
-    database: Database,
-    claimed: Sequence[Claimed],
-    verdicts: Sequence[Verdict],
-    now_us: int,
-    retry_after_us: int | None = None,
-) -> None:
+async def settle(database: Database, answers: Sequence[Answered], now_us: int) -> None:
     """Write down what was answered. That the target has it is true whoever hears it; all else only for the holder."""
     async with database.writing() as connection:
-        wanted = select(_E).where(_E.c.seq.in_([one.row["seq"] for one in claimed])).order_by(_E.c.seq)
+        wanted = select(_E).where(_E.c.seq.in_([one.claimed.row["seq"] for one in answers])).order_by(_E.c.seq)
         found = {row["seq"]: dict(row) for row in (await connection.execute(wanted.with_for_update())).mappings()}
         moves: list[Move] = []
-        for one, verdict in zip(claimed, verdicts, strict=True):
+        for one, verdict, retry_after_us in answers:
             values = after(one.row, one.unsure_before, verdict, now_us, retry_after_us)
             row = found[one.row["seq"]]
             taken = values["state"] == "acknowledged"

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from sidecar.billing.exports import sums
 from sidecar.billing.exports.config import Destination, Meter
 from sidecar.billing.exports.counting import counted
 from sidecar.billing.exports.noting import Key, received, since, total
+from sidecar.billing.exports.sums import Tally
 from sidecar.billing.exports.tables import export_decisions as decisions
 from sidecar.billing.exports.tables import export_events as events
 from sidecar.billing.ledger.catalog import Catalog
@@ -27,101 +28,48 @@ from sidecar.billing.rating.price import EXACT, ZERO
 DECISIONS_LOOKED_AT = 1000
 
 
-@dataclass(slots=True)
-class Tally:
-    """Entries and units of a meter by state."""
-
-    entries: Counter[str] = field(default_factory=Counter)
-    units: dict[str, Decimal] = field(default_factory=dict)
-    causes: Counter[str] = field(default_factory=Counter)
-    sent: int = 0
-    oldest_us: int | None = None
-
-    def add(self, row: Any) -> None:
-        """One group of entries."""
-        self.entries[row.state] += row.number
-        amount = EXACT.multiply(Decimal(row.quantity), Decimal(row.number))
-        self.units[row.state] = EXACT.add(self.units.get(row.state, ZERO), amount)
-        self.sent += row.sent
-        if row.state == "parked":
-            self.causes[row.cause] += row.number
-        elif row.state == "waiting" and (self.oldest_us is None or row.oldest < self.oldest_us):
-            self.oldest_us = row.oldest
-
-    def shown_units(self) -> dict[str, str]:
-        """As decimal texts."""
-        return {state: f"{self.units.get(state, ZERO):f}" for state in ("acknowledged", "waiting", "parked")}
-
-
-async def tallies(
-    connection: AsyncConnection, period: Period | None = None, *, open_only: bool = False
-) -> dict[Key, Tally]:
-    """Every meter's entries. Grouped by quantity, of which there are few, so that sums are exact on any database."""
-    group = (events.c.target, events.c.meter, events.c.state, events.c.cause, events.c.quantity)
-    query = select(
-        *group,
-        func.count().label("number"),
-        func.count(events.c.sent_us).label("sent"),
-        func.min(events.c.created_us).label("oldest"),
-    ).group_by(*group)
-    if period is not None:
-        query = query.where(events.c.period == str(period))
-    if open_only:
-        query = query.where(events.c.state != "acknowledged")
-    found: dict[Key, Tally] = {}
-    for row in await connection.execute(query):
-        found.setdefault((row.target, row.meter), Tally()).add(row)
-    return found
-
-
 async def report(
     connection: AsyncConnection, destinations: Sequence[Destination], now_us: int, period: Period | None
 ) -> list[dict[str, Any]]:
     """Per target and meter; with a period, also what the ledger's rows of that month count, rated anew."""
-    everything, begun = await tallies(connection), await since(connection)
+    places, begun = await sums.read(connection), await since(connection)
+    everything = sums.tallied(places)
+    oldest, causes = await oldest_waiting(connection, destinations), await parked_causes(connection, destinations)
     of_period: Mapping[Key, Tally] = {}
     ledger: Mapping[Key, Decimal] = {}
     if period is not None:
-        of_period = await tallies(connection, period)
+        of_period = sums.tallied(places, period)
         ledger = await ledger_counts(connection, destinations, begun, period)
     found = []
     for destination in destinations:
         for code in destination.meters:
             key = destination.name, code
-            tally = everything.get(key, Tally())
-            age = None if tally.oldest_us is None else max(0, now_us - tally.oldest_us) // 1_000_000
+            tally, waits_since = everything.get(key, Tally()), oldest[key]
+            age = None if waits_since is None else max(0, now_us - waits_since) // 1_000_000
             one: dict[str, Any] = {
                 "target": destination.name,
                 "kind": destination.target.kind,
                 "meter": code,
                 "since": timestamp(begun[key]),
-                "written": sum(tally.entries.values()),
-                "sent": tally.sent,
-                "acknowledged": tally.entries["acknowledged"],
-                "waiting": tally.entries["waiting"],
-                "parked": tally.entries["parked"],
-                "causes": dict(sorted(tally.causes.items())),
+                "written": tally.written.entries,
+                "sent": tally.sent.entries,
+                **{state: total.entries for state, total in tally.states.items()},
+                "causes": causes.get(key, {}),
                 "units": tally.shown_units(),
                 "oldest_waiting_seconds": age,
                 "reconciliation": None,
             }
             if period is not None:
-                one["reconciliation"] = _reconciled(period, ledger.get(key, ZERO), of_period.get(key, Tally()))
+                compared = reconciled(ledger.get(key, ZERO), of_period.get(key, Tally()))
+                one["reconciliation"] = {"period": str(period), **compared}
             found.append(one)
     return found
 
 
-def _reconciled(period: Period, counts: Decimal, tally: Tally) -> dict[str, Any]:
+def reconciled(counts: Decimal, tally: Tally) -> dict[str, str]:
     """`difference`: what the ledger counts less all that was written; 0 but for what waits to be noted."""
-    written = ZERO
-    for units in tally.units.values():
-        written = EXACT.add(written, units)
-    return {
-        "period": str(period),
-        "ledger": f"{counts:f}",
-        **tally.shown_units(),
-        "difference": f"{EXACT.subtract(counts, written):f}",
-    }
+    difference = EXACT.subtract(counts, tally.written.units)
+    return {"ledger": f"{counts:f}", **tally.shown_units(), "difference": f"{difference:f}"}
 
 
 async def ledger_counts(
@@ -186,6 +134,18 @@ async def oldest_waiting(connection: AsyncConnection, destinations: Sequence[Des
         for code in destination.meters:
             query = waits.where(events.c.target == destination.name, events.c.meter == code)
             found[destination.name, code] = (await connection.execute(query)).scalar()
+    return found
+
+
+async def parked_causes(connection: AsyncConnection, destinations: Sequence[Destination]) -> dict[Key, dict[str, int]]:
+    """How many entries are parked for each cause, of every meter where any are; reads those and no others."""
+    found: dict[Key, dict[str, int]] = defaultdict(dict)
+    for destination in destinations:
+        parked = and_(events.c.target == destination.name, events.c.state == "parked")
+        query = select(events.c.meter, events.c.cause, func.count().label("number")).where(parked)
+        grouped = query.group_by(events.c.meter, events.c.cause).order_by(events.c.cause)
+        for row in await connection.execute(grouped):
+            found[destination.name, row.meter][row.cause] = row.number
     return found
 
 

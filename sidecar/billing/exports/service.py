@@ -9,11 +9,12 @@ from typing import Any, Literal
 from sqlalchemy import and_, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from sidecar.billing.exports import sums
 from sidecar.billing.exports.config import Destination
 from sidecar.billing.exports.noting import begin, note_exports
-from sidecar.billing.exports.report import Tally, page, report, tallies
+from sidecar.billing.exports.report import oldest_waiting, page, report
 from sidecar.billing.exports.sender import Sender
-from sidecar.billing.exports.sums import Move, move
+from sidecar.billing.exports.sums import Move, Tally, move
 from sidecar.billing.exports.tables import export_decisions, export_events
 from sidecar.billing.ledger.catalog import Catalog
 from sidecar.billing.ledger.database import Database
@@ -76,11 +77,11 @@ class Exports:
         async with self._database.reading() as connection:
             return await report(connection, self.destinations, self._clock(), period)
 
-    async def open_tallies(self, connection: AsyncConnection) -> dict[tuple[str, str], Tally]:
-        """What waits and what is parked, of every meter of the file."""
-        found = await tallies(connection, open_only=True)
-        keys = [(one.name, code) for one in self.destinations for code in one.meters]
-        return {key: found.get(key, Tally()) for key in keys}
+    async def tallies(self, connection: AsyncConnection) -> dict[tuple[str, str], tuple[Tally, int | None]]:
+        """What lies in each state and since when the oldest waits, of every meter of the file."""
+        found = sums.tallied(await sums.read(connection))
+        oldest = await oldest_waiting(connection, self.destinations)
+        return {key: (found.get(key, Tally()), waits_since) for key, waits_since in oldest.items()}
 
     async def page(self, target: str, state: str | None, before_seq: int | None, limit: int) -> list[dict[str, Any]]:
         """Entries of a target, newest first; raises UnknownTargetError."""
@@ -129,12 +130,15 @@ class Exports:
 
 
 def _decided(row: dict[str, Any], action: Action, now_us: int) -> dict[str, Any]:
-    """The columns that change. What lay outside the times that a target takes becomes an event of now."""
+    """The columns that change. What lay outside the times that a target takes becomes an event of now.
+
+    What is sent again may be written anew, and what was refused was refused for good: it goes under another key.
+    """
     if action == "acknowledge":
         return {"state": "acknowledged", "acknowledged_us": now_us, "cause": None, "claim": None}
     values = {
         "state": "waiting", "cause": None, "reason": None, "claim": None, "alone": False, "attempts": 0,
-        "next_us": now_us, "unsure_us": None,
+        "next_us": now_us, "unsure_us": None, "keys_spent": row["keys_spent"] + 1,
     }  # fmt: skip
     if row["cause"] != "ambiguous":
         values["body"] = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
@@ -23,6 +23,7 @@ from sidecar.billing.rating.price import EXACT, ZERO
 Place = tuple[str, str, str, str, bool]  # target, meter, period, state, whether it was ever sent
 Move = tuple[Mapping[str, Any] | None, Mapping[str, Any]]  # an entry before, None for a new one, and after
 _NAMES = ("target", "meter", "period", "state", "sent")
+STATES = ("acknowledged", "waiting", "parked")
 
 
 @dataclass(slots=True)
@@ -36,6 +37,38 @@ class Sum:
         """More of it, or less."""
         self.entries += entries
         self.units = EXACT.add(self.units, units)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What lies in each state at a meter, and what of it was ever sent."""
+
+    states: dict[str, Sum] = field(default_factory=lambda: {state: Sum() for state in STATES})
+    sent: Sum = field(default_factory=Sum)
+
+    @property
+    def written(self) -> Sum:
+        """All of it."""
+        total = Sum()
+        for one in self.states.values():
+            total.add(one.entries, one.units)
+        return total
+
+    def shown_units(self) -> dict[str, str]:
+        """By state, as decimal texts."""
+        return {state: f"{one.units:f}" for state, one in self.states.items()}
+
+
+def tallied(found: Mapping[Place, Sum], period: Period | None = None) -> Mapping[tuple[str, str], Tally]:
+    """By target and meter; of a month, or of all."""
+    tallies: dict[tuple[str, str], Tally] = defaultdict(Tally)
+    for (target, meter, month, state, sent), one in found.items():
+        if period is None or month == str(period):
+            tally = tallies[target, meter]
+            tally.states[state].add(one.entries, one.units)
+            if sent:
+                tally.sent.add(one.entries, one.units)
+    return tallies
 
 
 def place_of(row: Mapping[str, Any]) -> Place:

@@ -38,6 +38,7 @@ export_events = Table(
     Column("body", Text),  # what is sent, the same bytes every time
     Column("alone", Boolean, nullable=False),  # its batch was refused without a word about whose fault it was
     Column("attempts", Integer, nullable=False),
+    Column("keys_spent", Integer, nullable=False),  # keys of requests that bring no other answer any more
     Column("next_us", BigInteger, nullable=False),  # when to try, or how long the claim holds
     Column("claim", Text),  # of the sender that has it
     Column("sent_us", BigInteger),  # the first attempt

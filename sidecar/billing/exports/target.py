@@ -35,11 +35,17 @@ class Item:
 
 
 class Sent(NamedTuple):
-    """An entry whose bytes are frozen."""
+    """An entry whose bytes are frozen. `keys_spent`: how many keys of its requests will never bring another answer."""
 
     id: str
     act: Act
     body: str
+    keys_spent: int = 0
+
+    @property
+    def key(self) -> str:
+        """The key of the request that sends it alone: the same until the target has said its last word to it."""
+        return f"{self.id}.{self.keys_spent}" if self.keys_spent else self.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +84,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one entry. `unstored`: the target certainly does not have it."""
+    """What became of one entry. `unstored`: the target certainly does not have it.
+
+    `key_spent`: the target saved this answer and gives it to every request with the same key, so that only another key
+    can bring another.
+    """
 
     result: Result
     reason: str = ""
     unstored: bool = False
+    key_spent: bool = False
 
 
 TAKEN = Verdict("taken")
@@ -93,12 +104,16 @@ DUPLICATE = Verdict("duplicate")
 class Traits:
     """What a vendor promises and demands; None: no bound.
 
+    `concurrency_max` is how many requests of a replica may be on their way at once; `customer_alone` says that of one
+    customer's entries for a meter only one may be, wherever it is sent from.
     `memory_us` is how long ids are remembered. `past_us` and `future_us` bound the time of an event around now.
     `cancel_us` is how long after its receipt an event can be cancelled; later, and everywhere else, an event with a
     negative quantity is the credit.
     """
 
     batch_max: int = 1
+    concurrency_max: int = 1
+    customer_alone: bool = False
     memory_us: int | None = None
     past_us: int | None = None
     future_us: int | None = None

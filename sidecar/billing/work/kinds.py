@@ -17,7 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sidecar.billing.exports import sums
 from sidecar.billing.exports.config import Meter
 from sidecar.billing.exports.noting import Key, since
-from sidecar.billing.exports.report import customers_of, units_of_customer
+from sidecar.billing.exports.report import customers_of, reconciled, units_of_customer
+from sidecar.billing.exports.sums import Tally
 from sidecar.billing.ledger.catalog import Catalog, compiled
 from sidecar.billing.ledger.entries import account_rows, active_customers
 from sidecar.billing.ledger.tables import outcomes
@@ -111,20 +112,13 @@ async def reconciliation(connection: AsyncConnection, job: Job) -> Progress:
         ).items():
             ledger[key] = EXACT.add(ledger[key], units)
         yield number
-    written: dict[tuple[str, str, str], Decimal] = {}
-    for (target, meter, _, state, _), one in (await sums.read(connection, period=period)).items():
-        place = target, meter, state
-        written[place] = EXACT.add(written.get(place, ZERO), one.units)
-    yield {"meters": [_reconciled(key, units, written) for key, units in ledger.items()]}
-
-
-def _reconciled(key: Key, ledger: Decimal, written: Mapping[tuple[str, str, str], Decimal]) -> dict[str, str]:
-    parts = {state: written.get((*key, state), ZERO) for state in ("acknowledged", "waiting", "parked")}
-    difference = ledger
-    for units in parts.values():
-        difference = EXACT.subtract(difference, units)
-    shown = {**parts, "ledger": ledger, "difference": difference}
-    return {"target": key[0], "meter": key[1], **{name: f"{units:f}" for name, units in shown.items()}}
+    written = sums.tallied(await sums.read(connection, period=period))
+    yield {
+        "meters": [
+            {"target": key[0], "meter": key[1], **reconciled(units, written.get(key, Tally()))}
+            for key, units in ledger.items()
+        ]
+    }
 
 
 KINDS: Mapping[str, Callable[[AsyncConnection, Job], Progress]] = {

@@ -46,7 +46,7 @@ WEBHOOK = Target(
     url=None,
     paths=(),
     field="quantity",
-    traits=Traits(memory_us=3 * DAY_US),
+    traits=Traits(concurrency_max=8, memory_us=3 * DAY_US),
     write=write,
     request=request,
     judge=judged,

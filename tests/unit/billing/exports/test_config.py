@@ -31,6 +31,10 @@ def test_a_good_file() -> None:
     assert one.customer_of({"id": "c", "attributes": {"stripe_customer_id": "cus_1"}}) == "cus_1"
     assert one.customer_of({"id": "c"}) is None
     assert KEY not in repr(one)
+    assert one.traits.concurrency_max == 8
+    more = GOOD.replace("- name: stripe", "- name: stripe\n  concurrency_max: 20")
+    [one] = load_exports(more.encode(), "e.yaml", {"STRIPE_KEY": KEY})
+    assert one.traits.concurrency_max == 20
 
 
 def test_every_error_at_once_with_its_line() -> None:
@@ -71,6 +75,11 @@ exports:
         (("stripe_v1", "webhook"), "url is missing"),
         (("customer: attributes.stripe_customer_id", "customer: name"), "customer"),
         (("- name: stripe", "- name: stripe\n  memory_hours: 0"), "memory_hours"),
+        (
+            ("- name: stripe", "- name: stripe\n  concurrency_max: 0"),
+            "concurrency_max: Input should be greater than or",
+        ),
+        (("- name: stripe", "- name: stripe\n  concurrency_max: 65"), "concurrency_max: Input should be less than or"),
         (("exports:", "export:"), "unknown field"),
     ],
 )
