@@ -114,9 +114,15 @@ class ObserverApp:
             outbox_max=settings.outbox_max,
             journal_hours=settings.journal_hours,
         )
-        self.counters: dict[str, int] = {}
+        self.counters: dict[str, int] | None = None  # until Redis has answered
         self.vitals = Vitals(now_ms)
-        self.metrics = Metrics(self.status, lambda: self.counters, routes=self._routes())
+        self.metrics = Metrics(
+            self.status,
+            lambda: self.counters,
+            tenant=settings.tenant,
+            routes=self._routes(),
+            webhooks=settings.webhook_endpoints(),
+        )
         self.metrics.plan(plan.loaded.name, plan.loaded.digest)
         self.applier = Applier(self.journal, self.store, count=self.metrics.count, clock_ms=now_ms)
         self.sweeper = Sweeper(self.store, count=self.metrics.count)
@@ -276,10 +282,11 @@ class ObserverApp:
                     generation = await self.store.heartbeat(self.journal.id, mark_ms, now, dropped=dropped)
                     self.metrics.redis_answered(time.perf_counter() - asked)
                     await self.remembered.keep_hash_key(generation)
-                self.counters = await self.store.counters()
+                counters = await self.store.counters()
                 if self.candidate:
                     await self.candidate.beat(mark_ms, now)
-                    self.counters |= self.candidate.compared
+                    counters |= self.candidate.compared
+                self.counters = counters
                 self.vitals.outbox = await self.store.outbox_state()
                 self.status.set(Slot.OUTBOX_LENGTH, self.vitals.outbox.length)
             self._redis_is(DOWN if self.applier.refusal else OK, self.applier.refusal)
