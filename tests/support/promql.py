@@ -65,7 +65,7 @@ def firing(rule, series, at):
 
 
 def selectors(text):
-    """(metric, label names that are matched) of each selector of an expression; all labels that it groups or joins by."""
+    """(metric, label names that are matched) of each selector of an expression, and all that it groups or joins by."""
     found, grouped = [], set()
     for node in _walk(promql.parse(text)):
         if isinstance(node, promql.VectorSelector):
@@ -131,6 +131,9 @@ def _call(node, series, at):
     name = node.func.name
     if name == "time":
         return at
+    if name == "clamp_min":
+        vector, least = (_evaluate(each, series, at) for each in node.args)
+        return [(dict(_key(labels)), max(value, least)) for labels, value in vector]
     [matrix] = node.args
     at -= _offset(matrix.vector_selector)
     window = matrix.range.total_seconds()
