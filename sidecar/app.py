@@ -122,6 +122,7 @@ class ObserverApp:
             tenant=settings.tenant,
             routes=self._routes(),
             webhooks=settings.webhook_endpoints(),
+            started_ms=now_ms(),
         )
         self.metrics.plan(plan.loaded.name, plan.loaded.digest)
         self.applier = Applier(self.journal, self.store, count=self.metrics.count, clock_ms=now_ms)

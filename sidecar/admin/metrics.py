@@ -6,7 +6,6 @@ from traffic, so that no caller can grow a series.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 
@@ -31,7 +30,7 @@ class Metrics:
     """One registry; `count(event)` is what the parts are handed to count by.
 
     `store_counters()` is what Redis last said, None before it has answered. `routes` are names by number; `webhooks`
-    the sources that have a secret.
+    the sources that have a secret; `started_ms` Unix milliseconds.
     """
 
     def __init__(
@@ -42,12 +41,13 @@ class Metrics:
         tenant: str = "default",
         routes: Sequence[str] = (),
         webhooks: Iterable[str] = (),
+        started_ms: int = 0,
     ) -> None:
         self._registry = registry = CollectorRegistry()
         self._tenant = tenant
         self._routes = tuple(routes)
         registry.register(_StatusCollector(status, store_counters, tenant))
-        measures.gauge(measured.STARTED, registry).set(time.time())
+        measures.gauge(measured.STARTED, registry).set(started_ms / 1000)
         self._events = measures.counter(measured.EVENTS_TOTAL, registry)
         self._webhooks = measures.counter(measured.WEBHOOKS, registry)
         for source, result in (*product(webhooks, measured.WEBHOOK_RESULTS), measured.UNKNOWN_SOURCE):

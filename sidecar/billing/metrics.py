@@ -4,7 +4,6 @@ exports' file, are the only labels from outside; of tenants there are at most `T
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from typing import Final, get_args
 
@@ -100,7 +99,7 @@ class Metrics:
     def __init__(self, billing: Billing) -> None:
         self._billing = billing
         self._registry = registry = CollectorRegistry()
-        measures.gauge(STARTED, registry).set(time.time())
+        measures.gauge(STARTED, registry).set(billing.clock() / 1_000_000)
         self._events = measures.counter(EVENTS, registry)
         self._queued = measures.gauge(WAITING, registry)
         self._refused = measures.counter(REFUSED, registry)
