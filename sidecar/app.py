@@ -116,14 +116,7 @@ class ObserverApp:
         )
         self.counters: dict[str, int] | None = None  # until Redis has answered
         self.vitals = Vitals(now_ms)
-        self.metrics = Metrics(
-            self.status,
-            lambda: self.counters,
-            tenant=settings.tenant,
-            routes=self._routes(),
-            webhooks=settings.webhook_endpoints(),
-            started_ms=now_ms(),
-        )
+        self.metrics = self._metrics()
         self.metrics.plan(plan.loaded.name, plan.loaded.digest)
         self.applier = Applier(self.journal, self.store, count=self.metrics.count, clock_ms=now_ms)
         self.sweeper = Sweeper(self.store, count=self.metrics.count)
@@ -157,6 +150,16 @@ class ObserverApp:
 
     def _routes(self) -> list[str]:
         return [str(route.listen) for route in self.settings.all_routes]
+
+    def _metrics(self) -> Metrics:
+        return Metrics(
+            self.status,
+            lambda: self.counters,
+            tenant=self.settings.tenant,
+            routes=self._routes(),
+            webhooks=self.settings.webhook_endpoints(),
+            started_ms=now_ms(),
+        )
 
     def _show_gauges(self) -> None:
         gauge = self.metrics.gauge
