@@ -114,9 +114,9 @@ class ObserverApp:
             outbox_max=settings.outbox_max,
             journal_hours=settings.journal_hours,
         )
-        self.counters: dict[str, int] = {}
+        self.counters: dict[str, int] | None = None  # until Redis has answered
         self.vitals = Vitals(now_ms)
-        self.metrics = Metrics(self.status, lambda: self.counters, routes=self._routes())
+        self.metrics = self._metrics()
         self.metrics.plan(plan.loaded.name, plan.loaded.digest)
         self.applier = Applier(self.journal, self.store, count=self.metrics.count, clock_ms=now_ms)
         self.sweeper = Sweeper(self.store, count=self.metrics.count)
@@ -150,6 +150,16 @@ class ObserverApp:
 
     def _routes(self) -> list[str]:
         return [str(route.listen) for route in self.settings.all_routes]
+
+    def _metrics(self) -> Metrics:
+        return Metrics(
+            self.status,
+            lambda: self.counters,
+            tenant=self.settings.tenant,
+            routes=self._routes(),
+            webhooks=self.settings.webhook_endpoints(),
+            started_ms=now_ms(),
+        )
 
     def _show_gauges(self) -> None:
         gauge = self.metrics.gauge
@@ -276,10 +286,11 @@ class ObserverApp:
                     generation = await self.store.heartbeat(self.journal.id, mark_ms, now, dropped=dropped)
                     self.metrics.redis_answered(time.perf_counter() - asked)
                     await self.remembered.keep_hash_key(generation)
-                self.counters = await self.store.counters()
+                counters = await self.store.counters()
                 if self.candidate:
                     await self.candidate.beat(mark_ms, now)
-                    self.counters |= self.candidate.compared
+                    counters |= self.candidate.compared
+                self.counters = counters
                 self.vitals.outbox = await self.store.outbox_state()
                 self.status.set(Slot.OUTBOX_LENGTH, self.vitals.outbox.length)
             self._redis_is(DOWN if self.applier.refusal else OK, self.applier.refusal)

@@ -17,8 +17,10 @@ own. This page is made from the code by `make docs`.
 
 No label has values from traffic: each has the values below, or as many as the configuration names. Those that are known
 beforehand are there at zero from the start. Counters of the proxy lie beside the queue and go on after a restart; all
-others begin anew with their process. What is counted `over all replicas` is the same at each of them: take the `max`,
-never the `sum`.
+others begin anew with their process, whose start is `sidecar_observer_start_time_seconds` or
+`sidecar_billing_start_time_seconds`. What is the tenant's, or the database's, is the same at each replica: take the
+`max` of the replicas, never their `sum`, and of several tenants and namespaces the sum of these:
+`sum(max by (namespace, tenant) (sidecar_sessions))`.
 
 The chart has a dashboard and alerts on these ([kubernetes.md](kubernetes.md#monitoring)); what to do about each alert
 is in [operations.md](operations.md). Spans and metrics of the calls themselves go out by OpenTelemetry

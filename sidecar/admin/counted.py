@@ -109,7 +109,7 @@ EVENTS: dict[str, str] = {
     OTHER: "what another release counts under a name that is not known here",
 }
 
-# `sidecar_tenant_count{what}`: Redis keeps these with the transitions (sessions/lua), for all replicas together.
+# `sidecar_tenant_count{tenant, what}`: Redis keeps these with the transitions (sessions/lua), for all replicas.
 TENANT: dict[str, str] = {
     "facts": "facts applied",
     "refused": "facts that can never be applied",

@@ -16,6 +16,7 @@ _CALL_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
 FINAL: Final = ("RESOLVED", "NOT_BILLABLE", "INCONCLUSIVE", "REVERSED")
 CLASSES: Final = ("1xx", "2xx", "3xx", "4xx", "5xx")
 _CLASS: Final = plain("class", *CLASSES)
+_TENANT: Final = Label("tenant", bound="`SIDECAR_TENANT`")
 _ROUTE: Final = Label("route", bound="the listen addresses of `SIDECAR_LISTEN` or `SIDECAR_ROUTES`")
 
 
@@ -75,7 +76,7 @@ GAUGES: Final[dict[Slot, Measure]] = {
     Slot.QUEUE_ENDS_OWED: _gauge("queue_ends_owed", "Ends of exchanges that wait for room in the queue"),
     Slot.SPILL_BYTES: _gauge("spill_bytes", "Bytes of long exchanges kept outside the queue"),
     Slot.JOURNAL_BACKLOG: _gauge("journal_backlog_rows", "Journal rows not yet applied in Redis"),
-    Slot.OUTBOX_LENGTH: _gauge("outbox_length", "The tenant's events not yet delivered, over all replicas"),
+    Slot.OUTBOX_LENGTH: _gauge("outbox_length", "The tenant's events not yet delivered, over all replicas", _TENANT),
 }
 RESPONSES: Final = _counter("responses", "Responses forwarded, by class", _CLASS)
 RESPONSE_SLOTS: Final = {
@@ -129,22 +130,22 @@ OBSERVE: Final = _histogram(
 
 # The observer's own parts.
 EVENTS_TOTAL: Final = _counter("events", "What happened in the observer, by kind", Label("event", EVENTS))
+UNKNOWN_SOURCE: Final = ("unknown", "unknown_source")
+WEBHOOK_RESULTS: Final = (
+    "accepted",
+    "duplicate",
+    "unmapped",
+    "malformed",
+    "forged",
+    "stale",
+    "refused",
+    "over",
+)
 WEBHOOKS: Final = _counter(
     "webhooks",
     "Events told by webhooks, and deliveries refused, by what became of them",
     Label("source", bound="the sources that have a `SIDECAR_WEBHOOK_SECRET_<SOURCE>`, and `unknown`"),
-    plain(
-        "result",
-        "accepted",
-        "duplicate",
-        "unmapped",
-        "malformed",
-        "forged",
-        "stale",
-        "refused",
-        "over",
-        "unknown_source",
-    ),
+    plain("result", *WEBHOOK_RESULTS, UNKNOWN_SOURCE[1]),
 )
 PLAN: Final = Measure(
     "sidecar_plan_info",
@@ -152,20 +153,25 @@ PLAN: Final = Measure(
     "The plan in force, by name and digest of its file",
     (Label("name", bound="one at a time"), Label("digest", bound="one at a time")),
 )
+STARTED: Final = _gauge("observer_start_time_seconds", "When the observer was started, in Unix time")
 QUEUE_USED: Final = _gauge("queue_used_bytes", "Bytes of the queue that are taken")
 QUEUE_CAPACITY: Final = _gauge("queue_capacity_bytes", "Size of the queue")
 OBSERVER_LAG: Final = _gauge(
     "observer_lag_seconds", "Age of the oldest bytes at the proxy that are not in the journal yet"
 )
-MARK_LAG: Final = _gauge("mark_lag_seconds", "How long deadlines wait for the slowest replica")
+MARK_LAG: Final = _gauge("mark_lag_seconds", "How long deadlines wait for the slowest replica", _TENANT)
 MARK_HELD: Final = _gauge("mark_held_here", "1 when this replica is the slowest")
 JOURNAL_BYTES: Final = _gauge("journal_bytes", "What the journal's rows take on disk")
 JOURNAL_BYTES_MAX: Final = _gauge("journal_max_bytes", "SIDECAR_JOURNAL_BYTES")
 JOURNAL_AGE: Final = _gauge(
     "journal_backlog_seconds", "Age of the oldest fact in the journal that is not applied in Redis; 0: none waits"
 )
-OUTBOX_AGE: Final = _gauge("outbox_oldest_seconds", "Age of the tenant's oldest event not yet delivered; 0: none waits")
-DEAD_LETTERS: Final = _gauge("dead_letters", "The tenant's events that the billing API refused, waiting for a decision")
+OUTBOX_AGE: Final = _gauge(
+    "outbox_oldest_seconds", "Age of the tenant's oldest event not yet delivered; 0: none waits", _TENANT
+)
+DEAD_LETTERS: Final = _gauge(
+    "dead_letters", "The tenant's events that the billing API refused, waiting for a decision", _TENANT
+)
 REDIS_SECONDS: Final = _histogram("redis_beat", "Round trips of the heartbeat to Redis, once a second", _CALL_SECONDS)
 POST_SECONDS: Final = _histogram(
     "delivery",
@@ -185,16 +191,22 @@ POST_SECONDS: Final = _histogram(
 SESSIONS: Final = _gauge(
     "sessions",
     "The tenant's sessions by state, over all replicas, as of the last heartbeat",
+    _TENANT,
     plain("state", "OPEN", *FINAL),
 )
 TENANT_COUNT: Final = _gauge(
     "tenant_count",
-    "What Redis counts for the tenant over all replicas, as of the last heartbeat",
+    "What Redis counts for the tenant over all replicas, as of the last heartbeat; not there until Redis has answered",
+    _TENANT,
     Label("what", TENANT),
 )
-WITH_ID: Final = _gauge("exchanges_with_id_ratio", "Share of the tenant's exchanges that brought a conversation id")
-WITH_CUSTOMER: Final = _gauge("exchanges_with_customer_ratio", "Share of the tenant's exchanges that named a customer")
-PER_SESSION: Final = _gauge("exchanges_per_session", "Exchanges for each session of the tenant")
+WITH_ID: Final = _gauge(
+    "exchanges_with_id_ratio", "Share of all the tenant's exchanges that brought a conversation id", _TENANT
+)
+WITH_CUSTOMER: Final = _gauge(
+    "exchanges_with_customer_ratio", "Share of all the tenant's exchanges that named a customer", _TENANT
+)
+PER_SESSION: Final = _gauge("exchanges_per_session", "Exchanges for each session of the tenant", _TENANT)
 
 SECTIONS: Final[dict[str, tuple[Measure, ...]]] = {
     "Traffic, as the proxy counts it": (COUNTERS[Slot.REQUESTS], RESPONSES, *list(COUNTERS.values())[1:18]),
@@ -211,6 +223,7 @@ SECTIONS: Final[dict[str, tuple[Measure, ...]]] = {
         *list(COUNTERS.values())[18:],
     ),
     "The observer and its journal": (
+        STARTED,
         EVENTS_TOTAL,
         WEBHOOKS,
         PLAN,

@@ -6,7 +6,8 @@ from traffic, so that no caller can grow a series.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import product
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import HistogramMetricFamily, Metric
@@ -22,18 +23,35 @@ from sidecar.wire.status import StatusPage
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
-Counters = Callable[[], Mapping[str, int]]
+Counters = Callable[[], Mapping[str, int] | None]
 
 
 class Metrics:
-    """One registry; `count(event)` is what the parts are handed to count by. `routes` are names by number."""
+    """One registry; `count(event)` is what the parts are handed to count by.
 
-    def __init__(self, status: StatusPage, store_counters: Counters, *, routes: Sequence[str] = ()) -> None:
+    `store_counters()` is what Redis last said, None before it has answered. `routes` are names by number; `webhooks`
+    the sources that have a secret; `started_ms` Unix milliseconds.
+    """
+
+    def __init__(
+        self,
+        status: StatusPage,
+        store_counters: Counters,
+        *,
+        tenant: str = "default",
+        routes: Sequence[str] = (),
+        webhooks: Iterable[str] = (),
+        started_ms: int = 0,
+    ) -> None:
         self._registry = registry = CollectorRegistry()
+        self._tenant = tenant
         self._routes = tuple(routes)
-        registry.register(_StatusCollector(status, store_counters))
+        registry.register(_StatusCollector(status, store_counters, tenant))
+        measures.gauge(measured.STARTED, registry).set(started_ms / 1000)
         self._events = measures.counter(measured.EVENTS_TOTAL, registry)
         self._webhooks = measures.counter(measured.WEBHOOKS, registry)
+        for source, result in (*product(webhooks, measured.WEBHOOK_RESULTS), measured.UNKNOWN_SOURCE):
+            self._webhooks.labels(source, result)
         self._plan = measures.info(measured.PLAN, registry)
         self._exchanges = measures.counter(measured.EXCHANGES, registry)
         self._added = measures.histogram(measured.ADDED_LATENCY, registry)
@@ -82,8 +100,9 @@ class Metrics:
             self._added.observe((timing.ended_us - timing.last_answer_us) / 1_000_000)
 
     def gauge(self, measure: Measure, read: Callable[[], float]) -> None:
-        """Show what `read()` says when asked."""
-        measures.gauge(measure, self._registry).set_function(read)
+        """Show what `read()` says when asked; of the tenant, where the measure is one of a tenant's."""
+        made = measures.gauge(measure, self._registry)
+        (made.labels(self._tenant) if measure.labels else made).set_function(read)
 
     def render(self) -> bytes:
         """The Prometheus text format."""
@@ -93,9 +112,10 @@ class Metrics:
 class _StatusCollector(Collector):
     """Reads the slots that both processes write, and the counters that Redis keeps with the transitions."""
 
-    def __init__(self, status: StatusPage, store_counters: Counters) -> None:
+    def __init__(self, status: StatusPage, store_counters: Counters, tenant: str) -> None:
         self._status = status
         self._store_counters = store_counters
+        self._tenant = tenant
 
     def collect(self) -> Iterator[Metric]:
         get = self._status.get
@@ -104,7 +124,7 @@ class _StatusCollector(Collector):
             counted.add_metric([], get(slot))
             yield counted
         for slot, measure in measured.GAUGES.items():
-            yield _gauge(measure, {(): get(slot)})
+            yield _gauge(measure, {(self._tenant,) if measure.labels else (): get(slot)})
         responses = measures.counter_family(measured.RESPONSES)
         for name, slot in measured.RESPONSE_SLOTS.items():
             responses.add_metric([name], get(slot))
@@ -116,11 +136,9 @@ class _StatusCollector(Collector):
             lag.add_metric([name], buckets, total_seconds)
         yield lag
         counters = self._store_counters()
-        yield from _wiring(counters)
-        yield _gauge(measured.SESSIONS, _by_state(counters))
-        yield _gauge(
-            measured.TENANT_COUNT, {(name,): value for name, value in sorted(counters.items()) if name in TENANT}
-        )
+        if counters is not None:
+            for measure, values in _of_tenant(counters):
+                yield _gauge(measure, {(self._tenant, *labels): value for labels, value in values.items()})
 
 
 def _gauge(measure: Measure, values: Mapping[tuple[str, ...], float]) -> Metric:
@@ -130,15 +148,14 @@ def _gauge(measure: Measure, values: Mapping[tuple[str, ...], float]) -> Metric:
     return family
 
 
-def _by_state(counters: Mapping[str, int]) -> dict[tuple[str, ...], float]:
+def _of_tenant(counters: Mapping[str, int]) -> Iterator[tuple[Measure, dict[tuple[str, ...], float]]]:
+    """(measure, values by what stands beside the tenant). Every name is there at zero before it is first counted."""
+    yield measured.TENANT_COUNT, {(name,): counters.get(name, 0) for name in sorted(TENANT)}
     names = {"OPEN": "open"} | {state: f"finalized:{state}" for state in measured.FINAL}
-    return {(state,): counters.get(name, 0) for state, name in names.items()}
-
-
-def _wiring(counters: Mapping[str, int]) -> Iterator[Metric]:
-    """Whether a deployment is wired right shows in the first minutes: ids and customers found, calls kept together."""
+    yield measured.SESSIONS, {(state,): counters.get(name, 0) for state, name in names.items()}
+    # Whether a deployment is wired right shows in the first minutes: ids and customers found, calls kept together.
     exchanges, opened = counters.get("exchanges", 0), counters.get("opened", 0)
     if exchanges and opened:
-        yield _gauge(measured.WITH_ID, {(): counters.get("exchanges_with_id", 0) / exchanges})
-        yield _gauge(measured.WITH_CUSTOMER, {(): counters.get("exchanges_with_customer", 0) / exchanges})
-        yield _gauge(measured.PER_SESSION, {(): exchanges / opened})
+        yield measured.WITH_ID, {(): counters.get("exchanges_with_id", 0) / exchanges}
+        yield measured.WITH_CUSTOMER, {(): counters.get("exchanges_with_customer", 0) / exchanges}
+        yield measured.PER_SESSION, {(): exchanges / opened}

@@ -36,6 +36,7 @@ def _measure(kind: str, name: str, meaning: str, *labels: Label) -> Measure:
     return Measure(f"sidecar_billing_{name}", "counter" if kind == "counter" else "gauge", meaning, labels)
 
 
+STARTED: Final = _measure("gauge", "start_time_seconds", "When this replica was started, in Unix time")
 EVENTS: Final = _measure(
     "counter",
     "events_total",
@@ -43,7 +44,7 @@ EVENTS: Final = _measure(
     plain("result", "accepted", "duplicate", "conflict", "rejected"),
 )
 WAITING: Final = _measure("gauge", "ingest_waiting_events", "Events that wait for a transaction in this replica")
-REFUSED: Final = _measure("gauge", "ingest_refused_events", "Events sent away because too many waited, since the start")
+REFUSED: Final = _measure("counter", "ingest_refused_events_total", "Events sent away because too many waited")
 PENDING: Final = _measure("gauge", "pending_rows", "Events and decisions not summed up yet")
 CLOSED: Final = _measure("gauge", "closed_period", "The newest closed period, as 202611; 0: none")
 ALERTS_WAITING: Final = _measure("gauge", "alerts_waiting", "Alerts about spending not delivered yet")
@@ -89,6 +90,7 @@ EXPORT_HELD_UP: Final = _measure(
     _TARGET,
 )
 SHOWN: Final = (
+    STARTED,
     EVENTS,
     WAITING,
     REFUSED,
@@ -113,9 +115,11 @@ class Metrics:
     def __init__(self, billing: Billing) -> None:
         self._billing = billing
         self._registry = registry = CollectorRegistry()
+        measures.gauge(STARTED, registry).set(billing.clock() / 1_000_000)
         self._events = measures.counter(EVENTS, registry)
         self._queued = measures.gauge(WAITING, registry)
-        self._refused = measures.gauge(REFUSED, registry)
+        self._refused = measures.counter(REFUSED, registry)
+        self._refused_told = 0
         self._pending = measures.gauge(PENDING, registry)
         self._closed = measures.gauge(CLOSED, registry)
         self._waiting = measures.gauge(ALERTS_WAITING, registry)
@@ -145,7 +149,9 @@ class Metrics:
     async def text(self) -> bytes:
         """In Prometheus' text format, read from the database as of now."""
         self._queued.set(self._billing.ingest.waiting)
-        self._refused.set(self._billing.ingest.refused)
+        refused = self._billing.ingest.refused
+        self._refused.inc(refused - self._refused_told)
+        self._refused_told = refused
         async with self._billing.database.reading() as connection:
             self._pending.set((await connection.execute(select(func.count()).select_from(pending))).scalar_one())
             last = (await read_closings(connection)).last
@@ -175,8 +181,8 @@ class Metrics:
             held_up = self._export_held_up.labels(sender.destination.name)
             held_up.inc(sender.held_up - self._export_told.get((sender.destination.name, ""), 0))
             self._export_told[sender.destination.name, ""] = sender.held_up
-            for result, number in sender.results.items():
-                key = sender.destination.name, result
+            for result in get_args(Result):
+                number, key = sender.results[result], (sender.destination.name, result)
                 self._export_answers.labels(*key).inc(number - self._export_told.get(key, 0))
                 self._export_told[key] = number
 

@@ -413,7 +413,7 @@ async def test_past_a_bound_senders_are_asked_to_come_again(
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
     assert (await post(api, *(event(n) for n in range(5))))["accepted"] == 5
     metrics = (await api.get("/metrics")).text
-    assert "sidecar_billing_ingest_refused_events 6.0" in metrics
+    assert "sidecar_billing_ingest_refused_events_total 6.0" in metrics
     assert "sidecar_billing_ingest_waiting_events 0.0" in metrics
 
 

@@ -123,3 +123,31 @@ async def test_the_database_refuses_to_change_a_version(console: Console) -> Non
         with pytest.raises(DBAPIError, match="append-only"):
             async with console.http.billing.database.writing() as connection:
                 await connection.execute(text(statement))
+
+
+async def test_sessions_without_a_price_are_counted_beside_the_cost_and_named_where_prices_are(
+    console: Console,
+) -> None:
+    assert "without a price" not in (await console.page("/")).answer.text
+    used = {"tokens": {"input": 6_000_000, "output": 0}}
+    await post(
+        console.http,
+        event(1),
+        event(2, data={"models": ["theirs-1"], **used}),
+        event(3, data={"models": ["theirs-2", "theirs-1", "gpt-4o"], **used}),
+        event(4, data={"models": ["theirs-1"], "shadow": True, **used}),
+        event(5, data={"models": ["theirs-1"], "tokens": {"input": 0, "output": 0}}),
+        event(6, data={"models": ["theirs-1"], **used}, time="2026-10-22T10:00:00Z"),
+    )
+    overview = await console.page("/", period="2026-11")
+    assert "by list prices; 2 sessions without a price" in words(overview)
+    assert '<a href="/prices">2 sessions without a price</a>' in overview.answer.text
+    page = words(await console.page("/prices"))
+    assert "3 sessions of the newest used models that no row below fits" in page
+    assert "theirs-1 : 3 sessions theirs-2 : 1 session" in page
+    await save(console, 303, rows=[("theirs-1", "0", "0")])
+    page = words(await console.page("/prices"))
+    assert "1 session of the newest used models" in page
+    assert "theirs-1 : 3 sessions" not in page
+    # By the clock here they ended after the price was saved.
+    assert "1 session without a price" in words(await console.page("/", period="2026-11"))

@@ -8,7 +8,7 @@ import promql_parser
 import pytest
 import yaml
 from charts import CHART, MINIMAL, pods, render
-from promql import selectors
+from promql import evaluate, selectors, series_of
 from scraping import measure_of
 
 MONITORED = CHART / "ci" / "monitoring-values.yaml"
@@ -91,6 +91,36 @@ def test_a_panel_asks_for_metrics_and_labels_that_are_documented(expression, leg
         assert bool(rated) == (measure.kind != "gauge"), f"{name} is a {measure.kind}"
     assert grouped <= labels
     assert set(re.findall(r"\{\{(\w+)\}\}", legend)) <= (grouped or labels)
+
+
+# What every replica shows alike, so that it is the max of them, and has to be added over tenants and namespaces.
+ADDED = {
+    "sidecar_sessions": 12,
+    "sidecar_dead_letters": 12,
+    "sidecar_outbox_length": 12,
+    "sidecar_billing_statement_difference": 12,
+    "sidecar_billing_pending_rows": 8,
+    "sidecar_billing_alerts_waiting": 8,
+    "sidecar_billing_export_entries": 8,
+}
+
+
+@pytest.mark.parametrize(("expression", "legend"), EXPRESSIONS)
+def test_a_panel_adds_up_tenants_and_namespaces_and_no_replica_twice(expression, legend):
+    [(name, matched), *_], _ = selectors(plain(expression))
+    bare = expression.startswith(("max(", "max by"))
+    assert not bare or name.endswith("_seconds"), legend
+    if name not in ADDED:
+        return
+    own = "".join(f',{label}="{value}"' for label, value, _ in matched if label != "namespace")
+    of_tenant = ADDED[name] == 12
+    shown = {("n", "p", "a"): 3, ("n", "q", "a"): 3, ("m", "p", "a"): 5} | ({("n", "r", "b"): 4} if of_tenant else {})
+    series = {
+        f'{name}{{namespace="{namespace}",pod="{pod}"{own}'
+        + (f',tenant="{tenant}"}}' if of_tenant else "}"): f"{value}x9"
+        for (namespace, pod, tenant), value in shown.items()
+    }
+    assert [value for _, value in evaluate(plain(expression), series_of(series), 300)] == [ADDED[name]]
 
 
 def test_the_dashboard_is_put_together_as_grafana_wants_it():

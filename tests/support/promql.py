@@ -56,20 +56,24 @@ def firing(rule, series, at):
     since = {}
     now = 0.0
     while now <= at:
-        active = {frozenset(labels.items()): value for labels, value in evaluate(rule["expr"], series, now)}
+        found = evaluate(rule["expr"], series, now)
+        active = {_key(labels): value for labels, value in found}
+        assert len(active) == len(found), f"two values with the same labels: {found}"
         since = {key: since.get(key, now) for key in active}
         now += STEP
     return [(dict(key) | rule["labels"], active[key]) for key, begun in since.items() if now - STEP - begun >= wait]
 
 
 def selectors(text):
-    """(metric, label names that are matched) of each selector of an expression, and all labels that it groups by."""
+    """(metric, label names that are matched) of each selector of an expression, and all that it groups or joins by."""
     found, grouped = [], set()
     for node in _walk(promql.parse(text)):
         if isinstance(node, promql.VectorSelector):
             found.append((node.name, [(each.name, each.value, each.op) for each in node.matchers.matchers]))
         if isinstance(node, promql.AggregateExpr) and node.modifier is not None:
             grouped |= set(node.modifier.labels)
+        if isinstance(node, promql.BinaryExpr) and node.modifier is not None and node.modifier.matching is not None:
+            grouped |= set(node.modifier.matching.labels)
     return found, grouped
 
 
@@ -92,6 +96,7 @@ def _evaluate(node, series, at):
     if isinstance(node, promql.ParenExpr):
         return _evaluate(node.expr, series, at)
     if isinstance(node, promql.VectorSelector):
+        at -= _offset(node)
         recent = (
             (labels, [v for t, v in points if at - LOOKBACK < t <= at]) for labels, points in _chosen(node, series)
         )
@@ -101,7 +106,7 @@ def _evaluate(node, series, at):
     if isinstance(node, promql.Call):
         return _call(node, series, at)
     if isinstance(node, promql.BinaryExpr):
-        return _binary(str(node), node, _evaluate(node.lhs, series, at), _evaluate(node.rhs, series, at))
+        return _binary(node, _evaluate(node.lhs, series, at), _evaluate(node.rhs, series, at))
     raise AssertionError(f"not evaluated here: {node}")
 
 
@@ -118,17 +123,27 @@ def _chosen(selector, series):
             yield labels, points
 
 
+def _offset(selector):
+    return selector.offset.total_seconds() if selector.offset else 0.0
+
+
 def _call(node, series, at):
     name = node.func.name
+    if name == "time":
+        return at
+    if name == "clamp_min":
+        vector, least = (_evaluate(each, series, at) for each in node.args)
+        return [(dict(_key(labels)), max(value, least)) for labels, value in vector]
     [matrix] = node.args
+    at -= _offset(matrix.vector_selector)
     window = matrix.range.total_seconds()
     found = []
     for labels, points in _chosen(matrix.vector_selector, series):
         inside = [(t, v) for t, v in points if at - window <= t <= at]
         bare = {key: value for key, value in labels.items() if key != _METRIC}
-        if name in {"max_over_time", "min_over_time"}:
+        if name == "last_over_time":
             if inside:
-                found.append((bare, {"max": max, "min": min}[name[:3]](v for _, v in inside)))
+                found.append((labels, inside[-1][1]))
         elif name in {"rate", "increase", "delta"}:
             if len(inside) >= 2:
                 grown = _extrapolated(inside, at - window, at, counter=name != "delta")
@@ -154,7 +169,7 @@ def _extrapolated(points, start, end, *, counter):
 
 
 def _aggregate(node, vector):
-    name = re.match(r"\w+", str(node))[0]
+    name = str(node.op)
     kept = set(node.modifier.labels) if node.modifier is not None else set()
     groups = {}
     for labels, value in vector:
@@ -163,26 +178,42 @@ def _aggregate(node, vector):
     return [(dict(key), _AGGREGATES[name](values)) for key, values in groups.items()]
 
 
-def _binary(text, node, left, right):
-    sides = (str(node.lhs), str(node.rhs))
-    symbol = text.removeprefix(sides[0]).removesuffix(sides[1]).strip()
-    if symbol == "and":
-        there = {_key(labels) for labels, _ in right}
-        return [(labels, value) for labels, value in left if _key(labels) in there]
-    if isinstance(left, list) and isinstance(right, list):
+def _binary(node, left, right):
+    symbol = str(node.op)
+    vectors = isinstance(left, list), isinstance(right, list)
+    if symbol in {"and", "or", "unless"}:
+        return _combined(symbol, _matched_by(node), left, right)
+    assert node.modifier is None or node.modifier.matching is None, f"not evaluated here: {node}"
+    if vectors == (True, True):
         others = {_key(labels): value for labels, value in right}
-        return [
-            (dict(_key(labels)), _ARITHMETIC[symbol](value, others[_key(labels)]))
-            for labels, value in left
-            if _key(labels) in others
-        ]
-    if isinstance(left, list):
-        if symbol in _COMPARISONS:
-            return [(labels, value) for labels, value in left if _COMPARISONS[symbol](value, right)]
-        return [(dict(_key(labels)), _ARITHMETIC[symbol](value, right)) for labels, value in left]
-    if isinstance(right, list):
-        return [(dict(_key(labels)), _ARITHMETIC[symbol](left, value)) for labels, value in right]
-    return _ARITHMETIC[symbol](left, right)
+        assert len(others) == len(right), f"many to one: {node}"
+        pairs = [(labels, value, others[_key(labels)]) for labels, value in left if _key(labels) in others]
+    elif vectors == (True, False):
+        pairs = [(labels, value, right) for labels, value in left]
+    elif vectors == (False, True):
+        pairs = [(labels, left, value) for labels, value in right]
+    else:
+        return _ARITHMETIC[symbol](left, right)
+    if symbol in _COMPARISONS:
+        compared = _COMPARISONS[symbol]
+        return [(labels, a if vectors[0] else b) for labels, a, b in pairs if compared(a, b)]
+    return [(dict(_key(labels)), _ARITHMETIC[symbol](a, b)) for labels, a, b in pairs]
+
+
+def _combined(symbol, key, left, right):
+    mine, others = ({key(labels) for labels, _ in side} for side in (left, right))
+    if symbol == "or":
+        return left + [(labels, value) for labels, value in right if key(labels) not in mine]
+    return [(labels, value) for labels, value in left if (key(labels) in others) == (symbol == "and")]
+
+
+def _matched_by(node):
+    """What of a series' labels decides which of the other side's it belongs to: all of them, or those after `on`."""
+    matching = node.modifier.matching if node.modifier is not None else None
+    if matching is None:
+        return _key
+    assert str(matching.type) == "LabelModifierType.Include", f"not evaluated here: {node}"
+    return lambda labels: frozenset((name, labels.get(name, "")) for name in matching.labels)
 
 
 def _key(labels):

@@ -59,7 +59,9 @@ def test_the_table_is_what_a_running_system_shows_and_hostile_traffic_adds_no_se
     def everything():
         seen = {where: scrape(url) for where, url in urls.items()}
         names = {measure.name for found in seen.values() for name, _ in found if (measure := measure_of(name))}
-        resolved = value(seen["sidecar"], "sidecar_sessions", state="RESOLVED") == 1  # as of the last heartbeat
+        resolved = (
+            value(seen["sidecar"], "sidecar_sessions", tenant="default", state="RESOLVED") == 1
+        )  # as of the last heartbeat
         return seen if resolved and names == MEASURES.keys() else None
 
     before = wait_for("every documented metric", everything)
@@ -76,7 +78,7 @@ def test_the_table_is_what_a_running_system_shows_and_hostile_traffic_adds_no_se
     assert value(samples, "sidecar_first_byte_seconds_count", route=route) == 1
     assert value(samples, "sidecar_added_latency_seconds_count") == 1
     assert value(samples, "sidecar_observe_seconds_count") == 1
-    assert value(samples, "sidecar_sessions", state="RESOLVED") == 1
+    assert value(samples, "sidecar_sessions", tenant="default", state="RESOLVED") == 1
     assert value(samples, "sidecar_queue_capacity_bytes") >= 8 << 20
     assert value(samples, "sidecar_journal_bytes") > 0
 
@@ -88,7 +90,9 @@ def test_the_table_is_what_a_running_system_shows_and_hostile_traffic_adds_no_se
 
     def took_it_in():
         found = scrape(running.admin)
-        return found if value(found, "sidecar_sessions", state="RESOLVED") == 1 + len(HOSTILE) else None
+        return (
+            found if value(found, "sidecar_sessions", tenant="default", state="RESOLVED") == 1 + len(HOSTILE) else None
+        )
 
     after = {"sidecar": wait_for("the hostile traffic", took_it_in), "billing": scrape(urls["billing"])}
     bounded = {

@@ -62,8 +62,10 @@ def test_the_proxy_and_the_observer_are_measured(sidecar):
     running.wait_up()
     say(running.url)
     wait_for("the session", lambda: running.session("conversation", "c-1"))
-    label = 'sidecar_tenant_count{what="opened"}'
-    text = wait_for("the counters", lambda: label in (found := httpx.get(running.admin + "/metrics").text) and found)
+    label = 'sidecar_tenant_count{tenant="default",what="opened"}'
+    text = wait_for(
+        "the counters", lambda: f"{label} 1.0" in (found := httpx.get(running.admin + "/metrics").text) and found
+    )
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert float(values["sidecar_requests_total"]) == 1
     assert float(values['sidecar_responses_total{class="2xx"}']) == 1
@@ -98,7 +100,7 @@ def test_shadow_outcomes_say_so_and_are_not_invoiced_and_a_candidate_plan_is_com
     assert found["matrix"] == {"RESOLVED": {"ESCALATED_TO_HUMAN": 1}}
     shown = command(running, "plan", "candidate")
     assert "c-1: RESOLVED (the customer said so), candidate ESCALATED_TO_HUMAN (asked)" in shown
-    metric = 'sidecar_tenant_count{what="candidate_different"} 1.0'
+    metric = 'sidecar_tenant_count{tenant="default",what="candidate_different"} 1.0'
     wait_for("the metric", lambda: metric in httpx.get(running.admin + "/metrics").text)
     assert [event["data"]["outcome"] for event in ledger(billing)] == ["RESOLVED"]
 

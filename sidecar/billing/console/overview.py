@@ -55,7 +55,19 @@ async def show(request: web.Request) -> web.StreamResponse:
         chart=stacked(summary["days"], tuple(CLASSES)),
         nearest=await _nearest(billing, period),
         wiring=await request.app[WIRING].read(),
+        unpriced=await _unpriced(request, period),
     )
+
+
+async def _unpriced(request: web.Request, period: Period) -> int:
+    """How many of the newest sessions, as just read, ended in the period and used a model without a price."""
+    prices = await request.app[BILLING].price_history()
+
+    def known(model: str, at_us: int) -> bool:
+        elsewhen = not period.start_us <= at_us < period.end_us
+        return elsewhen or prices.at(at_us).known(model) is not None
+
+    return request.app[WIRING].unpriced(known).sessions
 
 
 async def _nearest(billing: Billing, period: Period) -> Sequence[Mapping[str, Any]]:

@@ -15,10 +15,12 @@ from sidecar.billing.api.bodies import ModelPricesBody
 from sidecar.billing.api.keys import BILLING
 from sidecar.billing.console.forms import Given, actor_of, text_of, texts_of
 from sidecar.billing.console.shell import render
+from sidecar.billing.console.wiring import WIRING
 from sidecar.billing.ledger.model_prices import VERSIONS_SHOWN_MAX, OutdatedPricesError, PriceChange, PriceVersion
 from sidecar.billing.rating.llm_cost import Price, shipped_prices
 
 _BLANK_ROWS = 3
+_UNPRICED_SHOWN_MAX = 20
 _NAMES = {"model": "name", "input": "input price", "output": "output price", "actor": "your name", "reason": "reason"}
 
 
@@ -47,7 +49,7 @@ class Form:
 async def show(request: web.Request) -> web.StreamResponse:
     """The prices that hold now."""
     versions = await request.app[BILLING].model_prices()
-    return _page(request, versions, _as_saved(versions))
+    return await _page(request, versions, _as_saved(versions))
 
 
 async def save(request: web.Request) -> web.StreamResponse:
@@ -63,18 +65,25 @@ async def save(request: web.Request) -> web.StreamResponse:
             form.base = error.newest
         else:
             raise web.HTTPSeeOther("/prices?saved=1")
-    return _page(request, await request.app[BILLING].model_prices(), form, 422)
+    return await _page(request, await request.app[BILLING].model_prices(), form, 422)
 
 
-def _page(request: web.Request, versions: Sequence[PriceVersion], form: Form, status: int = 200) -> web.StreamResponse:
+async def _page(
+    request: web.Request, versions: Sequence[PriceVersion], form: Form, status: int = 200
+) -> web.StreamResponse:
     shown = versions[-VERSIONS_SHOWN_MAX:]
     before: list[Mapping[str, Price]] = [{}, *(one.prices for one in versions)][-len(shown) - 1 :]
     history = [
         {"version": one, "changes": _differences(old, one.prices)} for old, one in zip(before, shown, strict=False)
     ]
+    await request.app[WIRING].read()
+    prices = shipped_prices().over(versions[-1].prices if versions else {})
+    unpriced = request.app[WIRING].unpriced(lambda model, _: prices.known(model) is not None)
     return render(
         request, "prices.html", status, form=form, history=history[::-1], blank=range(_BLANK_ROWS),
         newest=versions[-1] if versions else None, saved="saved" in request.query,
+        unpriced=sorted(unpriced.models.items(), key=lambda one: (-one[1], one[0]))[:_UNPRICED_SHOWN_MAX],
+        unpriced_sessions=unpriced.sessions,
     )  # fmt: skip
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
-from collections.abc import Sequence
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 from aiohttp import web
@@ -26,12 +27,17 @@ NEWEST = 10_000
 AT_ONCE = 500  # whose bodies are in memory together
 LOW = 0.9
 FEW_CALLS = 1.2
+_MODELS_MAX = 16  # of a session, of which prices are looked for
 
 
 class _Session(NamedTuple):
+    """`models` are those that LLM cost is made of: of a shadow session, or one without tokens, none."""
+
     conversation: bool
     customer: bool
     calls: int
+    at_us: int
+    models: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,14 @@ def _low(*shares: float | None) -> bool:
     return any(share is not None and share < LOW for share in shares)
 
 
+@dataclass(frozen=True, slots=True)
+class Unpriced:
+    """Of the newest sessions, those that used a model without a price, which counts nothing; and how many by model."""
+
+    sessions: int
+    models: Mapping[str, int]
+
+
 class Wiring:
     """What this replica remembers of the newest sessions."""
 
@@ -88,10 +102,19 @@ class Wiring:
             self._newest.extend(reversed(found))
             return _shares(self._newest, cut=self._cut)
 
+    def unpriced(self, known: Callable[[str, int], bool]) -> Unpriced:
+        """Which of the sessions that `read` last found used models without a price: `known(model, Unix µs)`."""
+        sessions, models = 0, Counter[str]()
+        for one in self._newest:
+            missing = {model for model in one.models if not known(model, one.at_us)}
+            sessions += bool(missing)
+            models.update(missing)
+        return Unpriced(sessions, models)
+
     async def _since(self, seen: int) -> tuple[int, list[_Session]]:
         """(place of the newest, what came after a place: newest first, at most one more than is remembered)."""
         o = outcomes.c
-        query = select(o.seq, o.conversation.is_not(None), o.customer != UNATTRIBUTED, o.body)
+        query = select(o.seq, o.conversation.is_not(None), o.customer != UNATTRIBUTED, o.at_us, o.body)
         query = query.where(o.seq > seen, o.revision == 0).order_by(o.seq.desc())
         newest, found = seen, list[_Session]()
         async with self._billing.database.reading() as connection:
@@ -109,16 +132,28 @@ class Wiring:
 WIRING = web.AppKey("wiring", Wiring)
 
 
-def _sessions(rows: Sequence[tuple[int, bool, bool, str]]) -> list[_Session]:
-    return [_Session(bool(known), bool(paid), _calls(body)) for _, known, paid, body in rows]
+def _sessions(rows: Sequence[tuple[int, bool, bool, int, str]]) -> list[_Session]:
+    return [_session(row) for row in rows]
 
 
-def _calls(body: str) -> int:
+def _session(row: tuple[int, bool, bool, int, str]) -> _Session:
+    _, known, paid, at_us, body = row
     try:
-        found = orjson.loads(body)["data"].get("llm_calls")
+        data = orjson.loads(body)["data"]
     except orjson.JSONDecodeError:  # halves of characters, which it does not take
-        found = json.loads(body)["data"].get("llm_calls")
-    return found if isinstance(found, int) and found > 0 else 0
+        data = json.loads(body)["data"]
+    calls = data.get("llm_calls")
+    number = calls if isinstance(calls, int) and calls > 0 else 0
+    return _Session(bool(known), bool(paid), number, at_us, _models(data))
+
+
+def _models(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those of a live session that counted tokens; each name is in memory once."""
+    models, tokens = data.get("models"), data.get("tokens")
+    if data.get("shadow") or not isinstance(models, list) or not isinstance(tokens, Mapping):
+        return ()
+    used = any(isinstance(count, int) and count > 0 for count in (tokens.get("input"), tokens.get("output")))
+    return tuple(sys.intern(str(model)) for model in models[:_MODELS_MAX]) if used else ()
 
 
 def _shares(found: Sequence[_Session], *, cut: bool) -> Wired:

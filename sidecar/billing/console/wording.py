@@ -42,11 +42,16 @@ def money(amount: str | Decimal | None, currency: str = "") -> str:
 
 
 def percent(part: Decimal | float | None, whole: Decimal | float | None, digits: int = 0) -> str:
-    """`12 %` of a whole; a dash when there is no whole."""
+    """`12 %` of a whole; a dash when there is no whole. `0 %` is nothing, and `100 %` all: what is near is not."""
     if part is None or not whole:
         return DASH
-    share = Decimal(part) * 100 / Decimal(whole)
-    return f"{share.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_EVEN)}{THIN}%".replace("-", MINUS)
+    share, step = Decimal(part) * 100 / Decimal(whole), Decimal(1).scaleb(-digits)
+    rounded = share.quantize(step, rounding=ROUND_HALF_EVEN)
+    if share and not rounded:
+        rounded = step.copy_sign(share)
+    elif share < 100 <= rounded:
+        rounded = 100 - step
+    return f"{rounded}{THIN}%".replace("-", MINUS)
 
 
 def when(moment: str | int | datetime | None) -> str:

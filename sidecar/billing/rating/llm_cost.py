@@ -31,11 +31,15 @@ class ModelPrices:
 
     def of(self, model: object) -> Price:
         """USD per million (input, output) tokens; zeros for a model that is not known."""
+        return self.known(model) or (ZERO, ZERO)
+
+    def known(self, model: object) -> Price | None:
+        """The same; None for a model that is not known."""
         if isinstance(model, str):
             for name in self._by_length:
                 if model.startswith(name):
                     return self.entries[name]
-        return ZERO, ZERO
+        return None
 
     def over(self, changes: Mapping[str, Price]) -> ModelPrices:
         """These, where `changes` says nothing else."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sidecar.admin.counted import TENANT
 from sidecar.admin.metrics import Metrics
 from sidecar.observer.exchange import Exchange
 from sidecar.observer.reader import RawExchange, Timing
@@ -15,22 +16,40 @@ class NoStatus:
         return 0
 
 
-def rendered(counters: dict[str, int]) -> dict[str, str]:
-    lines = Metrics(NoStatus(), lambda: counters).render().decode().splitlines()
+def rendered(counters: dict[str, int] | None) -> dict[str, str]:
+    metrics = Metrics(NoStatus(), lambda: counters, tenant="acme", webhooks=["zendesk"], started_ms=5_500)
+    lines = metrics.render().decode().splitlines()
     return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
 
 
 def test_shares_of_exchanges_with_an_id_and_a_customer() -> None:
     shares = {"exchanges_with_id": 10, "exchanges_with_customer": 30}
     found = rendered({"exchanges": 40, "opened": 8, "found_by:text": 3} | shares)
-    assert found["sidecar_exchanges_with_id_ratio"] == "0.25"
-    assert found["sidecar_exchanges_with_customer_ratio"] == "0.75"
-    assert found["sidecar_exchanges_per_session"] == "5.0"
-    assert found['sidecar_tenant_count{what="found_by:text"}'] == "3.0"
+    assert found['sidecar_exchanges_with_id_ratio{tenant="acme"}'] == "0.25"
+    assert found['sidecar_exchanges_with_customer_ratio{tenant="acme"}'] == "0.75"
+    assert found['sidecar_exchanges_per_session{tenant="acme"}'] == "5.0"
+    assert found['sidecar_tenant_count{tenant="acme",what="found_by:text"}'] == "3.0"
 
 
 def test_nothing_is_claimed_before_there_is_traffic() -> None:
     assert not [name for name in rendered({"opened": 0}) if "ratio" in name or "per_session" in name]
+
+
+def test_what_is_not_counted_yet_is_there_at_zero_so_that_the_first_is_an_increase() -> None:
+    found = rendered({})
+    for name in TENANT:
+        assert found[f'sidecar_tenant_count{{tenant="acme",what="{name}"}}'] == "0.0"
+    assert found['sidecar_sessions{state="OPEN",tenant="acme"}'] == "0.0"
+    assert found['sidecar_webhooks_total{result="forged",source="zendesk"}'] == "0.0"
+    assert found['sidecar_webhooks_total{result="unknown_source",source="unknown"}'] == "0.0"
+
+
+def test_before_redis_has_answered_nothing_is_said_of_its_counts_for_they_are_not_zero() -> None:
+    assert not [name for name in rendered(None) if name.startswith(("sidecar_tenant_count", "sidecar_sessions"))]
+
+
+def test_when_it_was_started_tells_what_of_its_counters_is_recent() -> None:
+    assert rendered({})["sidecar_observer_start_time_seconds"] == "5.5"
 
 
 WHOLE = EndFlag(0)

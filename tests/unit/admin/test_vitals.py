@@ -25,8 +25,8 @@ def test_what_waits_grows_older_with_the_clock_while_nobody_answers():
     vitals.facts_wait(5, 7_000)
     now[0] = 20_000
     found = shown(vitals)
-    assert found["sidecar_outbox_oldest_seconds"] == 16
-    assert found["sidecar_dead_letters"] == 2
+    assert found['sidecar_outbox_oldest_seconds{tenant="default"}'] == 16
+    assert found['sidecar_dead_letters{tenant="default"}'] == 2
     assert found["sidecar_observer_lag_seconds"] == 10.5
     assert found["sidecar_journal_backlog_seconds"] == 13
 
@@ -34,7 +34,7 @@ def test_what_waits_grows_older_with_the_clock_while_nobody_answers():
 def test_nothing_that_waits_has_no_age_and_a_clock_set_back_makes_none_negative():
     vitals = Vitals(lambda: 1_000, unread_since_ms=5_000)
     found = shown(vitals)
-    assert found["sidecar_outbox_oldest_seconds"] == found["sidecar_journal_backlog_seconds"] == 0
+    assert found['sidecar_outbox_oldest_seconds{tenant="default"}'] == found["sidecar_journal_backlog_seconds"] == 0
     assert found["sidecar_observer_lag_seconds"] == 0
 
 

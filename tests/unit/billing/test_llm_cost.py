@@ -15,6 +15,8 @@ from sidecar.billing.rating.llm_cost import PriceHistory, llm_cost, shipped_pric
         (["gpt-4o"], {"input": 1_000_000, "output": 0}, "2.50"),
         (["gpt-4o-mini-2024-07-18"], {"input": 1_000_000, "output": 1_000_000}, "0.75"),
         (["gpt-4o-mini", "gpt-4o"], {"input": 0, "output": 1_000_000}, "10.00"),
+        (["claude-sonnet-5"], {"input": 6_000_000, "output": 0}, "12.00"),
+        (["claude-opus-5-5"], {"input": 1_000_000, "output": 1_000_000}, "24.00"),
         (["claude-sonnet-4-20250514"], {"input": 10, "output": 10}, "0.00018"),
         (["a model of one's own"], {"input": 5, "output": 5}, "0"),
         (["gpt-4o"], {"input": -5, "output": "many"}, "0"),
@@ -25,6 +27,13 @@ from sidecar.billing.rating.llm_cost import PriceHistory, llm_cost, shipped_pric
 )
 def test_cost(models: object, tokens: object, cost: str) -> None:
     assert llm_cost({"models": models, "tokens": tokens}, shipped_prices()) == Decimal(cost)
+
+
+def test_a_model_that_costs_nothing_is_another_matter_than_one_without_a_price() -> None:
+    prices = shipped_prices().over({"ours": (Decimal(0), Decimal(0))})
+    assert prices.known("ours-large") == (0, 0)
+    assert prices.known("theirs") is None
+    assert prices.of("theirs") == (0, 0)
 
 
 def test_a_version_lies_over_the_shipped_prices_and_holds_from_its_instant_on() -> None:
