@@ -295,8 +295,17 @@ class Day(Counts):
 
 
 class Summary(Counts):
-    """A period over all customers."""
+    """A period over all customers.
 
+    `charged_net` = `charged` + `charged_later` - `taken_back` is how many outcomes its invoices charge, less those that
+    they credit; an estimate where not `charged_exact`. `escalated` + `escalated_later` are escalated now.
+    """
+
+    charged_later: int
+    taken_back: int
+    charged_net: int
+    charged_exact: bool
+    escalated_later: int
     period: str
     events: int
     currency: str

@@ -65,6 +65,11 @@ class Charged:
     taken_back: int = 0
     exact: bool = True
 
+    @property
+    def net(self) -> int:
+        """What stands."""
+        return self.entered - self.taken_back
+
     def __add__(self, other: Charged) -> Charged:
         return Charged(
             self.entered + other.entered, self.taken_back + other.taken_back, self.exact and other.exact
