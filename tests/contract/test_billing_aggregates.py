@@ -9,7 +9,7 @@ import random
 import shutil
 import tempfile
 from datetime import UTC, datetime, timedelta
-from decimal import localcontext
+from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ledgers import postgres_database
 from sqlalchemy import delete, select
 from sqlalchemy.engine import URL
 
-from sidecar.billing import upkeep
+from sidecar.billing import accounts, upkeep
 from sidecar.billing.ledger.aggregates import Aggregates
 from sidecar.billing.ledger.behind import Behind
 from sidecar.billing.ledger.catalog import Catalog, ClosedPeriodError
@@ -33,9 +33,10 @@ from sidecar.billing.ledger.tables import earnings, movements, pending, rated
 from sidecar.billing.rating import allowance
 from sidecar.billing.rating.account import Account
 from sidecar.billing.rating.classes import CLASSES
-from sidecar.billing.rating.cost import Costs
+from sidecar.billing.rating.cost import Charged, Costs
+from sidecar.billing.rating.feeding import fed
 from sidecar.billing.rating.invoice import taken_back, written
-from sidecar.billing.rating.movements import Books
+from sidecar.billing.rating.movements import ENTERED, TAKEN_BACK, Books, State
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.price import EXACT
 from sidecar.billing.rating.summary import summary
@@ -44,6 +45,7 @@ from sidecar.policy.loading import load_plan
 
 START = datetime(2026, 10, 1, tzinfo=UTC)
 MONTHS = [Period(2026, 10), Period(2026, 11), Period(2026, 12), Period(2027, 1)]
+AMOUNTS = ("subtotal", "adjustments", "credits", "total")
 CUSTOMERS = ["c", "d", "unattributed"]
 WINDOWED = (
     "{{field: outcome, operator: EQUALS, value: RESOLVED}}, "
@@ -175,6 +177,35 @@ class History:
                     assert {**made, "status": status} == self.closed[customer, month]
                 await self._check_lines(customer, month, made)
         await self._check_books()
+        await self._check_charged()
+
+    async def _check_charged(self) -> None:
+        """What a month charges over all customers is what it charges each; and where units tell it, what the rows say,
+        each of which is asked for whether it had free units.
+        """
+        for month in MONTHS:
+            made = await self.billing.summary(month)
+            assert made["charged"] + made["charged_later"] - made["taken_back"] == made["charged_net"]
+            assert min(made["charged_later"], made["taken_back"]) >= 0
+            charged = {one.customer: one.invoice for one in await accounts.listed(self.billing, month, None, "", 10)}
+            assert made["charged_net"] == sum(one["charged"].net for one in charged.values()), month
+            for customer, one in charged.items():
+                if one["charged"].exact:
+                    assert one["charged"] == await self._charged_by_rows(customer, month), (customer, month)
+
+    async def _charged_by_rows(self, customer: str, month: Period) -> Charged:
+        async with self.billing.database.reading() as connection:
+            catalog = Catalog(connection)
+            sections_of = await catalog.sections_of(customer)
+            account = Account((await catalog.customers([customer]))[customer], await account_rows(connection, customer))
+        books = Books(account, sections_of)
+        with localcontext(EXACT):
+            was, most, left = (
+                sum(list(fed(section, usages, part=False).values()).count("charged")
+                    for section, usages in books.counted(state))
+                for state in (State(month.before, TAKEN_BACK), State(month, ENTERED), State(month, TAKEN_BACK))
+            )  # fmt: skip
+        return Charged(most - was, most - left)
 
     async def check_sums(self) -> None:
         """What is summed up and what is pending make together what the rows say, movement by movement."""
@@ -293,6 +324,29 @@ def test_whatever_happens_the_sums_are_what_the_rows_say(template: Path, seed: i
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(allowance, "USES_MAX", 4 if seed % 8 == 4 else 10_000)
             asyncio.run(play(sqlite_url(path), seed, 30))
+
+
+async def test_what_is_charged_times_its_price_is_what_invoices_come_to(ledger_url: URL) -> None:
+    """With one metric that counts sessions, at one price for each."""
+    clock = Clock()
+    clock.now_us = int(START.timestamp()) * 1_000_000 - 5 * DAY_US
+    async with billing_on(ledger_url, clock) as billing:
+        await billing.put_plan("default", load_plan(PLANS["default"].encode(), "default"))
+        history = History(billing, clock, random.Random(11), ["default"], [0])
+        for _ in range(60):
+            await history.step()
+        later = taken_back = 0
+        for month in MONTHS:
+            made, price, total = await billing.summary(month), Decimal("0.99"), Decimal(0)
+            for one in await accounts.listed(billing, month, None, "", 10):
+                invoice = await billing.invoice(one.customer, month)
+                charged, amount = one.invoice["charged"], {name: Decimal(invoice[name]) for name in AMOUNTS}
+                assert charged.entered * price == amount["subtotal"] + amount["adjustments"]
+                assert charged.taken_back * price == amount["credits"]
+                total += amount["total"]
+            assert made["charged_net"] * price == total == Decimal(made["revenue"]), month
+            later, taken_back = later + made["charged_later"], taken_back + made["taken_back"]
+    assert min(later, taken_back) > 0, "a history in which nothing of it happens shows nothing"
 
 
 async def test_an_assigned_outcome_takes_its_place_in_the_windows_of_its_conversation(ledger_url: URL) -> None:

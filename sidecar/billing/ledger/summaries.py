@@ -18,7 +18,7 @@ from sidecar.billing.ledger.tables import allowances, class_days, classes, earni
 from sidecar.billing.ledger.upserting import upsert
 from sidecar.billing.rating.account import UNATTRIBUTED
 from sidecar.billing.rating.allowance import Allowance, LostTrackError
-from sidecar.billing.rating.cost import Charged, Costs
+from sidecar.billing.rating.cost import NO_CHARGE, Charged, Costs
 from sidecar.billing.rating.counts import ESCALATED_LATER, UNDECIDED, WITHIN, Kind, Span
 from sidecar.billing.rating.feeding import limited
 from sidecar.billing.rating.periods import Period, from_us
@@ -38,7 +38,7 @@ class Earned:
     events: int
     totals: Totals | None
     llm_cost: Decimal
-    charged: Charged = Charged()
+    charged: Charged = NO_CHARGE
 
 
 NOTHING = Earned(0, None, ZERO)

@@ -190,7 +190,7 @@ allowances = Table(
     Column("body", Text, nullable=False),
 )
 
-# What a customer's invoice of a period comes to, how many outcomes it charges, and what the models of its sessions cost.
+# What a customer's invoice of a period comes to, how many outcomes it charges, what the models of its sessions cost.
 earnings = Table(
     "earnings",
     metadata,

@@ -71,9 +71,10 @@ class Charged:
         return self.entered - self.taken_back
 
     def __add__(self, other: Charged) -> Charged:
-        return Charged(
-            self.entered + other.entered, self.taken_back + other.taken_back, self.exact and other.exact
-        )
+        return Charged(self.entered + other.entered, self.taken_back + other.taken_back, self.exact and other.exact)
+
+
+NO_CHARGE = Charged()
 
 
 class Costs:
@@ -101,7 +102,7 @@ class Costs:
 
     def charged(self, period: Period) -> Charged:
         """How many outcomes the invoice charges, in the same three steps as its amounts."""
-        found = Charged()
+        found = NO_CHARGE
         before, entered, after = State(period, 0), State(period, ENTERED), State(period, TAKEN_BACK)
         with localcontext(EXACT):
             for start in self._moved_between(before, after):

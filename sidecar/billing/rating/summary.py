@@ -11,7 +11,7 @@ from typing import Any
 
 from sidecar.billing.rating.account import Account
 from sidecar.billing.rating.classes import CLASSES, LATER, Classes
-from sidecar.billing.rating.cost import Charged, Costs
+from sidecar.billing.rating.cost import NO_CHARGE, Charged, Costs
 from sidecar.billing.rating.counts import DEPENDS, ESCALATED_LATER, WITHIN, day_of
 from sidecar.billing.rating.invoice import money
 from sidecar.billing.rating.llm_cost import llm_cost
@@ -33,7 +33,7 @@ class Summary:
         self._totals: dict[str, Decimal] = {}
         self._invoices: Counter[str] = Counter()
         self._llm_cost = ZERO
-        self._charged = Charged()
+        self._charged = NO_CHARGE
         self._escalated_later = 0
 
     def count(self, day: str, kind: str, number: int, *, shadow: bool = False) -> None:
