@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import Select, func, select, union
@@ -21,7 +20,7 @@ from sidecar.billing.ledger.entries import account_rows
 from sidecar.billing.ledger.tables import customer_versions, outcomes, rated
 from sidecar.billing.rating.account import UNATTRIBUTED, Account
 from sidecar.billing.rating.cost import Costs
-from sidecar.billing.rating.invoice import NOTHING, quantity, written
+from sidecar.billing.rating.invoice import NOTHING, written
 from sidecar.billing.rating.movements import Movements, movements_of
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.service import Billing
@@ -31,7 +30,9 @@ FEW = 1000  # outcomes that are rated while a page waits
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A customer with the invoice of a month; None when that takes longer than a list may."""
+    """A customer with the invoice of a month, and `charged`, how many outcomes that charges (`rating.cost.Charged`);
+    None when that takes longer than a list may.
+    """
 
     customer: str
     invoice: dict[str, Any] | None
@@ -63,13 +64,14 @@ async def _made(
     if movements is None:
         return [None] * len(periods)
     costs, closed = Costs(sections_of, movements), await catalog.closings()
-    return [_with_more(written(customer, costs, period, NOTHING), closed.of(period)) for period in periods]
-
-
-def _with_more(made: dict[str, Any], closed_us: int | None) -> dict[str, Any]:
-    """The invoice with its status and how many units it bills, of lines that count any."""
-    charged = sum((Decimal(line["billed"]) for line in made["lines"] if line["sessions"] is not None), Decimal(0))
-    return {**made, "charged": quantity(charged), "status": "open" if closed_us is None else "closed"}
+    return [
+        {
+            **written(customer, costs, period, NOTHING),
+            "charged": costs.charged(period),
+            "status": "open" if closed.of(period) is None else "closed",
+        }
+        for period in periods
+    ]
 
 
 async def _from_rows(connection: AsyncConnection, catalog: Catalog, customer: str) -> Movements | None:

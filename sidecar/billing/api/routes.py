@@ -17,6 +17,7 @@ from sidecar.billing.api import (
     outcomes,
     reports,
     shapes,
+    summary_shapes,
 )
 from sidecar.billing.api.problems import Handler
 from sidecar.billing.events import OutcomeEvent, StatementEvent
@@ -122,7 +123,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "GET", "/v1/customers/{id}/sessions", catalog.get_line, {200: shapes.Uses},
         (_PERIOD, ("charge", "the id of a charge on the invoice", True), *_PAGE), refusals=(400, 422),
     ),
-    Endpoint("GET", "/v1/summary", reports.get_summary, {200: shapes.Summary}, (_PERIOD,), refusals=(400,)),
+    Endpoint("GET", "/v1/summary", reports.get_summary, {200: summary_shapes.Summary}, (_PERIOD,), refusals=(400,)),
     Endpoint("GET", "/v1/model-prices", model_prices.get_model_prices, {200: shapes.ModelPrices}),
     Endpoint(
         "PUT", "/v1/model-prices", model_prices.put_model_prices, {200: shapes.ModelPrices, 201: shapes.ModelPrices},

@@ -194,43 +194,6 @@ class Uses(TypedDict):
     next: str | None
 
 
-class Counts(TypedDict):
-    """Sessions and later revisions by what became of them."""
-
-    sessions: int
-    charged: int
-    free: int
-    trial: int
-    escalated: int
-    inconclusive: int
-    held: int
-    not_billable: int
-    unmatched: int
-    reversed: int
-    revised: int
-
-
-class Day(Counts):
-    """One day."""
-
-    day: str
-
-
-class Summary(Counts):
-    """A period over all customers."""
-
-    period: str
-    events: int
-    currency: str
-    revenue: str
-    other_revenue: Amounts
-    llm_cost: str
-    days: list[Day]
-    shadow: Counts
-    decisions: dict[str, int]
-    status: Literal["open", "closed"]
-
-
 class ComparedCustomer(TypedDict):
     """What was charged, and what would have been, by currency."""
 

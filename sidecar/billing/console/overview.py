@@ -50,6 +50,7 @@ async def show(request: web.Request) -> web.StreamResponse:
         held_waiting=waiting.counts["held"],
         margin=margin,
         margin_note=margin_note,
+        steps=_steps(summary),
         books={"stated": bool(books), "missing": missing(books), "alarm": any(one["alarm"] for one in books)},
         classes=_classes(summary),
         chart=stacked(summary["days"], tuple(CLASSES)),
@@ -80,6 +81,27 @@ async def _nearest(billing: Billing, period: Period) -> Sequence[Mapping[str, An
     return sorted(found, key=lambda one: one["cap"]["share"], reverse=True)
 
 
+def _steps(summary: Mapping[str, Any]) -> Mapping[str, Sequence[tuple[str, str, int]]]:
+    """How the numbers of first events lead to what is charged and who is escalated now: meaning, short, sessions."""
+    later = summary["escalated_later"]
+    found = {
+        "charged": [
+            ("At first", "at first", summary["charged"]),
+            ("Charged later", "later", summary["charged_later"]),
+            ("Taken back", "taken back", -summary["taken_back"]),
+        ],
+        "escalated": [
+            ("At first", "at first", summary["escalated"]),
+            ("Escalated later", "later", max(0, later)),
+            ("No longer", "no longer", min(0, later)),
+        ],
+    }
+    return {
+        name: [steps[0], *(step for step in steps[1:] if step[2])] if any(step[2] for step in steps[1:]) else []
+        for name, steps in found.items()
+    }
+
+
 def _classes(summary: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return [
         {"id": one, "name": name, "meaning": meaning, "sessions": summary[one]}
@@ -92,10 +114,10 @@ def _others(amounts: Mapping[str, str]) -> str:
 
 
 def _margin(summary: Mapping[str, Any]) -> tuple[Decimal | None, str]:
-    """What a charged session leaves after the models of all sessions are paid; only within one currency."""
+    """What a session that stays charged leaves after the models of all sessions are paid; only within one currency."""
     if summary["currency"] != "USD" or summary["other_revenue"]:
         return None, "prices of models are in USD"
-    if not summary["charged"]:
-        return None, "nothing was charged"
-    left = (Decimal(summary["revenue"]) - Decimal(summary["llm_cost"])) / summary["charged"]
+    if summary["charged_net"] <= 0:
+        return None, "nothing is charged"
+    left = (Decimal(summary["revenue"]) - Decimal(summary["llm_cost"])) / summary["charged_net"]
     return left.quantize(Decimal("0.01")), "revenue less LLM cost"

@@ -20,6 +20,7 @@ from sidecar.billing.rating.price import EXACT
 from sidecar.billing.rating.sections import Section, SectionsOf
 from sidecar.billing.rating.usage import Coupling
 
+SUMMED_AS = 2  # what sums hold: another number makes all that were made before outdated
 Noted = set[tuple[str, int]]  # an outcome, and 0 or the number of a decision about it
 Sums = dict[tuple[Place, State], Units]
 
@@ -112,8 +113,8 @@ def differences(
 
 
 def basis(cut: Iterable[Section]) -> str | None:
-    """By what a period is rated; None when its plans must see all rows at once."""
-    found = []
+    """By what a period is rated and summed up; None when its plans must see all rows at once."""
+    found: list[Any] = [SUMMED_AS]
     for section in cut:
         if section.plan.coupling == "account":
             return None

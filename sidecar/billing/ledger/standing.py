@@ -20,7 +20,7 @@ from sidecar.billing.ledger.differences import Group, worked_out
 from sidecar.billing.ledger.tables import outcomes
 from sidecar.billing.rating.cost import Costs
 from sidecar.billing.rating.invoice import title
-from sidecar.billing.rating.movements import ENTERED, Movements, Place, State, Units, added, less
+from sidecar.billing.rating.movements import DEPEND, ENTERED, PAID, Movements, Place, State, Units, added, less
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.price import EXACT
 from sidecar.billing.rating.sections import Section, SectionsOf
@@ -91,7 +91,8 @@ async def standing(connection: AsyncConnection, session_id: str, customer: str) 
     with localcontext(EXACT):
         mine = _mine(group, session_id, coupling, {customer: sections_of})
         everything = await sums.soon(customer)
-        found = [_posting(sections_of, everything, key, units) for key, units in sorted(mine.items(), key=_order)]
+        moved = [(key, units) for key, units in sorted(mine.items(), key=_order) if key[0].charge not in {PAID, DEPEND}]
+        found = [_posting(sections_of, everything, key, units) for key, units in moved]
         worth = None if everything is None else _altogether(sections_of, everything, mine)
         return Standing([one for one in found if one.priced], worth)
 

@@ -18,9 +18,9 @@ from sidecar.billing.ledger.tables import allowances, class_days, classes, earni
 from sidecar.billing.ledger.upserting import upsert
 from sidecar.billing.rating.account import UNATTRIBUTED
 from sidecar.billing.rating.allowance import Allowance, LostTrackError
-from sidecar.billing.rating.classes import limited
-from sidecar.billing.rating.cost import Costs
-from sidecar.billing.rating.counts import UNDECIDED, WITHIN, Kind, Span
+from sidecar.billing.rating.cost import NO_CHARGE, Charged, Costs
+from sidecar.billing.rating.counts import ESCALATED_LATER, UNDECIDED, WITHIN, Kind, Span
+from sidecar.billing.rating.feeding import limited
 from sidecar.billing.rating.periods import Period, from_us
 from sidecar.billing.rating.price import EXACT, ZERO
 from sidecar.billing.rating.sections import Section, SectionsOf
@@ -29,7 +29,8 @@ from sidecar.billing.rating.summary import Totals, totals
 
 @dataclass(frozen=True, slots=True)
 class Earned:
-    """Of one customer in one period: live events, what the invoice comes to, what models cost in USD.
+    """Of one customer in one period: live events, what the invoice comes to and how many outcomes it charges, what
+    models cost in USD.
 
     `totals` None: there is no invoice unasked, or just that of somebody registered for whom nothing happened.
     """
@@ -37,6 +38,7 @@ class Earned:
     events: int
     totals: Totals | None
     llm_cost: Decimal
+    charged: Charged = NO_CHARGE
 
 
 NOTHING = Earned(0, None, ZERO)
@@ -111,7 +113,8 @@ class Summaries:
                 earned = one.now(period, known.get((name, str(period)), NOTHING))
                 rows.append({"customer": name, "period": str(period), **_stored(earned)})
                 fed.add((name, period))
-        await upsert(self._connection, earnings, rows, sets=("events", "totals", "llm_cost"))
+        sets = ("events", "totals", "llm_cost", "charged", "taken_back", "exact")
+        await upsert(self._connection, earnings, rows, sets=sets)
         return fed
 
     async def throw_away(self, customer: str) -> None:
@@ -142,10 +145,11 @@ class Summaries:
     async def earned(self, period: Period) -> dict[str, Earned]:
         """By customer."""
         table = earnings.c
-        query = select(table.customer, table.events, table.totals, table.llm_cost).where(table.period == str(period))
+        columns = (table.customer, table.events, table.totals, table.llm_cost)
+        query = select(*columns, table.charged, table.taken_back, table.exact).where(table.period == str(period))
         return {
-            name: Earned(events, _amounts(text), Decimal(llm_cost))
-            for name, events, text, llm_cost in (await self._connection.execute(query)).all()
+            name: Earned(events, _amounts(text), Decimal(llm_cost), Charged(*charged))
+            for name, events, text, llm_cost, *charged in (await self._connection.execute(query)).all()
         }
 
     async def undecided(self, period: Period) -> set[str]:
@@ -169,7 +173,7 @@ class Earning:
         self._active = {state.period for (_, state), units in sums.items() if units}
         self._events: Counter[Period] = Counter()
         for kind, number in self._counts.numbers.items():
-            if not kind.shadow and kind.name not in {UNDECIDED, WITHIN}:
+            if not kind.shadow and kind.name not in {UNDECIDED, WITHIN, ESCALATED_LATER}:
                 self._events[kind.period] += number
         moved, places = difference.movements, {place.start_us for place, _ in difference.movements}
         # A section that has changed may cost something else in every later period that touches it.
@@ -183,7 +187,7 @@ class Earning:
         if self._customer == UNATTRIBUTED or not (events or period in self._active):
             return Earned(events, None, llm_cost)
         with localcontext(EXACT):
-            return Earned(events, totals(self._costs, period), llm_cost)
+            return Earned(events, totals(self._costs, period), llm_cost, self._costs.charged(period))
 
 
 def numbers_of(
@@ -218,7 +222,11 @@ def _columns(kind: Kind) -> dict[str, Any]:
 def _stored(earned: Earned) -> dict[str, Any]:
     amounts = earned.totals
     text = None if amounts is None else json.dumps({code: str(amount) for code, amount in amounts.items()})
-    return {"events": earned.events, "totals": text, "llm_cost": str(earned.llm_cost)}
+    charged = earned.charged
+    return {
+        "events": earned.events, "totals": text, "llm_cost": str(earned.llm_cost),
+        "charged": charged.entered, "taken_back": charged.taken_back, "exact": charged.exact,
+    }  # fmt: skip
 
 
 def _section(sections_of: SectionsOf, start_us: int) -> Section:

@@ -165,6 +165,7 @@ class Summing:
         for name in (due.keys() | known.keys()) - whole:
             earned = known.get(name, NOTHING)
             found.spend(earned.llm_cost)
+            found.charge(earned.charged)
             amounts = due.get(name) if earned.totals is None else earned.totals
             if amounts is not None:
                 found.earn(amounts)

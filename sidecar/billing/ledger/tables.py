@@ -190,7 +190,7 @@ allowances = Table(
     Column("body", Text, nullable=False),
 )
 
-# What a customer's invoice of a period comes to, and what the models of its sessions cost.
+# What a customer's invoice of a period comes to, how many outcomes it charges, what the models of its sessions cost.
 earnings = Table(
     "earnings",
     metadata,
@@ -199,6 +199,9 @@ earnings = Table(
     Column("events", BigInteger, nullable=False),
     Column("totals", Text),  # by currency, as JSON; null: no invoice unasked
     Column("llm_cost", Text, nullable=False),
+    Column("charged", BigInteger, nullable=False),  # on lines and adjustments
+    Column("taken_back", BigInteger, nullable=False),  # in credits
+    Column("exact", Boolean, nullable=False),  # these two, as `rating.cost.Charged` says
 )
 
 # First events of sessions by tenant and minute, to set beside the sidecars' statements.

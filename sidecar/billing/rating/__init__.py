@@ -6,5 +6,6 @@ from one state to the next are movements (`movements`). A section costs what its
 included (`cost`, `price`), and every amount is a difference of such costs: a period's lines are its sections before
 anything is taken back, its adjustments what late events add to closed sections, its credits what was taken back, in it
 or in an earlier one (`invoice`). So an invoice never changes because of what happens later, and the invoices of an
-account always add up to what its standing rows cost.
+account always add up to what its standing rows cost. How many outcomes are charged (`feeding`, `cost.Charged`) moves
+and is summed in the same way, and so agrees with invoices.
 """

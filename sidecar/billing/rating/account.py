@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -156,6 +156,11 @@ class Account:
             if other.revision < row.revision and other.entered <= row.entered
         ]
         return max(earlier, key=lambda other: (other.revision, other.order), default=None)
+
+    @property
+    def sessions(self) -> Iterable[Sequence[Row]]:
+        """The rows by session, in each by time and id."""
+        return self._by_session.values()
 
     @cached_property
     def _by_session(self) -> Mapping[str, list[Row]]:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, get_args
 
 from sidecar.billing.rating.account import Account, Row
+from sidecar.billing.rating.feeding import Fed, fed
 from sidecar.billing.rating.movements import ENTERED, Books, State
 from sidecar.billing.rating.periods import Period
-from sidecar.billing.rating.price import EXACT, ZERO
-from sidecar.billing.rating.sections import Section, SectionsOf
-from sidecar.billing.rating.usage import Usage
-from sidecar.policy.plan import Charge
+from sidecar.billing.rating.sections import SectionsOf
 
 EventClass = Literal[
     "charged", "free", "trial", "escalated", "inconclusive", "held", "not_billable", "unmatched", "reversed", "revised"
 ]
 CLASSES: tuple[EventClass, ...] = get_args(EventClass)
 LATER: frozenset[str] = frozenset({"reversed", "revised"})  # what is no session's first event
-Fed = Literal["trial", "free", "depends", "charged"]
 
 
 class Classes:
@@ -51,12 +48,34 @@ class Classes:
         """The class of one event of the customer."""
         return self._of_first(row) if row.id in self._first else self._of_later(row)
 
+    def escalated_later(self) -> Counter[Period]:
+        """Sessions of the customer that were handed to a human after their first event, less those that no longer are.
+
+        By the period that ends with it so; whatever happened inside the period comes to one change or none.
+        """
+        found: Counter[Period] = Counter()
+        for rows in self.account.sessions:
+            if any(_escalated(row) for row in rows):
+                self._note_escalated(found, rows)
+        return found
+
+    def _note_escalated(self, found: Counter[Period], rows: Sequence[Row]) -> None:
+        was = False
+        for period in sorted({period for row in rows for period in (row.entered, row.counts_from)}):
+            last = max((row for row in rows if row.entered <= period), key=lambda row: (row.revision, row.order))
+            waits = last.held or (last.was_held and last.counts_from > period)
+            now = last.customer == self.account.customer.id and _escalated(last) and not waits
+            first = [row for row in rows if row.id in self._first and row.entered == period]
+            at_first = any(row.customer == self.account.customer.id and self.of(row) == "escalated" for row in first)
+            found[period] += now - was - at_first
+            was = now
+
     def _of_first(self, row: Row) -> EventClass | Literal["depends"]:
         """A session's first event, under the first that holds."""
         later = row.counts_from > row.entered
         if row.held or (row.was_held and later):
             return "held"
-        if row.data.get("escalated_to_human") is True:
+        if _escalated(row):
             return "escalated"
         if row.data.get("state") == "INCONCLUSIVE":
             return "inconclusive"
@@ -73,9 +92,14 @@ class Classes:
     def feeds(self, row: Row) -> Fed | None:
         """What the row is to the charges of the first invoice on which it counts; None when it feeds none."""
         if row.counts_from not in self._fed:
-            counted = self._books.counted(State(row.counts_from, ENTERED))
-            self._fed[row.counts_from] = _fed(counted, part=self._part)
+            found = self._fed[row.counts_from] = {}
+            for section, usages in self._books.counted(State(row.counts_from, ENTERED)):
+                found |= fed(section, usages, part=self._part)
         return self._fed[row.counts_from].get(row.id)
+
+
+def _escalated(row: Row) -> bool:
+    return row.data.get("escalated_to_human") is True
 
 
 def count(pairs: Iterator[tuple[Row, EventClass]]) -> Counter[EventClass]:
@@ -91,39 +115,3 @@ def _first_events(account: Account) -> set[str]:
         if row.revision == 0 and (known is None or (row.entered, row.order) < (known.entered, known.order)):
             firsts[row.session_id] = row
     return {row.id for row in firsts.values()}
-
-
-def limited(charge: Charge) -> bool:
-    """Whether free units decide which of the charge's events are paid for."""
-    return charge.included_free > 0 and charge.model != "FLAT" and charge.overage_behavior == "CHARGE"
-
-
-def _fed(counted: Iterable[tuple[Section, dict[str, Usage]]], *, part: bool) -> dict[str, Fed]:
-    """What each row was to the charges that it fed: in trial if it was that to any, else free to any, else charged.
-
-    A flat fee says nothing of the outcomes that it covers: one that another charge counts is what it is to that one.
-    """
-    found: dict[str, Fed | Literal["covered"]] = {}
-    rank = {"covered": 0, "charged": 1, "depends": 2, "free": 3, "trial": 4}
-
-    def note(row: Row, kind: Fed | Literal["covered"]) -> None:
-        if row.id not in found or rank[found[row.id]] < rank[kind]:
-            found[row.id] = kind
-
-    for section, usages in counted:
-        for charge in section.plan.charges:
-            usage = usages[charge.id]
-            used = ZERO
-            for use in usage.uses:
-                used = EXACT.add(used, use.units)
-                if charge.model == "FLAT":
-                    note(use.row, "covered")
-                elif charge.overage_behavior != "CHARGE" or use.units <= 0:
-                    note(use.row, "free")
-                elif part:
-                    note(use.row, "depends" if limited(charge) else "charged")
-                else:
-                    note(use.row, "charged" if used > charge.included_free else "free")
-            for use in usage.trial:
-                note(use.row, "trial")
-    return {identifier: "free" if kind == "covered" else kind for identifier, kind in found.items()}

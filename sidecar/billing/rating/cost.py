@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Decimal, localcontext
 
-from sidecar.billing.rating.movements import ENTERED, NONE, TAKEN_BACK, Movements, State, Units
+from sidecar.billing.rating.feeding import limited
+from sidecar.billing.rating.movements import DEPEND, ENTERED, NONE, PAID, TAKEN_BACK, Movements, State, Units
 from sidecar.billing.rating.periods import Period
-from sidecar.billing.rating.price import ZERO, Price, price, round_amount
+from sidecar.billing.rating.price import EXACT, ZERO, Price, price, round_amount
 from sidecar.billing.rating.sections import Section, SectionsOf
 from sidecar.policy.plan import Charge
 
@@ -53,6 +54,29 @@ class Change:
         return self.section.plan.currency
 
 
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """Outcomes that a period's invoice charges: `entered` on its lines and adjustments, `taken_back` in its credits.
+
+    Not `exact`, where a plan's free units are not counted in outcomes: then as many are charged as of its units.
+    """
+
+    entered: int = 0
+    taken_back: int = 0
+    exact: bool = True
+
+    @property
+    def net(self) -> int:
+        """What stands."""
+        return self.entered - self.taken_back
+
+    def __add__(self, other: Charged) -> Charged:
+        return Charged(self.entered + other.entered, self.taken_back + other.taken_back, self.exact and other.exact)
+
+
+NO_CHARGE = Charged()
+
+
 class Costs:
     """The costs of an account's sections, by the movements of its units."""
 
@@ -76,12 +100,47 @@ class Costs:
         changes = self._changes(State(period, ENTERED), State(period, TAKEN_BACK))
         return [Change(change.section, -change.amount) for change in changes]
 
-    def at(self, section: Section, state: State) -> Cost:
-        """What a section costs at a state."""
+    def charged(self, period: Period) -> Charged:
+        """How many outcomes the invoice charges, in the same three steps as its amounts."""
+        found = NO_CHARGE
+        before, entered, after = State(period, 0), State(period, ENTERED), State(period, TAKEN_BACK)
+        with localcontext(EXACT):
+            for start in self._moved_between(before, after):
+                section = self._section(start)
+                steps = [self._paid_for(section, state) for state in (before, entered, after)]
+                (was, _), (most, _), (left, _) = steps
+                found += Charged(most - was, most - left, all(exact for _, exact in steps))
+        return found
+
+    def _paid_for(self, section: Section, state: State) -> tuple[int, bool]:
+        """How many outcomes of a section are paid for at a state, and whether that is exact.
+
+        Of those that depend on free units, where each brought one unit, all but the free units are. Else nobody can
+        tell from sums which were within them: the same share of them as of the units.
+        """
+        total = self._total(section, state)
+        paid, depend = (max(0, total.get(name, NONE).outcomes) for name in (PAID, DEPEND))
+        charges = [charge for charge in section.plan.charges if limited(charge)]
+        units = {charge.id: max(ZERO, total.get(charge.id, NONE).units) for charge in charges}
+        used = sum(units.values(), ZERO)
+        if not depend or not used:
+            return paid, True
+        single = all(section.plan.counts_outcomes(charge) for charge in charges) and used == depend
+        # A unit that the free ones do not cover whole is paid for.
+        free = {charge.id: charge.included_free.to_integral_value(ROUND_FLOOR) for charge in charges}
+        beyond = sum((max(ZERO, units[charge.id] - free[charge.id]) for charge in charges), ZERO)
+        return (paid + int(beyond), True) if single else (paid + round(depend * beyond / used), False)
+
+    def _total(self, section: Section, state: State) -> dict[str, Units]:
         total: dict[str, Units] = {}
         for moved, name, units in self._moved.get(section.start_us, ()):
             if moved <= state:
                 total[name] = total.get(name, NONE) + units
+        return total
+
+    def at(self, section: Section, state: State) -> Cost:
+        """What a section costs at a state."""
+        total = self._total(section, state)
         plan, customer = section.plan, section.customer
         lines = []
         for charge in plan.charges:
@@ -101,12 +160,15 @@ class Costs:
         return Cost(section, tuple(lines), subtotal, capped, payable)
 
     def _changes(self, before: State, after: State) -> Iterator[Change]:
-        for start in sorted(self._moved):
-            if any(before < moved <= after for moved, _, _ in self._moved[start]):
-                section = self._section(start)
-                amount = self.at(section, after).payable - self.at(section, before).payable
-                if amount:
-                    yield Change(section, amount)
+        for start in self._moved_between(before, after):
+            section = self._section(start)
+            amount = self.at(section, after).payable - self.at(section, before).payable
+            if amount:
+                yield Change(section, amount)
+
+    def _moved_between(self, before: State, after: State) -> list[int]:
+        """Where the sections begin of which something moves after one state and up to another."""
+        return [start for start in sorted(self._moved) if any(before < at <= after for at, _, _ in self._moved[start])]
 
     def _section(self, start_us: int) -> Section:
         return next(one for one in self.sections_of(Period.of(start_us)) if one.start_us == start_us)

@@ -15,7 +15,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from sidecar.billing.rating.account import Account, Row
-from sidecar.billing.rating.classes import LATER, Classes, limited
+from sidecar.billing.rating.classes import LATER, Classes
+from sidecar.billing.rating.feeding import limited
 from sidecar.billing.rating.llm_cost import llm_cost
 from sidecar.billing.rating.movements import ENTERED, Books, State
 from sidecar.billing.rating.periods import DAY_US, Period, from_us
@@ -23,8 +24,8 @@ from sidecar.billing.rating.price import EXACT, ZERO
 from sidecar.billing.rating.sections import SectionsOf
 
 # Beside the classes. "depends": charged, or free if it is among those "within" the free units. "undecided": parts
-# cannot tell at all, so the account has to be asked as a whole.
-DEPENDS, WITHIN, UNDECIDED = "depends", "within", "undecided"
+# cannot tell at all, so the account has to be asked as a whole. "escalated_later": sessions, of no day of the period.
+DEPENDS, WITHIN, UNDECIDED, ESCALATED_LATER = "depends", "within", "undecided", "escalated_later"
 
 
 class Kind(NamedTuple):
@@ -117,6 +118,10 @@ def day_of(row: Row) -> str:
     return _day(row.at_us // DAY_US if row.late is None else row.late.start_us // DAY_US)
 
 
+def _first_day(period: Period) -> str:
+    return _day(period.start_us // DAY_US)
+
+
 @lru_cache(maxsize=1024)
 def _day(number: int) -> str:
     return from_us(number * DAY_US).date().isoformat()
@@ -138,6 +143,9 @@ def counts(account: Account, sections_of: SectionsOf, books: Books) -> Counts:
         if kind not in LATER and not account.shadow:
             cost = llm_cost(row.data, account.prices.at(row.at_us))
             found.llm_cost[row.entered] = EXACT.add(found.llm_cost.get(row.entered, ZERO), cost)
+    if not account.shadow:
+        for period, number in classes.escalated_later().items():
+            found.numbers[Kind(period, _first_day(period), ESCALATED_LATER, shadow=False)] += number
     if account.chargeable:
         _note_uses(found, account, books, depending)
     return found
@@ -157,8 +165,7 @@ def _note_uses(found: Counts, account: Account, books: Books, depending: Mapping
                 uses = usages[charge.id].uses
                 negative = sum(use.units < 0 for use in uses)
                 if negative:  # what is used up may come back
-                    day = from_us(period.start_us).date().isoformat()
-                    found.numbers[Kind(period, day, UNDECIDED, account.shadow)] += negative
+                    found.numbers[Kind(period, _first_day(period), UNDECIDED, account.shadow)] += negative
                 if limited(charge):
                     found.uses.setdefault((span, charge.id), set()).update(
                         FreeUse(use.row.at_us, use.row.id, charge.metrics.index(use.metric), use.units,

@@ -11,12 +11,14 @@ those of some rows can be computed apart and added up: that is what the ledger's
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from typing import NamedTuple
 
 from sidecar.billing.rating.account import Account, Row
+from sidecar.billing.rating.feeding import fed
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.price import EXACT, ZERO
 from sidecar.billing.rating.sections import Section, SectionsOf
@@ -33,10 +35,17 @@ class State(NamedTuple):
 
 
 class Place(NamedTuple):
-    """What moves: the units of a charge of the section that begins at an instant."""
+    """What moves: the units of a charge of the section that begins at an instant.
+
+    Beside its charges a section has two places that count outcomes: those `PAID` for, and those that `DEPEND` on how
+    far its free units reach, which no part of an account can tell.
+    """
 
     start_us: int
     charge: str
+
+
+PAID, DEPEND = "=paid", "=depend"  # no charge has such an id
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,7 @@ class Books:
         self.account = account
         self.sections_of = sections_of
         self._usage: dict[tuple[int, tuple[str, ...]], dict[str, Usage]] = {}
+        self._summed: dict[int, dict[str, Units]] = {}  # by the identity of a value of `_usage`
 
     def movements(self) -> dict[tuple[Place, State], Units]:
         """All movements of the account's rows."""
@@ -95,15 +105,26 @@ class Books:
         moved: dict[tuple[Place, State], Units] = {}
         for state in self.states():
             now = {
-                Place(section.start_us, charge): Units(usage.total, usage.trial_total, usage.outcomes)
+                Place(section.start_us, charge): units
                 for section, usages in self.counted(state)
-                for charge, usage in usages.items()
+                for charge, units in self._units(section, usages).items()
             }
             for place in before.keys() | now.keys():
                 if change := now.get(place, NONE) - before.get(place, NONE):
                     moved[place, state] = change
             before = now
         return moved
+
+    def _units(self, section: Section, usages: dict[str, Usage]) -> dict[str, Units]:
+        """By charge, with `PAID` and `DEPEND`; once for what stays as it is in several states."""
+        if id(usages) not in self._summed:
+            kinds = Counter(fed(section, usages, part=True).values())
+            self._summed[id(usages)] = {
+                **{charge: Units(one.total, one.trial_total, one.outcomes) for charge, one in usages.items()},
+                PAID: Units(outcomes=kinds["charged"]),
+                DEPEND: Units(outcomes=kinds["depends"]),
+            }
+        return self._summed[id(usages)]
 
     def states(self) -> list[State]:
         """Every state in which a row begins or ceases to count, in order."""

@@ -11,8 +11,8 @@ from typing import Any
 
 from sidecar.billing.rating.account import Account
 from sidecar.billing.rating.classes import CLASSES, LATER, Classes
-from sidecar.billing.rating.cost import Costs
-from sidecar.billing.rating.counts import DEPENDS, WITHIN, day_of
+from sidecar.billing.rating.cost import NO_CHARGE, Charged, Costs
+from sidecar.billing.rating.counts import DEPENDS, ESCALATED_LATER, WITHIN, day_of
 from sidecar.billing.rating.invoice import money
 from sidecar.billing.rating.llm_cost import llm_cost
 from sidecar.billing.rating.movements import Movements, movements_of
@@ -33,9 +33,15 @@ class Summary:
         self._totals: dict[str, Decimal] = {}
         self._invoices: Counter[str] = Counter()
         self._llm_cost = ZERO
+        self._charged = NO_CHARGE
+        self._escalated_later = 0
 
     def count(self, day: str, kind: str, number: int, *, shadow: bool = False) -> None:
-        """Events of one class; also of those that depend on free units, and how many of these are within them."""
+        """Events of one class; also of those that depend on free units, and how many of these are within them, and
+        sessions that were escalated later.
+        """
+        if kind == ESCALATED_LATER:
+            self._escalated_later += number
         counter = self._shadow if shadow else self._days[day]
         names = {DEPENDS: ("charged", 1), WITHIN: ("charged", -1)}
         name, sign = names.get(kind, (kind, 1))
@@ -55,20 +61,31 @@ class Summary:
         for currency, amount in totals.items():
             self._totals[currency] = EXACT.add(self._totals.get(currency, round_amount(ZERO, currency)), amount)
 
+    def charge(self, charged: Charged) -> None:
+        """How many outcomes one invoice charges."""
+        self._charged += charged
+
     def add(self, account: Account, sections_of: SectionsOf) -> None:
         """Rate a whole account."""
-        for row, kind in Classes(account, sections_of).of_period(self.period):
+        classes = Classes(account, sections_of)
+        self._escalated_later += classes.escalated_later()[self.period]
+        for row, kind in classes.of_period(self.period):
             self.count(day_of(row), kind, 1)
             if kind not in LATER:
                 self.spend(llm_cost(row.data, account.prices.at(row.at_us)))
         movements = movements_of(account, sections_of)
         if _is_customer(account, movements, self.period):
-            self.earn(totals(Costs(sections_of, movements), self.period))
+            costs = Costs(sections_of, movements)
+            self.earn(totals(costs, self.period))
+            self.charge(costs.charged(self.period))
         for row, kind in Classes(replace(account, shadow=True), sections_of).of_period(self.period):
             self.count(day_of(row), kind, 1, shadow=True)
 
     def shown(self) -> dict[str, Any]:
         """`sessions` counts sessions by their first event, `events` everything.
+
+        `charged_net` is what invoices charge, on lines and adjustments less credits: `charged` at first,
+        `charged_later`, less `taken_back`. `escalated_later` is below zero when more are no longer escalated.
 
         `revenue` is in `currency`, the one with most invoices; other currencies are in `other_revenue`. Amounts are
         texts. `llm_cost` is in USD, over the models whose prices are known, each session at the prices of its time.
@@ -81,6 +98,8 @@ class Summary:
         return {
             "period": str(self.period),
             **_numbers(total),
+            **self._net(total["charged"]),
+            "escalated_later": self._escalated_later,
             "events": sum(total[name] for name in CLASSES),
             "currency": currency,
             "revenue": money(self._totals.get(currency, round_amount(ZERO, currency))),
@@ -88,6 +107,16 @@ class Summary:
             "llm_cost": money(round_amount(self._llm_cost, "USD")),
             "days": [{"day": day, **_numbers(counter)} for day, counter in self._days.items()],
             "shadow": _numbers(self._shadow),
+        }
+
+    def _net(self, first: int) -> dict[str, Any]:
+        """Where an outcome takes the place of an earlier one in a window of its plan, that one counts as taken back."""
+        later, back = self._charged.entered - first, self._charged.taken_back
+        return {
+            "charged_later": max(0, later),
+            "taken_back": back + max(0, -later),
+            "charged_net": first + later - back,
+            "charged_exact": self._charged.exact,
         }
 
 

@@ -154,6 +154,10 @@ class RatedPlan:
         if self.plan.trial_days or dues:
             yield ("started_at",)
 
+    def counts_outcomes(self, charge: Charge) -> bool:
+        """Whether an outcome brings whole units to a charge, one for each of its metrics, or none."""
+        return all(self.meters[name].metric.aggregation in {"COUNT", "UNIQUE"} for name in charge.metrics)
+
     def in_trial(self, customer: Customer, us: int) -> bool:
         """Whether an instant lies in the customer's trial."""
         started = customer.started_us
