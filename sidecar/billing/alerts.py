@@ -22,11 +22,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.ledger import spending
-from sidecar.billing.ledger.catalog import Catalog, born_us
+from sidecar.billing.ledger.catalog import Catalog, born_us, registered
 from sidecar.billing.ledger.database import Database
 from sidecar.billing.ledger.entries import account_rows
-from sidecar.billing.ledger.tables import alerts, secrets
-from sidecar.billing.rating.account import Account
+from sidecar.billing.ledger.tables import alerts, rated, secrets
+from sidecar.billing.rating.account import UNATTRIBUTED, Account
 from sidecar.billing.rating.cost import Cost, Costs
 from sidecar.billing.rating.invoice import alerts_reached, money, timestamp
 from sidecar.billing.rating.movements import ENTERED, Movements, State, movements_of
@@ -41,18 +41,24 @@ _FIRST_RETRY_US, _LONGEST_RETRY_US = 5_000_000, 6 * 3_600_000_000
 _CLAIM_US = 60_000_000  # how long a delivery belongs to the replica that took it
 _TIMEOUT_SECONDS = 15.0
 _AT_ONCE = 20
+_OPEN_MAX = 12  # periods back from now that are looked at: more are not open unless none is ever closed
 
 
 async def note_alerts(
     connection: AsyncConnection, catalog: Catalog, sums: Mapping[str, Movements], now_us: int
 ) -> None:
-    """Note the alerts of customers whose sums have changed. Past periods, brought in or closed, are no news."""
+    """Note the alerts of customers whose sums, or plans, have changed. Periods brought in or closed are no news."""
     closed, born = await catalog.closings(), await born_us(connection) or 0
+    open_now, before = {Period.of(now_us)}, Period.of(Period.of(now_us).start_us - 1)
+    while len(open_now) < _OPEN_MAX and closed.of(before) is None and before.end_us > born:
+        open_now.add(before)
+        before = Period.of(before.start_us - 1)
     rows: list[dict[str, Any]] = []
     for customer, summed in sums.items():
         sections_of = await catalog.sections_of(customer)
         coupled = await catalog.coupling(customer) == "account"
-        wanted = {Period.of(now_us)} if coupled else {Period.of(place.start_us) for place, _ in summed}
+        # What is due without any event counts as well; of coupled plans no sums say where anything has changed.
+        wanted = open_now | {Period.of(place.start_us) for place, _ in summed}
         sections = [section for period in sorted(wanted) for section in sections_of(period)]
         news = [
             section
@@ -69,6 +75,19 @@ async def note_alerts(
             rows += [_row(cost, percent, now_us) for cost in costs for percent in alerts_reached(cost)]
             await spending.note(connection, costs)
     await _insert(connection, rows)
+
+
+async def capped(connection: AsyncConnection, catalog: Catalog, period: Period) -> set[str]:
+    """Customers whose plans have a cap in a period, among those who are registered or have been summed up."""
+    summed_up = await connection.execute(select(rated.c.customer).distinct())
+    names = {*await registered(connection), *summed_up.scalars()} - {UNATTRIBUTED}
+    await catalog.customers(names)
+    found = set()
+    for name in names:
+        sections = (await catalog.sections_of(name))(period)
+        if any(section.plan.plan.guardrails.max_spend_cap is not None for section in sections):
+            found.add(name)
+    return found
 
 
 async def _scanned(connection: AsyncConnection, catalog: Catalog, customer: str) -> Movements:

@@ -9,14 +9,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sidecar.billing.alerts import Deliveries, note_alerts
+from sidecar.billing.alerts import Deliveries, capped, note_alerts
 from sidecar.billing.ledger.aggregates import Aggregates
 from sidecar.billing.ledger.catalog import Catalog
 from sidecar.billing.ledger.database import AGGREGATES
-from sidecar.billing.ledger.tables import pending
+from sidecar.billing.ledger.tables import pending, plan_versions
+from sidecar.billing.rating.periods import Period
 from sidecar.billing.service import Billing
 
 log = structlog.get_logger()
@@ -33,6 +35,9 @@ class Upkeep:
         self._billing = billing
         self._deliveries = deliveries
         self._tasks: list[asyncio.Task[None]] = []
+        self._caps_of: tuple[Period, int] | None = (
+            None  # the month and the newest plan for which all caps were looked at
+        )
 
     def start(self) -> None:
         """Run until `stop`."""
@@ -53,9 +58,10 @@ class Upkeep:
     async def aggregate(self) -> bool:
         """Bring the sums up to date by up to `NOTES_MAX` notes and one stale customer; whether there is more."""
         billing = self._billing
-        stale = next(iter(billing.stale), None)
         async with billing.database.reading() as connection:
             waits = (await connection.execute(select(pending.c.outcome_id).limit(1))).first() is not None
+            await self._look_at_caps(connection)
+        stale = next(iter(billing.stale), None)
         if not waits and stale is None:
             return False
         async with billing.database.writing(lock=AGGREGATES) as connection:
@@ -70,9 +76,19 @@ class Upkeep:
                 if not await sums.current(stale, await catalog.sections_of(stale)):
                     await sums.rebuild(stale)
                 billing.stale.discard(stale)
+            changed = {} if stale is None else {stale: await sums.applied(stale)}
             if notes:
-                await note_alerts(connection, catalog, await sums.apply(group), billing.clock())
+                changed |= await sums.apply(group)
+            await note_alerts(connection, catalog, changed, billing.clock())
         return len(notes) == NOTES_MAX or bool(billing.stale)
+
+    async def _look_at_caps(self, connection: AsyncConnection) -> None:
+        """A new month and a new plan may bring customers to their caps without any event: have them looked at."""
+        newest = (await connection.execute(select(func.max(plan_versions.c.seq)))).scalar() or 0
+        now = Period.of(self._billing.clock()), newest
+        if now != self._caps_of:
+            self._billing.stale |= await capped(connection, Catalog(connection), now[0])
+            self._caps_of = now
 
     async def settle(self) -> None:
         """Bring the sums up to date with everything that is there."""

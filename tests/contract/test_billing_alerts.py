@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
+import httpx
 import pytest
 from aiohttp import web
 from billing_api import DAY_US, Clock, event, get, post, put_plan, serving, simple_plan
@@ -164,3 +165,36 @@ async def test_history_that_is_brought_in_is_no_news(ledger_url: URL) -> None:
         await api.upkeep.settle()
         assert (await get(api, "/v1/customers/customer-17/invoice", period="2025-05"))["total"] == "20.00"
         assert (await get(api, "/v1/alerts"))["alerts"] == []
+
+
+async def percents(api: httpx.AsyncClient, customer: str) -> list[int]:
+    alerts = (await get(api, "/v1/alerts", customer=customer))["alerts"]
+    return sorted(alert["body"]["data"]["percent"] for alert in alerts)
+
+
+@pytest.mark.parametrize("metric", ["aggregation: COUNT", "aggregation: UNIQUE, event_field: conversation"])
+async def test_what_is_summed_up_after_midnight_is_news_of_the_month_before(ledger_url: URL, metric: str) -> None:
+    clock = Clock()
+    async with serving(ledger_url, clock=clock) as api:
+        await put_plan(api, "default", CAPPED.replace("BEHAVIOR", "ALERT").replace("aggregation: COUNT", metric))
+        await api.upkeep.settle()
+        clock.now_us = int(datetime.fromisoformat("2026-12-01T00:05:00Z").timestamp() * 1_000_000)
+        await post(api, *(event(n, time="2026-11-30T23:59:00Z") for n in range(8)))
+        await api.upkeep.settle()
+        assert await percents(api, "customer-17") == [50, 80]
+
+
+async def test_what_is_due_without_any_event_is_news_as_well(ledger_url: URL) -> None:
+    clock = Clock()
+    flat = simple_plan(1, ", guardrails: {max_spend_cap: 10}").replace("PER_UNIT, rate: 1", "FLAT, rate: RATE")
+    async with serving(ledger_url, clock=clock) as api:
+        await put_plan(api, "fee", flat.replace("RATE", "5"))
+        await api.put("/v1/customers/acme", json={"plan": "fee"})
+        await api.upkeep.settle()
+        assert await percents(api, "acme") == [50]
+        await put_plan(api, "fee", flat.replace("RATE", "8"))
+        await api.upkeep.settle()
+        assert await percents(api, "acme") == [50, 80]
+        clock.now_us += 31 * DAY_US
+        await api.upkeep.settle()
+        assert await percents(api, "acme") == [50, 50, 80, 80], "the next month's"
