@@ -82,12 +82,13 @@ def test_a_101_that_nobody_asked_for(proxy: Proxy, origin: Origin, copies: Copie
     assert copies.next()[2] == EndFlag.ABORTED_BY_ORIGIN | EndFlag.ANSWERED_BY_SIDECAR
 
 
-def send_until_stuck(sock: socket.socket, most: int) -> int:
+def send_until_stuck(sock: socket.socket, most: int, data: bytes = bytes(65_536)) -> int:
+    """Send `data` over and over."""
     sock.settimeout(0.5)
     sent = 0
     with contextlib.suppress(TimeoutError):
         while sent < most:
-            sent += sock.send(bytes(65_536))
+            sent += sock.send(data[sent % len(data) :])
     sock.settimeout(20)
     return sent
 
