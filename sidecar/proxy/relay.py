@@ -277,9 +277,9 @@ class ClientConnection(ClientSocket):
         else:
             self._gate.release(Hold.UPSTREAM_FULL)
         exchange = self._exchange
-        if self._route.answer_seconds is not None and exchange is not None and not exchange.request_done:
-            self._stop_timer()  # it reads on
-            if full:
+        if self._route.answer_seconds is not None and exchange is not None:
+            self._stop_timer()
+            if full or exchange.request_done:  # else it is the client's turn
                 self._start_timer(exchange)
 
     def upstream_ended(self) -> bool:
