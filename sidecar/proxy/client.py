@@ -10,6 +10,7 @@ from sidecar.proxy.limits import Awaits, Note, crowd
 from sidecar.proxy.route import Route
 from sidecar.proxy.sockets import Gate, Hold, broken, unsent
 from sidecar.proxy.upstream import WRITE_HIGH_BYTES, WRITE_LOW_BYTES
+from sidecar.wire.framing import Role, Scanner
 from sidecar.wire.status import Slot
 
 # How much a client may send between two sweeps once everything is said: more waits, so that throwing it away is no work
@@ -23,10 +24,13 @@ class ClientSocket(asyncio.Protocol):
     __slots__ = (
         "_client_ended",
         "_closing",
+        "_full",
         "_gate",
         "_loop",
         "_route",
+        "_scanner",
         "_thrown_away",
+        "_timer",
         "_transport",
         "_welcome",
         "waiting",
@@ -38,9 +42,12 @@ class ClientSocket(asyncio.Protocol):
     def __init__(self, route: Route, loop: asyncio.AbstractEventLoop) -> None:
         self._route = route
         self._loop = loop
+        self._scanner = Scanner(Role.REQUEST, route.limits)
+        self._full = False  # the client does not take what was written
         self._closing = False  # everything is said; what the client still sends is not read into anything
         self._client_ended = False
         self._thrown_away = 0  # bytes since the last sweep
+        self._timer: asyncio.TimerHandle | None = None  # for the answer (`Route.answer_seconds`)
         self._welcome: bool | None = None  # not one connection too many; None: not counted yet
         self.waiting: Note | None = None
 
@@ -62,7 +69,15 @@ class ClientSocket(asyncio.Protocol):
 
     def awaits(self) -> Awaits:
         """What this connection waits for, for the sweep (`limits`)."""
-        return self._awaits_end() if self._closing else Awaits.FIRST_BYTE
+        if self._serves():
+            return Awaits.NOTHING
+        if self._closing:
+            return Awaits.TAKING if self.unsent() else Awaits.CLOSE
+        if self._full:
+            return Awaits.TAKING  # its next request waits for that
+        if self._scanner.begun:
+            return Awaits.HEAD
+        return Awaits.FIRST_BYTE if self._scanner.fresh else Awaits.REQUEST
 
     def unsent(self) -> int:
         """How many bytes of what was written the client has yet to take."""
@@ -79,7 +94,7 @@ class ClientSocket(asyncio.Protocol):
 
     def drain(self) -> None:
         """Close when idle, else after the exchange in progress (`Route.draining`)."""
-        if not self._closing:
+        if not self._closing and not self._serves():
             self._leave()
 
     def abort(self) -> None:
@@ -93,6 +108,10 @@ class ClientSocket(asyncio.Protocol):
             self._close()
         else:
             self._leave()
+
+    def _serves(self) -> bool:
+        """Whether an exchange is in progress."""
+        return False
 
     def _client_gone(self, error: Exception | None) -> None:
         """The connection is of no use any more."""
@@ -116,11 +135,9 @@ class ClientSocket(asyncio.Protocol):
         """
         transport = self._transport
         self._closing = True
-        if transport.is_closing():
-            return
         if self._client_ended or not transport.can_write_eof():  # with TLS, close() does all of this
             transport.close()
-        else:
+        elif not transport.is_closing():
             transport.write_eof()
             self._gate.open()
 
@@ -137,5 +154,16 @@ class ClientSocket(asyncio.Protocol):
         if self._thrown_away > _THROWN_AWAY_BYTES_MAX:
             self._gate.hold(Hold.CLOSING)
 
-    def _awaits_end(self) -> Awaits:
-        return Awaits.TAKING if self.unsent() else Awaits.CLOSE
+    def _start_timer(self) -> None:
+        """From here on it is the origin's turn, where its turn has a bound."""
+        seconds = self._route.answer_seconds
+        if seconds is not None and self._timer is None:
+            self._timer = self._loop.call_later(seconds, self._no_answer)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _no_answer(self) -> None:
+        """The origin has had its time."""

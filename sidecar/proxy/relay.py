@@ -22,12 +22,11 @@ from typing import Final
 from sidecar.proxy.answers import error_answer
 from sidecar.proxy.client import ClientSocket
 from sidecar.proxy.exchange import Exchange, gather
-from sidecar.proxy.limits import Awaits
 from sidecar.proxy.route import Route
 from sidecar.proxy.sockets import Hold, reset
 from sidecar.proxy.tunnel import Tunnel
 from sidecar.proxy.upstream import UpstreamConnection, UpstreamError
-from sidecar.wire.framing import END, Body, Event, FramingError, Head, Role, Scanner
+from sidecar.wire.framing import END, Body, Event, FramingError, Head
 from sidecar.wire.records import EndFlag
 from sidecar.wire.status import Slot
 
@@ -38,17 +37,14 @@ _HOLDS_OF_EXCHANGE: Final = Hold.UPSTREAM_FULL.value | Hold.CONNECTING.value
 class ClientConnection(ClientSocket):
     """One connection from a client on `route`'s listener."""
 
-    __slots__ = ("_dial", "_exchange", "_full", "_preferred", "_scanner", "_timer", "_upstream")
+    __slots__ = ("_dial", "_exchange", "_preferred", "_upstream")
 
     def __init__(self, route: Route, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(route, loop)
-        self._scanner = Scanner(Role.REQUEST, route.limits)
         self._exchange: Exchange | None = None
         self._upstream: UpstreamConnection | None = None
         self._preferred: UpstreamConnection | None = None
         self._dial: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None  # for the answer (`Route.answer_seconds`)
-        self._full = False
 
     # The client's side
 
@@ -90,22 +86,8 @@ class ClientConnection(ClientSocket):
         elif self._exchange is None:
             self._loop.call_soon(self._next_request)
 
-    def drain(self) -> None:
-        """Close when idle, else after the exchange in progress (`Route.draining`)."""
-        if self._exchange is None and not self._closing:
-            self._leave()
-
-    def awaits(self) -> Awaits:
-        """What this connection waits for, for the sweep (`limits`)."""
-        if self._exchange is not None:
-            return Awaits.NOTHING
-        if self._closing:
-            return self._awaits_end()
-        if self._full:
-            return Awaits.TAKING  # its next request waits for that
-        if self._scanner.begun:
-            return Awaits.HEAD
-        return Awaits.FIRST_BYTE if self._scanner.fresh else Awaits.REQUEST
+    def _serves(self) -> bool:
+        return self._exchange is not None
 
     # Requests
 
@@ -180,8 +162,8 @@ class ClientConnection(ClientSocket):
             exchange.response_done = True
         if exchange.response_done:
             self._finish(exchange)
-        elif self._route.answer_seconds is not None:
-            self._start_timer(exchange)
+        elif self._route.answer_seconds is not None and not exchange.response_begun:
+            self._start_timer()
 
     def _refuse(self, error: FramingError) -> None:
         """The client's bytes are not HTTP/1.1."""
@@ -277,10 +259,10 @@ class ClientConnection(ClientSocket):
         else:
             self._gate.release(Hold.UPSTREAM_FULL)
         exchange = self._exchange
-        if self._route.answer_seconds is not None and exchange is not None:
+        if self._route.answer_seconds is not None and exchange is not None and not exchange.response_begun:
             self._stop_timer()
             if full or exchange.request_done:  # else it is the client's turn
-                self._start_timer(exchange)
+                self._start_timer()
 
     def upstream_ended(self) -> bool:
         """The origin sends no more: perhaps that is how its response ends."""
@@ -384,17 +366,6 @@ class ClientConnection(ClientSocket):
             self._transport.abort()
         else:
             self._fail(exchange, 502, "bad-response", f"the origin's answer is not HTTP/1.1: {error.reason}")
-
-    def _start_timer(self, exchange: Exchange) -> None:
-        """From here on it is the origin's turn, where its turn has a bound."""
-        seconds = self._route.answer_seconds
-        if seconds is not None and self._timer is None and not exchange.response_begun:
-            self._timer = self._loop.call_later(seconds, self._no_answer)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _no_answer(self) -> None:
         self._timer = None
