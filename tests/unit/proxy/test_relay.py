@@ -367,11 +367,16 @@ async def test_what_waits_behind_answers_that_are_not_taken_is_bounded():
         await turns(2)
         sent += 1
         assert sent < 100
+    connection.data_received(request * 100)  # the last that the kernel had handed over
+    sent += 100
     connection.resume_writing()
     connection.pause_writing()
     await turns()
     assert not transport.reading
     connection.resume_writing()
+    await turns(10)
+    assert b"xx" in transport.written
+    assert not transport.reading  # each answer makes room for a request, not for a chunk of them
     await turns(500)
     assert transport.reading
     assert transport.written == b"x" * sent
