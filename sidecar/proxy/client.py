@@ -6,21 +6,35 @@ import asyncio
 from typing import Final, cast
 
 from sidecar.proxy.answers import error_answer
-from sidecar.proxy.limits import Awaits, crowd
+from sidecar.proxy.limits import Awaits, Note, crowd
 from sidecar.proxy.route import Route
-from sidecar.proxy.sockets import Gate, broken
+from sidecar.proxy.sockets import Gate, Hold, broken, unsent
 from sidecar.proxy.upstream import WRITE_HIGH_BYTES, WRITE_LOW_BYTES
+from sidecar.wire.framing import Role, Scanner
 from sidecar.wire.status import Slot
 
-# How long a client that was told an error may go on sending before the connection is cut: closing at once would send
-# a reset that can overtake the answer (RFC 9112 section 9.6).
-_LINGER_SECONDS: Final = 2.0
+# How much a client may send between two sweeps once everything is said: more waits, so that throwing it away is no work
+# without end.
+_THROWN_AWAY_BYTES_MAX: Final = 16 << 20
 
 
 class ClientSocket(asyncio.Protocol):
     """The parts of a client's connection that do not depend on what is said on it."""
 
-    __slots__ = ("_client_ended", "_closing", "_gate", "_loop", "_route", "_timer", "_transport", "_welcome", "waiting")
+    __slots__ = (
+        "_client_ended",
+        "_closing",
+        "_full",
+        "_gate",
+        "_loop",
+        "_route",
+        "_scanner",
+        "_thrown_away",
+        "_timer",
+        "_transport",
+        "_welcome",
+        "waiting",
+    )
 
     _transport: asyncio.Transport
     _gate: Gate
@@ -28,11 +42,14 @@ class ClientSocket(asyncio.Protocol):
     def __init__(self, route: Route, loop: asyncio.AbstractEventLoop) -> None:
         self._route = route
         self._loop = loop
+        self._scanner = Scanner(Role.REQUEST, route.limits)
+        self._full = False  # the client does not take what was written
         self._closing = False  # everything is said; what the client still sends is not read into anything
         self._client_ended = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._thrown_away = 0  # bytes since the last sweep
+        self._timer: asyncio.TimerHandle | None = None  # for the answer (`Route.answer_seconds`)
         self._welcome: bool | None = None  # not one connection too many; None: not counted yet
-        self.waiting: tuple[Awaits, float] | None = None
+        self.waiting: Note | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: the connection is there, its TLS handshake done."""
@@ -52,18 +69,33 @@ class ClientSocket(asyncio.Protocol):
 
     def awaits(self) -> Awaits:
         """What this connection waits for, for the sweep (`limits`)."""
-        return Awaits.CLOSE if self._closing else Awaits.FIRST_BYTE
+        if self._serves():
+            return Awaits.NOTHING
+        if self._closing:
+            return Awaits.TAKING if self.unsent() else Awaits.CLOSE
+        if self._full:
+            return Awaits.TAKING  # its next request waits for that
+        if self._scanner.begun:
+            return Awaits.HEAD
+        return Awaits.FIRST_BYTE if self._scanner.fresh else Awaits.REQUEST
+
+    def unsent(self) -> int:
+        """How many bytes of what was written the client has yet to take."""
+        return unsent(self._transport)
 
     def look(self) -> None:
         """Notice a client that has reset its connection while it is not read; called by the sweep."""
         if self._gate.held and broken(self._transport):
             self._client_gone(ConnectionResetError())
             self._transport.abort()
+        elif self._thrown_away:
+            self._thrown_away = 0
+            self._gate.release(Hold.CLOSING)
 
     def drain(self) -> None:
         """Close when idle, else after the exchange in progress (`Route.draining`)."""
-        if not self._closing:
-            self._close()
+        if not self._closing and not self._serves():
+            self._leave()
 
     def abort(self) -> None:
         """Close now."""
@@ -73,9 +105,13 @@ class ClientSocket(asyncio.Protocol):
         """The client has had its time: send `answer`, if any, and close."""
         if answer:
             self._transport.write(answer)
-            self._linger()
-        else:
             self._close()
+        else:
+            self._leave()
+
+    def _serves(self) -> bool:
+        """Whether an exchange is in progress."""
+        return False
 
     def _client_gone(self, error: Exception | None) -> None:
         """The connection is of no use any more."""
@@ -92,23 +128,42 @@ class ClientSocket(asyncio.Protocol):
             reason = f"{route.connections_max} connections are open, and no more are allowed"
             self.expire(error_answer(503, "too-many-connections", reason))
 
-    def _linger(self) -> None:
-        """Close, but let a client that is still sending read its answer first."""
-        if self._client_ended:
-            self._close()
-            return
-        self._closing = True
-        if self._transport.can_write_eof():  # TLS has no such thing: the answer's Connection: close must do
-            self._transport.write_eof()
-        self._gate.open()
-        self._timer = self._loop.call_later(_LINGER_SECONDS, self._transport.abort)
-
     def _close(self) -> None:
-        """Close once everything written has gone out."""
+        """Everything is said. The client gets the end right behind it, and what it still sends is thrown away until it
+        closes as well: one that is closed on with bytes unread is reset, which takes from it what it has yet to read
+        (RFC 9112 section 9.6). The sweep ends it if it does not close.
+        """
+        transport = self._transport
         self._closing = True
-        self._transport.close()
+        if self._client_ended or not transport.can_write_eof():  # with TLS, close() does all of this
+            transport.close()
+        elif not transport.is_closing():
+            transport.write_eof()
+            self._gate.open()
+
+    def _leave(self) -> None:
+        """Close a connection on which nothing is under way: at once, unless the last answer is still on its way."""
+        if self.unsent():
+            self._close()
+        else:
+            self._closing = True
+            self._transport.close()
+
+    def _throw_away(self, data: bytes) -> None:
+        self._thrown_away += len(data)
+        if self._thrown_away > _THROWN_AWAY_BYTES_MAX:
+            self._gate.hold(Hold.CLOSING)
+
+    def _start_timer(self) -> None:
+        """From here on it is the origin's turn, where its turn has a bound."""
+        seconds = self._route.answer_seconds
+        if seconds is not None and self._timer is None:
+            self._timer = self._loop.call_later(seconds, self._no_answer)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _no_answer(self) -> None:
+        """The origin has had its time."""

@@ -1,10 +1,11 @@
-"""Bounds on what clients may hold open: how many connections, and for how long without asking for anything.
+"""Bounds on what clients may hold open: how many connections, and for how long without asking for or taking anything.
 
 Theory of operation. No request costs a timer or a look at the clock. Once a tick a sweep walks over the connections and
 looks at what each waits for. The first sweep that finds a connection waiting notes the time in it, the connection
 forgets the note when a request's head is whole, and a later sweep that finds the note too old ends the connection. So a
 timeout is late by up to one tick and never early. A client that trickles a head in byte by byte does not renew the
-note. The walk is made in slices, so that thousands of silent clients do not hold up the one that talks.
+note; one that takes what was written, however slowly, does. The walk is made in slices, so that thousands of silent
+clients do not hold up the one that talks.
 
 A connection that serves a request, or carries another protocol, has no timeout at all: streams run for hours, and a
 model may think for many minutes before its first byte.
@@ -40,16 +41,34 @@ class Awaits(IntEnum):
     FIRST_BYTE = 1  # of the first request
     HEAD = 2  # the rest of a request's head
     REQUEST = 3  # the next request, if there is one
-    CLOSE = 4  # everything is said: what was written has yet to be taken, or the client to close
+    TAKING = 4  # what was written has yet to be taken
+    CLOSE = 5  # everything is said and taken; the client has yet to close
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a sweep leaves in a connection: what it waits for, since when, and how much it had yet to take."""
+
+    awaits: Awaits
+    since: float
+    unsent: int = 0
+
+    def holds(self, awaits: Awaits, unsent: int) -> bool:
+        """Whether it is still the same that it waits for, and it has taken nothing since."""
+        begun = self.awaits is Awaits.FIRST_BYTE and awaits is Awaits.HEAD
+        return (self.awaits is awaits or begun) and unsent >= self.unsent
 
 
 class Waiting(Protocol):
     """What the sweep sees of a client's connection. It sets `waiting` to None when a request's head is whole."""
 
-    waiting: tuple[Awaits, float] | None
+    waiting: Note | None
 
     def awaits(self) -> Awaits:
         """What it waits for."""
+
+    def unsent(self) -> int:
+        """How many bytes of what was written have yet to be taken; asked of those that wait for just that."""
 
     def look(self) -> None:
         """Notice what nobody tells of."""
@@ -64,11 +83,13 @@ class Waiting(Protocol):
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """In seconds. `header`: for a request's head, from its first byte on, or from the connection for the first one.
-    `idle`: between two requests, and for a client to take what was last said.
+    `idle`: between two requests, and for a client to take anything of what was said to it. `close`: for a client that
+    has taken everything, the end included, to close as well.
     """
 
     header: float = 30.0
     idle: float = 300.0
+    close: float = 5.0
 
     def overdue(self, connection: Waiting, now: float) -> Awaits:
         """What `connection` has waited for too long, NOTHING when it has not; notes since when it waits."""
@@ -76,14 +97,17 @@ class Timeouts:
         if awaits is Awaits.NOTHING:
             connection.waiting = None
             return awaits
-        since = now
-        if connection.waiting is not None:
-            before, noted = connection.waiting
-            if before is awaits or before is Awaits.FIRST_BYTE:
-                since = noted
-        connection.waiting = (awaits, since)
-        seconds = self.header if awaits in {Awaits.FIRST_BYTE, Awaits.HEAD} else self.idle
-        return awaits if now - since > seconds else Awaits.NOTHING
+        since, note = now, connection.waiting
+        unsent = connection.unsent() if awaits is Awaits.TAKING else 0
+        if note is not None and note.holds(awaits, unsent):
+            since = note.since
+        connection.waiting = Note(awaits, since, unsent)
+        return awaits if now - since > self._seconds(awaits) else Awaits.NOTHING
+
+    def _seconds(self, awaits: Awaits) -> float:
+        if awaits in {Awaits.FIRST_BYTE, Awaits.HEAD}:
+            return self.header
+        return self.close if awaits is Awaits.CLOSE else self.idle
 
 
 def end_overdue(connection: Waiting, now: float, timeouts: Timeouts, status: StatusPage) -> None:

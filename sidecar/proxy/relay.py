@@ -22,38 +22,36 @@ from typing import Final
 from sidecar.proxy.answers import error_answer
 from sidecar.proxy.client import ClientSocket
 from sidecar.proxy.exchange import Exchange, gather
-from sidecar.proxy.limits import Awaits
 from sidecar.proxy.route import Route
 from sidecar.proxy.sockets import Hold, reset
-from sidecar.proxy.tunnel import open_tunnel
+from sidecar.proxy.tunnel import Tunnel
 from sidecar.proxy.upstream import UpstreamConnection, UpstreamError
-from sidecar.wire.framing import END, Body, Event, FramingError, Head, Role, Scanner
+from sidecar.wire.framing import END, Body, Event, FramingError, Head
 from sidecar.wire.records import EndFlag
 from sidecar.wire.status import Slot
 
 _PIPELINED_BYTES_MAX: Final = 65_536
+_HOLDS_OF_EXCHANGE: Final = Hold.UPSTREAM_FULL.value | Hold.CONNECTING.value
 
 
 class ClientConnection(ClientSocket):
     """One connection from a client on `route`'s listener."""
 
-    __slots__ = ("_dial", "_exchange", "_full", "_preferred", "_scanner", "_tunnelled", "_upstream")
+    __slots__ = ("_dial", "_exchange", "_preferred", "_upstream")
 
     def __init__(self, route: Route, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(route, loop)
-        self._scanner = Scanner(Role.REQUEST, route.limits)
         self._exchange: Exchange | None = None
         self._upstream: UpstreamConnection | None = None
         self._preferred: UpstreamConnection | None = None
         self._dial: asyncio.Task[None] | None = None
-        self._full = False
-        self._tunnelled = False
 
     # The client's side
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes arrived."""
         if self._closing:
+            self._throw_away(data)
             return
         scanner = self._scanner
         found = scanner.scan(data)
@@ -85,21 +83,11 @@ class ClientConnection(ClientSocket):
         self._full = False
         if self._upstream is not None:
             self._upstream.resume_reading()
+        elif self._exchange is None:
+            self._loop.call_soon(self._next_request)
 
-    def drain(self) -> None:
-        """Close when idle, else after the exchange in progress (`Route.draining`)."""
-        if self._exchange is None and not self._closing:
-            self._close()
-
-    def awaits(self) -> Awaits:
-        """What this connection waits for, for the sweep (`limits`)."""
-        if self._exchange is not None or self._tunnelled:
-            return Awaits.NOTHING
-        if self._closing:
-            return Awaits.CLOSE
-        if self._scanner.begun:
-            return Awaits.HEAD
-        return Awaits.FIRST_BYTE if self._scanner.fresh else Awaits.REQUEST
+    def _serves(self) -> bool:
+        return self._exchange is not None
 
     # Requests
 
@@ -132,8 +120,6 @@ class ClientConnection(ClientSocket):
         if local is not None:
             exchange.unsent.append(local)
             return exchange
-        if route.answer_seconds is not None:
-            self._timer = self._loop.call_later(route.answer_seconds, self._no_answer)
         upstream = None if exchange.opaque else route.origin.take(self._preferred)
         if upstream is None:
             self._connect(fresh=exchange.opaque)
@@ -176,6 +162,8 @@ class ClientConnection(ClientSocket):
             exchange.response_done = True
         if exchange.response_done:
             self._finish(exchange)
+        elif self._route.answer_seconds is not None and not exchange.response_begun:
+            self._start_timer()
 
     def _refuse(self, error: FramingError) -> None:
         """The client's bytes are not HTTP/1.1."""
@@ -186,7 +174,7 @@ class ClientConnection(ClientSocket):
         exchange = self._exchange
         if exchange is None:
             self._transport.write(error_answer(error.status, error.code, error.reason))
-            self._linger()
+            self._close()
         elif exchange.response_begun:
             self._end_exchange(EndFlag.ABORTED_BY_CLIENT)
             self._drop_upstream()
@@ -270,12 +258,19 @@ class ClientConnection(ClientSocket):
             self._gate.hold(Hold.UPSTREAM_FULL)
         else:
             self._gate.release(Hold.UPSTREAM_FULL)
+        exchange = self._exchange
+        if self._route.answer_seconds is not None and exchange is not None and not exchange.response_begun:
+            self._stop_timer()
+            if full or exchange.request_done:  # else it is the client's turn
+                self._start_timer()
 
     def upstream_ended(self) -> bool:
         """The origin sends no more: perhaps that is how its response ends."""
         upstream, exchange = self._upstream, self._exchange
         if upstream is None or exchange is None:
             return False
+        if upstream.scanner.pending:
+            exchange.replay = None  # its answer had begun
         events = upstream.scanner.eof()
         if END in events:
             exchange.keep_alive = False
@@ -288,14 +283,15 @@ class ClientConnection(ClientSocket):
         exchange = self._exchange
         if exchange is None:
             return
-        if exchange.replay is not None and exchange.request_done and not self._client_ended:
+        begun = upstream is not None and upstream.scanner.pending > 0
+        if exchange.replay is not None and exchange.request_done and not begun and not self._client_ended:
             self._route.status.add(Slot.UPSTREAM_RETRIES)
             exchange.unsent, exchange.replay = exchange.replay, None
             self._connect(fresh=True)
             return
         if exchange.response_done:  # and the origin does not want the rest of the request
             self._end_exchange(0)
-            self._linger()
+            self._close()
             return
         if self._route.answer_seconds is not None and not exchange.response_begun:
             self._fail(exchange, 503, "no-answer", "the observer went away before it answered")
@@ -330,19 +326,24 @@ class ClientConnection(ClientSocket):
         if not keep or self._route.draining:
             self._close()
             return
-        self._gate.open()
-        if self._scanner.pending:
+        if self._full or self._scanner.pending:
+            self._gate.release(_HOLDS_OF_EXCHANGE)
             self._loop.call_soon(self._next_request)  # not at once: a pipeline must not nest
         else:
+            self._gate.open()
             self._scanner.resume()
 
     def _next_request(self) -> None:
-        if not self._closing and self._exchange is None and self._scanner.stopped:
-            events = self._scanner.resume()
-            if events:
-                self._request_events(events)
-            if self._client_ended and not self._goes_on_half_closed():
-                self._close()
+        scanner = self._scanner
+        if self._full or self._closing or self._exchange is not None or not scanner.stopped:
+            return  # when it is full, `resume_writing` comes back
+        events = scanner.resume()
+        if events:
+            self._request_events(events)
+        if not scanner.stopped or scanner.pending <= _PIPELINED_BYTES_MAX:
+            self._gate.release(Hold.PIPELINED.value)
+        if self._client_ended and not self._goes_on_half_closed():
+            self._close()
 
     def _goes_on_half_closed(self) -> bool:
         """Whether an answer is still owed; then the origin learns of the end behind the last request, as directly."""
@@ -377,10 +378,7 @@ class ClientConnection(ClientSocket):
         self._transport.write(exchange.answer(status, code, reason))
         self._end_exchange(EndFlag.ANSWERED_BY_SIDECAR)
         self._drop_upstream()
-        if exchange.request_done:
-            self._close()
-        else:
-            self._linger()
+        self._close()
 
     def _client_gone(self, error: Exception | None) -> None:
         self._closing = True
@@ -413,6 +411,7 @@ class ClientConnection(ClientSocket):
         if not self._full:
             upstream.resume_reading()
         self._exchange = self._upstream = None
-        self._closing = self._tunnelled = True
-        waiting = self._scanner.take_waiting()
-        open_tunnel(self._route, exchange, client=self, near=self._transport, upstream=upstream, waiting=waiting)
+        self._closing = True
+        tunnel = Tunnel(self._route, exchange, self._transport, upstream, full=self._full)
+        self._route.handed_over(self, tunnel)
+        tunnel.begin(self._scanner.take_waiting())

@@ -68,8 +68,9 @@ class Route:
 
     `authority` replaces the value of Host (None preserves it). `copy(listener)` begins the copy of an exchange. `local`
     gives the answer to requests that are answered here. With `answer_seconds` a 503 takes the place of an answer that
-    has not begun by then, or whose connection is lost before it begins (only for the admin address: towards an origin
-    a lost connection is passed on as direct). More than `connections_max` connections are refused.
+    has not begun so long after its request was complete, or after the origin stopped taking it, or whose connection is
+    lost before it begins (only for the admin address: towards an origin a lost connection is passed on as direct). More
+    than `connections_max` connections are refused.
     """
 
     index: int
@@ -105,6 +106,11 @@ class Route:
             self.status.add(Slot.CONNECTIONS_OPEN, -1)
         if self.draining and not self.connections:
             self.empty.set()
+
+    def handed_over(self, connection: Client, to: Client) -> None:
+        """Another has taken this connection's place."""
+        self.connections.remove(connection)
+        self.connections.add(to)
 
     def drain(self) -> None:
         """Close idle connections now and the others after their exchange."""

@@ -64,9 +64,9 @@ class Server:
             gc.freeze()  # what is there now stays; the collector need not walk it again
             ticks = [self._loop.create_task(tick) for tick in self._ticks(status)]
             await self._stop.wait()
-            for tick in ticks:
-                tick.cancel()
             await self._drain(children)
+            for tick in ticks:  # not before: clients that are slow to leave have bounds in a drain too
+                tick.cancel()
         finally:
             for listener in self._listeners:
                 listener.close()

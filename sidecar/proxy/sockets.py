@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import select
 import socket
 import struct
+import sys
+import termios
 from enum import IntFlag
 from typing import Any, Final
 
@@ -24,6 +27,7 @@ class Hold(IntFlag):
     UPSTREAM_FULL = 1
     CONNECTING = 2
     PIPELINED = 4
+    CLOSING = 8  # what it sends is thrown away, and it sends very much
 
 
 class Gate:
@@ -83,14 +87,31 @@ def unread(transport: asyncio.Transport) -> bytes:
     return data
 
 
-def broken(transport: asyncio.Transport) -> bool:
-    """Whether the connection is gone; of one that is not read, the event loop does not tell."""
+def unsent(transport: asyncio.Transport) -> int:
+    """How many bytes of what was written (the end counts as one) have not arrived at the peer: those that wait here,
+    and those that the kernel has taken and the peer has not acknowledged.
+    """
+    size = transport.get_write_buffer_size()
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        with contextlib.suppress(OSError, ValueError):  # it is closed
+            found = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+            size += int.from_bytes(found, sys.byteorder)
+    return size
+
+
+def broken(transport: asyncio.Transport, *, ended: bool = False) -> bool:
+    """Whether the connection is gone; of one that is not read, the event loop does not tell.
+
+    `ended` says that our end of it is closed: then that the peer's is closed too is no break.
+    """
     sock = transport.get_extra_info("socket")
     if sock is None or transport.is_closing():
         return False
     asked = select.poll()
     asked.register(sock.fileno(), 0)  # for nothing: that a connection broke is always told
-    return bool(asked.poll(0))
+    signs = select.POLLERR if ended else select.POLLERR | select.POLLHUP
+    return any(event & signs for _, event in asked.poll(0))
 
 
 def reset(transport: asyncio.Transport) -> None:

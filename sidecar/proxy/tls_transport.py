@@ -21,7 +21,7 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, Final, cast
 
-from sidecar.proxy.sockets import unread
+from sidecar.proxy.sockets import unread, unsent
 
 # The most that a record holds in clear (RFC 8446 section 5.1): a read of this size leaves nothing of it behind.
 _RECORD_BYTES_MAX: Final = 16_384
@@ -226,6 +226,10 @@ class TlsTransport(asyncio.Protocol):
         """Of the plain transport's buffer, the only one."""
         self._plain.set_write_buffer_limits(high, low)
 
+    def get_write_buffer_size(self) -> int:
+        """Of the plain transport's buffer."""
+        return self._plain.get_write_buffer_size()
+
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         """From here on `protocol` is told."""
         self._protocol = cast("asyncio.Protocol", protocol)
@@ -294,7 +298,7 @@ class TlsTransport(asyncio.Protocol):
         self._close_plain()
 
     def _farewell_unanswered(self) -> None:
-        if self._plain.is_closing() or not self._plain.get_write_buffer_size():
+        if self._plain.is_closing() or not unsent(self._plain):
             self._plain.abort()
         else:  # a slow reader: it has yet to take what was written
             self._timer = self._loop.call_later(_FAREWELL_SECONDS, self._farewell_unanswered)

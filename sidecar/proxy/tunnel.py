@@ -1,6 +1,7 @@
 """Two connections that carry another protocol from here on (after 101, or HTTP/2 by prior knowledge).
 
-Bytes pass as they come, backpressure and half-closes included; the copy goes on, marked opaque.
+Bytes pass as they come, backpressure and half-closes included; the copy goes on, marked opaque. A tunnel takes its
+client's place in the route, until both of its ends are closed: the sweep (`limits`) looks at it there.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ import asyncio
 from collections.abc import Callable
 
 from sidecar.proxy.exchange import Exchange
-from sidecar.proxy.route import Client, Route
-from sidecar.proxy.sockets import reset
+from sidecar.proxy.limits import Awaits, Note
+from sidecar.proxy.route import Route
+from sidecar.proxy.sockets import broken, reset, unsent
 from sidecar.proxy.upstream import UpstreamConnection
 from sidecar.wire.records import EndFlag
 
@@ -18,7 +20,7 @@ from sidecar.wire.records import EndFlag
 class _End(asyncio.Protocol):
     """One end: what arrives here is copied and written to `other`."""
 
-    __slots__ = ("_copy", "_gone", "ended", "other", "transport")
+    __slots__ = ("_broken", "_copy", "_gone", "closed", "ended", "other", "paused", "transport")
 
     other: _End
 
@@ -28,7 +30,10 @@ class _End(asyncio.Protocol):
         self.transport = transport
         self._copy = copy
         self._gone = gone
+        self._broken = False
+        self.paused = False
         self.ended = False
+        self.closed = False
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes arrived."""
@@ -46,62 +51,119 @@ class _End(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: the connection is gone, and so the tunnel."""
-        self._gone(exc)
-        if isinstance(exc, ConnectionResetError):
+        error = ConnectionResetError() if self._broken else exc
+        self.closed = True
+        self._gone(error)
+        if isinstance(error, ConnectionResetError):
             reset(self.other.transport)
         else:
             self.other.transport.close()
 
     def pause_writing(self) -> None:
         """asyncio: the write buffer is full."""
-        if not self.other.transport.is_closing():
-            self.other.transport.pause_reading()
+        self.other.pause()
 
     def resume_writing(self) -> None:
         """asyncio: the write buffer has room again."""
-        if not self.other.transport.is_closing():
-            self.other.transport.resume_reading()
+        self.other.resume()
+
+    def pause(self) -> None:
+        """Do not read: what arrived has yet to be written on."""
+        self.paused = True
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        self.paused = False
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def look(self) -> None:
+        """Notice that the peer has reset its connection while nothing is read from it."""
+        if (self.paused or self.ended) and broken(self.transport, ended=self.other.ended):
+            self._broken = True
+            self.transport.abort()
 
 
-def open_tunnel(
-    route: Route,
-    exchange: Exchange,
-    *,
-    client: Client,
-    near: asyncio.Transport,
-    upstream: UpstreamConnection,
-    waiting: bytes,
-) -> None:
-    """Take over both connections; `near` is the client's, `waiting` has arrived from it already."""
-    copy = exchange.copy
+class Tunnel:
+    """Both ends, in the place that the client's connection had in its route.
 
-    def copy_up(data: bytes) -> None:
+    `near` is the client's end, and `full` says that it has no room: who sends to a side without room is not read.
+    """
+
+    __slots__ = ("_exchange", "_far", "_near", "_route", "_upstream", "waiting")
+
+    def __init__(
+        self, route: Route, exchange: Exchange, near: asyncio.Transport, upstream: UpstreamConnection, *, full: bool
+    ) -> None:
+        self._route = route
+        self._exchange = exchange
+        self._upstream = upstream
+        self._near = _End(near, self._copy_up, self._client_gone)
+        self._far = _End(upstream.transport, self._copy_down, self._upstream_gone)
+        self._near.other, self._far.other = self._far, self._near
+        self._near.paused, self._far.paused = upstream.full, full
+        self.waiting: Note | None = None
+
+    def begin(self, waiting: bytes) -> None:
+        """Take over both connections; `waiting` has arrived from the client already."""
+        self._upstream.client = None
+        for end in (self._near, self._far):
+            end.transport.set_protocol(end)
+        if waiting:
+            self._near.data_received(waiting)
+
+    # What its route does to it
+
+    def awaits(self) -> Awaits:
+        """Nothing has a timeout, but when one end is gone and the other has yet to take what it said last."""
+        return Awaits.TAKING if self._near.closed or self._far.closed else Awaits.NOTHING
+
+    def unsent(self) -> int:
+        """How much that is, in bytes."""
+        return unsent((self._far if self._near.closed else self._near).transport)
+
+    def look(self) -> None:
+        """Notice what the event loop does not tell of."""
+        self._near.look()
+        self._far.look()
+
+    def drain(self) -> None:
+        """It ends when its ends do."""
+
+    def expire(self, _answer: bytes) -> None:
+        """Nothing can be said in another protocol."""
+        self.abort()
+
+    def abort(self) -> None:
+        """Close both ends now."""
+        self._near.transport.abort()
+        self._far.transport.abort()
+
+    # What its ends tell
+
+    def _copy_up(self, data: bytes) -> None:
+        exchange = self._exchange
         exchange.bytes_up += len(data)
-        if copy is not None:
-            copy.request(data)
+        if exchange.copy is not None:
+            exchange.copy.request(data)
 
-    def copy_down(data: bytes) -> None:
+    def _copy_down(self, data: bytes) -> None:
+        exchange = self._exchange
         exchange.bytes_down += len(data)
-        if copy is not None:
-            copy.response(data)
+        if exchange.copy is not None:
+            exchange.copy.response(data)
 
-    def client_gone(error: Exception | None) -> None:
-        if error is not None:
-            exchange.flags |= EndFlag.ABORTED_BY_CLIENT.value
-        exchange.end()
-        route.closed(client)
+    def _client_gone(self, error: Exception | None) -> None:
+        self._end(EndFlag.ABORTED_BY_CLIENT if error is not None else 0)
 
-    def upstream_gone(error: Exception | None) -> None:
-        if error is not None:
-            exchange.flags |= EndFlag.ABORTED_BY_ORIGIN.value
-        exchange.end()
-        route.origin.forget(upstream)
+    def _upstream_gone(self, error: Exception | None) -> None:
+        self._end(EndFlag.ABORTED_BY_ORIGIN if error is not None else 0)
+        self._route.origin.forget(self._upstream)
 
-    near_end = _End(near, copy_up, client_gone)
-    far_end = _End(upstream.transport, copy_down, upstream_gone)
-    near_end.other, far_end.other = far_end, near_end
-    upstream.client = None
-    near.set_protocol(near_end)
-    upstream.transport.set_protocol(far_end)
-    if waiting:
-        near_end.data_received(waiting)
+    def _end(self, flags: int) -> None:
+        self._exchange.flags |= int(flags)
+        self._exchange.end()
+        if self._near.closed and self._far.closed:
+            self._route.closed(self)

@@ -174,6 +174,8 @@ def judge_response(raw: bytes, method: bytes, limits: Limits, *, upgrade: bool) 
     if status == 101:
         if not upgrade:
             raise FramingError("bad-head", "101 answers a request that asked for no upgrade")
+        if not head.upgrade:
+            raise FramingError("bad-head", "101 comes without Upgrade and Connection: upgrade")
         head.body = Body.OPAQUE
     elif method == b"CONNECT" and 200 <= status < 300:
         head.body = Body.OPAQUE
@@ -181,7 +183,7 @@ def judge_response(raw: bytes, method: bytes, limits: Limits, *, upgrade: bool) 
         pass  # no body, whatever the fields say
     elif chunked:
         head.body = Body.CHUNKED
-    elif length is not None and not codings:
+    elif length is not None:
         head.length = length
         head.body = Body.COUNTED if length else Body.NONE
     else:
@@ -309,7 +311,8 @@ def _ask_llhttp(
     except httptools.HttpParserUpgrade:
         pass  # llhttp's word for "what follows is not HTTP", which is not its to say
     except httptools.HttpParserError as error:
-        raise FramingError("bad-head", f"the head is not valid HTTP/1.1: {error}") from None
+        if not str(error).startswith("Pause"):  # the same word, for a 101 that `judge_response` refuses
+            raise FramingError("bad-head", f"the head is not valid HTTP/1.1: {error}") from None
     if raw.count(b"\n") != lines or raw.count(b"\r") != lines:
         raise FramingError("bad-head", "the head holds a CR or LF that is no line end")
     if lines - start // 2 - 2 > limits.fields_max:

@@ -166,6 +166,27 @@ def test_what_was_answered_in_part_is_never_sent_twice():
         assert status.get(Slot.UPSTREAM_RETRIES) == 0
 
 
+@pytest.mark.parametrize("how", ["end", "reset"])
+@pytest.mark.parametrize("begun", [b"H", b"HTTP/1.1 200 OK\r\nContent-"], ids=["a byte", "half a head"])
+def test_nor_what_had_a_byte_for_an_answer(begun, how):
+    """The origin has acted on it: a DELETE done twice may be told that there is no such thing."""
+    with scene() as (proxy, origin, status), proxy.client() as client:
+        upstream = exchange(client, origin)
+        client.sendall(b"DELETE / HTTP/1.1\r\nHost: a\r\n\r\n")
+        receive_head(upstream)
+        upstream.sendall(begun)
+        if how == "reset":
+            upstream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        upstream.close()
+        origin.connections.remove(upstream)
+        if how == "reset":
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+        else:
+            assert receive_all(client) == b""
+        assert (status.get(Slot.UPSTREAM_CONNECTS), status.get(Slot.UPSTREAM_RETRIES)) == (1, 0)
+
+
 def test_a_fresh_connection_that_breaks_is_passed_on():
     """Nothing stale about it: the client learns what happened, as it would directly."""
     with scene() as (proxy, origin, status), proxy.client() as client:

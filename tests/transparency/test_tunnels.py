@@ -8,8 +8,10 @@ import socket
 import pytest
 
 from sidecar.wire.records import EndFlag
+from sidecar.wire.status import Slot
 
-from .conftest import Copies, Origin, Proxy, deliver, receive, receive_all, receive_head
+from .conftest import Copies, Origin, Proxy, deliver, receive, receive_all, receive_head, wait_for
+from .test_half_close import assert_reset, reset
 from .test_limits import scene
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -68,26 +70,29 @@ def test_behind_a_2xx_to_connect_everything_is_opaque(
     assert copies.next()[:3] == (CONNECT + b"\x16\x03early", answer + b"\0down", EndFlag.OPAQUE)
 
 
-def test_a_101_that_nobody_asked_for(proxy: Proxy, origin: Origin, copies: Copies) -> None:
+@pytest.mark.parametrize("switch", [SWITCH, b"HTTP/1.1 101 Switching Protocols\r\n\r\n"], ids=["whole", "bare"])
+def test_a_101_that_nobody_asked_for(proxy: Proxy, origin: Origin, copies: Copies, switch: bytes) -> None:
     with proxy.client() as client:
         client.sendall(GET)
         upstream = origin.next()
         receive_head(upstream)
-        upstream.sendall(SWITCH)
+        upstream.sendall(switch)
         answer = receive_all(client)
         assert answer.startswith(b"HTTP/1.1 502 ")
         assert b"X-Sidecar-Error: bad-response\r\n" in answer
+        assert b"101 answers a request that asked for no upgrade" in answer
         with contextlib.suppress(ConnectionError):
             assert receive_all(upstream) == b""
     assert copies.next()[2] == EndFlag.ABORTED_BY_ORIGIN | EndFlag.ANSWERED_BY_SIDECAR
 
 
-def send_until_stuck(sock: socket.socket, most: int) -> int:
+def send_until_stuck(sock: socket.socket, most: int, data: bytes = bytes(65_536)) -> int:
+    """Send `data` over and over."""
     sock.settimeout(0.5)
     sent = 0
     with contextlib.suppress(TimeoutError):
         while sent < most:
-            sent += sock.send(bytes(65_536))
+            sent += sock.send(data[sent % len(data) :])
     sock.settimeout(20)
     return sent
 
@@ -125,3 +130,49 @@ def test_a_tunnel_holds_back_who_sends_when_the_other_does_not_read(direction: s
         assert sent < FLOOD
         assert proxy.memory_bytes() - before < GROWTH_MAX
         assert receive(reader, sent) == bytes(sent)
+
+
+def switched(proxy: Proxy, origin: Origin, client: socket.socket) -> socket.socket:
+    """A tunnel; returns the origin's end."""
+    client.sendall(UPGRADE)
+    upstream = origin.next()
+    receive_head(upstream)
+    upstream.sendall(SWITCH)
+    assert receive(client, len(SWITCH)) == SWITCH
+    return upstream
+
+
+@pytest.mark.parametrize("who", ["client", "origin"])
+def test_a_reset_by_who_is_not_read_is_a_reset(who: str) -> None:
+    """The other side takes nothing, so the proxy does not read, and is told of nothing: the sweep looks."""
+    with scene(connections_max=1) as (proxy, origin, status):
+        client = proxy.client()
+        upstream = switched(proxy, origin, client)
+        origin.connections.remove(upstream)
+        resets, other = (client, upstream) if who == "client" else (upstream, client)
+        assert send_until_stuck(resets, FLOOD) < FLOOD
+        reset(resets)
+        wait_for(lambda: status.get(Slot.CONNECTIONS_OPEN) == status.get(Slot.UPSTREAM_CONNECTIONS) == 0)
+        aborted = Slot.ABORTED_BY_CLIENT if who == "client" else Slot.ABORTED_BY_ORIGIN
+        assert status.get(aborted) == 1
+        assert_reset(other)
+        with proxy.client() as later:  # there is room for another
+            later.sendall(GET)
+            receive_head(answering := origin.next())
+            answering.sendall(OK)
+            assert receive(later, len(OK)) == OK
+
+
+def test_an_end_behind_what_is_not_read_is_no_reset() -> None:
+    """Both have said all, and the origin has yet to take it: several sweeps pass."""
+    with scene(idle_seconds=0.1, header_seconds=0.1) as (proxy, origin, status), proxy.client() as client:
+        upstream = switched(proxy, origin, client)
+        upstream.shutdown(socket.SHUT_WR)
+        assert receive_all(client) == b""
+        sent = send_until_stuck(client, FLOOD)
+        client.shutdown(socket.SHUT_WR)
+        for number in range(1, 4):
+            with proxy.client() as silent:
+                assert receive_all(silent) == b""
+            assert status.get(Slot.HEADER_TIMEOUTS) == number
+        assert receive_all(upstream) == bytes(sent)

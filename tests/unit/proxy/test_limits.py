@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sidecar.proxy.limits import (
     Awaits,
+    Note,
     Timeouts,
     connections_allowed,
     crowd,
@@ -20,7 +21,7 @@ from sidecar.proxy.limits import (
 )
 from sidecar.wire.status import STATUS_BYTES, Slot, StatusPage
 
-TIMEOUTS = Timeouts(header=10.0, idle=100.0)
+TIMEOUTS = Timeouts(header=10.0, idle=100.0, close=2.0)
 
 
 class Connection:
@@ -29,11 +30,16 @@ class Connection:
     def __init__(self, state: Awaits) -> None:
         self.state = state
         self.waiting = None
+        self.left = 1000
         self.done: list[bytes] = []
         self.looks = 0
 
     def awaits(self) -> Awaits:
         return self.state
+
+    def unsent(self) -> int:
+        assert self.state is Awaits.TAKING
+        return self.left
 
     def look(self) -> None:
         self.looks += 1
@@ -62,7 +68,8 @@ def look(connection, status, *times):
         (Awaits.FIRST_BYTE, 15.0, 15.1, b"", Slot.HEADER_TIMEOUTS),
         (Awaits.HEAD, 15.0, 15.1, b"HTTP/1.1 408 Request Timeout", Slot.HEADER_TIMEOUTS),
         (Awaits.REQUEST, 105.0, 105.1, b"", Slot.IDLE_TIMEOUTS),
-        (Awaits.CLOSE, 105.0, 105.1, b"abort", None),
+        (Awaits.TAKING, 105.0, 105.1, b"abort", None),
+        (Awaits.CLOSE, 7.0, 7.1, b"abort", None),
     ],
 )
 def test_each_state_has_its_time_and_its_end(status, state, last, over, done, slot):
@@ -101,10 +108,30 @@ def test_the_first_byte_does_not_renew_the_time(status):
     assert look(connection, status, 9.5, 10.5)[0].startswith(b"HTTP/1.1 408")
 
 
+def test_who_takes_a_little_has_time_to_take_the_rest(status):
+    connection = Connection(Awaits.TAKING)
+    for now in range(0, 10_000, 99):
+        assert look(connection, status, float(now)) == []
+        connection.left -= 1
+    connection.left += 1
+    assert look(connection, status, now + 100.0) == []
+    assert look(connection, status, now + 101.0) == [b"abort"]
+
+
+def test_to_close_is_a_time_of_its_own(status):
+    """However long the first request was waited for, or the answer was read."""
+    for before in (Awaits.FIRST_BYTE, Awaits.TAKING):
+        connection = Connection(before)
+        look(connection, status, 0.0, 9.0)
+        connection.state = Awaits.CLOSE
+        assert look(connection, status, 9.5, 11.5) == []
+        assert look(connection, status, 11.6) == [b"abort"]
+
+
 async def test_a_sweep_looks_at_every_connection(status):
     connections = [Connection(Awaits.FIRST_BYTE) for _ in range(1000)]
     for connection in connections:
-        connection.waiting = (Awaits.FIRST_BYTE, -1e9)
+        connection.waiting = Note(Awaits.FIRST_BYTE, -1e9)
     await sweep(connections, TIMEOUTS, status)
     assert all((connection.done, connection.looks) == ([b""], 1) for connection in connections)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 
 import pytest
 
 from sidecar.proxy.config import Upstream
+from sidecar.proxy.limits import Awaits, Timeouts, sweep
 from sidecar.proxy.relay import ClientConnection
 from sidecar.proxy.route import Route
 from sidecar.proxy.upstream import Origin
+from sidecar.wire.framing import Limits
 from sidecar.wire.message import read_response
 from sidecar.wire.records import EndFlag
 from sidecar.wire.status import STATUS_BYTES, Slot, StatusPage
@@ -177,6 +180,49 @@ async def test_the_admin_address_without_an_observer(scene, tmp_path, observer):
     assert "observer" in json.loads(answer.body)["error"]["message"]
 
 
+async def test_the_observer_has_its_time_from_where_the_request_is_complete(scene, tmp_path):
+    """A body that comes slowly is the observer's to give up on."""
+
+    async def give_up(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.6):
+                await reader.readexactly(9)
+        writer.write(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    port = await scene.relay(await scene.origin(give_up, str(tmp_path / "observer.sock")), answer_seconds=0.2)
+    answer = await ask(port, b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nslow")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+async def test_an_observer_that_stops_taking_a_body_has_its_time(scene, tmp_path):
+    async def stop(reader, writer):
+        writer.transport.pause_reading()
+
+    port = await scene.relay(await scene.origin(stop, str(tmp_path / "observer.sock")), answer_seconds=0.2)
+    answer = await ask(port, b"POST / HTTP/1.1\r\nContent-Length: 900000000\r\n\r\n" + bytes(8_000_000))
+    assert answer.startswith(b"HTTP/1.1 503 ")
+
+
+async def test_an_observer_that_takes_a_body_slowly_has_time(scene, tmp_path):
+    body = bytes(4_000_000)
+
+    async def take_slowly(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        left = len(body)
+        while left:
+            left -= len(await reader.readexactly(min(left, 500_000)))
+            await asyncio.sleep(0.15)  # in all longer than the time for an answer
+        writer.write(OK)
+        writer.close()
+
+    port = await scene.relay(await scene.origin(take_slowly, str(tmp_path / "observer.sock")), answer_seconds=1.0)
+    head = b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+    answer = await ask(port, head + body)
+    assert answer == OK
+
+
 async def test_local_answers_take_their_turn_in_a_pipeline(scene):
     def local(head):
         return b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n" + head.target[-1:]
@@ -237,3 +283,129 @@ async def keep_answering(reader, writer):
             writer.write(OK)
     except (asyncio.IncompleteReadError, ConnectionError):
         writer.close()
+
+
+class Transport(asyncio.Transport):
+    """Keeps what is written, and whether it is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.reading = True
+
+    def write(self, data) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return False
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        pass
+
+    def set_write_buffer_limits(self, high=None, low=None) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 1
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+class Local:
+    """A connection on which everything is answered here: with the last byte of the target."""
+
+    def __init__(self) -> None:
+        status = StatusPage(bytearray(STATUS_BYTES))
+        origin = Origin(Upstream.parse("http://origin.example"), status)
+        self.transport = Transport()
+        limits = Limits(head_bytes_max=1 << 20)
+        route = Route(0, origin, status, local=lambda head: head.target[-1:], limits=limits)
+        self.connection = ClientConnection(route, asyncio.get_running_loop())
+        self.connection.connection_made(self.transport)
+
+
+async def turns(count: int = 50) -> None:
+    """Of the event loop."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_no_request_is_begun_while_the_answers_to_the_last_ones_are_not_taken():
+    local = Local()
+    connection, transport = local.connection, local.transport
+    requests = b"".join(b"GET /%d HTTP/1.1\r\n\r\n" % number for number in range(1, 10))
+    connection.pause_writing()
+    connection.data_received(requests[: len(requests) // 2])
+    await turns()
+    assert transport.written == b"1"  # it had arrived at its turn
+    connection.data_received(requests[len(requests) // 2 :])
+    await turns()
+    assert transport.written == b"1"
+    assert connection.awaits() is Awaits.TAKING
+    connection.resume_writing()
+    await turns()
+    assert transport.written == b"123456789"
+    connection.data_received(b"GET /0 HTTP/1.1\r\n\r\n")
+    assert transport.written.endswith(b"0")
+
+
+async def test_what_waits_behind_answers_that_are_not_taken_is_bounded():
+    local = Local()
+    connection, transport = local.connection, local.transport
+    connection.pause_writing()
+    request = b"GET /x HTTP/1.1\r\nX: " + b"x" * 1000 + b"\r\n\r\n"
+    sent = 0
+    while transport.reading:
+        connection.data_received(request)
+        await turns(2)
+        sent += 1
+        assert sent < 100
+    connection.data_received(request * 100)  # the last that the kernel had handed over
+    sent += 100
+    connection.resume_writing()
+    connection.pause_writing()
+    await turns()
+    assert not transport.reading
+    connection.resume_writing()
+    await turns(10)
+    assert b"xx" in transport.written
+    assert not transport.reading  # each answer makes room for a request, not for a chunk of them
+    await turns(500)
+    assert transport.reading
+    assert transport.written == b"x" * sent
+
+
+async def test_a_large_head_that_was_held_back_comes_to_its_end():
+    """It fills what may wait, and only more bytes can complete it."""
+    local = Local()
+    connection, transport = local.connection, local.transport
+    connection.pause_writing()
+    connection.data_received(b"GET /1 HTTP/1.1\r\n\r\n")
+    connection.data_received(b"GET /2 HTTP/1.1\r\nX: " + b"x" * 65_536)
+    assert not transport.reading
+    connection.resume_writing()
+    await turns()
+    assert transport.reading
+    connection.data_received(b"\r\n\r\n")
+    assert transport.written == b"12"
+
+
+async def test_a_client_that_does_not_close_is_shown_out(scene):
+    """It gets the end at once, and the connection is not kept for it."""
+    port = await scene.relay(await scene.origin(answer_and_close))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(GET.replace(b"Host", b"Connection: close\r\nHost"))
+    async with asyncio.timeout(20):
+        assert await reader.read() == OK
+        assert scene.status.get(Slot.CONNECTIONS_OPEN) == 1
+        while scene.status.get(Slot.CONNECTIONS_OPEN):
+            await sweep(list(scene.route.connections), Timeouts(close=0.0), scene.status)
+            await asyncio.sleep(0.01)
+    writer.close()

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
+import time
 
 import pytest
 
 from sidecar.proxy.config import Address, Upstream
 from sidecar.proxy.listeners import listen
-from sidecar.proxy.sockets import Gate, Hold, probe, unread
+from sidecar.proxy.sockets import Gate, Hold, broken, probe, unread, unsent
 from sidecar.proxy.upstream import Origin, UpstreamConnection
 from sidecar.wire.status import STATUS_BYTES, StatusPage
 
@@ -28,6 +30,9 @@ class Transport(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return False
+
+    def get_write_buffer_size(self) -> int:
+        return 7
 
 
 def test_a_gate_opens_when_the_last_reason_is_gone():
@@ -96,3 +101,51 @@ def test_what_was_said_before_a_reset_is_still_there():
         assert unread(Transport(sock)) == b"last words"
         assert unread(Transport(sock)) == b""
     assert unread(Transport()) == b""
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        sock = socket.create_connection(server.getsockname())
+        return sock, server.accept()[0]
+
+
+def test_what_the_peer_has_yet_to_take_is_counted_here_and_in_the_kernel():
+    sock, peer = pair()
+    with sock, peer:
+        transport = Transport(sock)
+        wait_for(lambda: unsent(transport) == 7)
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                sock.send(bytes(65_536))
+        before = unsent(transport)
+        assert before > 65_536
+        peer.recv(1 << 20)
+        wait_for(lambda: unsent(transport) < before)
+    assert unsent(transport) == 7  # of a socket that is closed
+    assert unsent(Transport()) == 7
+
+
+def test_a_connection_that_is_not_read_and_breaks():
+    sock, peer = pair()
+    with sock:
+        sock.shutdown(socket.SHUT_WR)
+        peer.shutdown(socket.SHUT_WR)  # both ends are closed in order, which looks much the same
+        wait_for(lambda: broken(Transport(sock)))
+        assert not broken(Transport(sock), ended=True)
+        peer.close()
+    sock, peer = pair()
+    with sock:
+        assert not broken(Transport(sock))
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        assert broken(Transport(sock))
+        assert broken(Transport(sock), ended=True)
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

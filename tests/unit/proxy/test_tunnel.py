@@ -7,10 +7,11 @@ import asyncio
 import pytest
 
 from sidecar.proxy.config import Upstream
+from sidecar.proxy.limits import Timeouts, end_overdue
 from sidecar.proxy.relay import ClientConnection
 from sidecar.proxy.route import Route
 from sidecar.proxy.upstream import Origin, UpstreamConnection
-from sidecar.wire.status import STATUS_BYTES, StatusPage
+from sidecar.wire.status import STATUS_BYTES, Slot, StatusPage
 
 UPGRADE = b"POST / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\nContent-Length: 1000\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
@@ -23,6 +24,8 @@ class Transport(asyncio.Transport):
         super().__init__()
         self.written = b""
         self.reading = True
+        self.left = 0
+        self.ends: list[str] = []
         self.protocol: asyncio.Protocol | None = None
 
     def write(self, data) -> None:
@@ -32,7 +35,16 @@ class Transport(asyncio.Transport):
         self.protocol = protocol
 
     def is_closing(self) -> bool:
-        return False
+        return bool(self.ends)
+
+    def close(self) -> None:
+        self.ends.append("close")
+
+    def abort(self) -> None:
+        self.ends.append("abort")
+
+    def get_write_buffer_size(self) -> int:
+        return self.left
 
     def can_write_eof(self) -> bool:
         return True
@@ -47,17 +59,26 @@ class Transport(asyncio.Transport):
         self.reading = True
 
 
+class Scene:
+    """A request for an upgrade on its way from `near` to `far`."""
+
+    def __init__(self) -> None:
+        self.status = StatusPage(bytearray(STATUS_BYTES))
+        origin = Origin(Upstream.parse("http://origin.example"), self.status)
+        self.near, self.far = Transport(), Transport()
+        self.upstream = UpstreamConnection(origin)
+        self.upstream.connection_made(self.far)
+        origin.release(self.upstream)
+        self.route = Route(0, origin, self.status)
+        self.client = ClientConnection(self.route, asyncio.get_running_loop())
+        self.client.connection_made(self.near)
+        self.client.data_received(UPGRADE + b"the body's beginning")
+
+
 @pytest.mark.parametrize("full", ["client", "origin", "neither"])
 async def test_a_side_whose_peer_is_full_stays_unread_until_there_is_room(full):
-    status = StatusPage(bytearray(STATUS_BYTES))
-    origin = Origin(Upstream.parse("http://origin.example"), status)
-    near, far = Transport(), Transport()
-    upstream = UpstreamConnection(origin)
-    upstream.connection_made(far)
-    origin.release(upstream)
-    client = ClientConnection(Route(0, origin, status), asyncio.get_running_loop())
-    client.connection_made(near)
-    client.data_received(UPGRADE + b"the body's beginning")
+    scene = Scene()
+    near, far, client, upstream = scene.near, scene.far, scene.client, scene.upstream
     if full == "client":
         client.pause_writing()
     elif full == "origin":
@@ -74,3 +95,30 @@ async def test_a_side_whose_peer_is_full_stays_unread_until_there_is_room(full):
     far.protocol.data_received(b"down")
     assert near.written == SWITCH + b"down"
     assert far.written.endswith(b"beginningup")
+
+
+@pytest.mark.parametrize("gone", ["client", "origin"])
+async def test_the_last_words_to_one_side_have_the_time_that_they_take(gone):
+    """The other one is gone; the tunnel stays in its route until both are."""
+    scene = Scene()
+    scene.upstream.data_received(SWITCH)
+    (tunnel,) = scene.route.connections
+    left, stays = (scene.near, scene.far) if gone == "client" else (scene.far, scene.near)
+    timeouts = Timeouts(idle=10.0)
+
+    def look(now: float) -> list[str]:
+        tunnel.look()
+        end_overdue(tunnel, now, timeouts, scene.status)
+        return stays.ends
+
+    assert look(0.0) == look(1e6) == []
+    stays.left = 3
+    left.protocol.connection_lost(None)
+    assert look(0.0) == look(9.0) == ["close"]
+    stays.left = 2
+    assert look(10.5) == look(20.0) == ["close"]
+    assert look(20.6)[:2] == ["close", "abort"]
+    assert scene.status.get(Slot.CONNECTIONS_OPEN) == 1
+    stays.protocol.connection_lost(None)
+    assert not scene.route.connections
+    assert scene.status.get(Slot.CONNECTIONS_OPEN) == scene.status.get(Slot.UPSTREAM_CONNECTIONS) == 0

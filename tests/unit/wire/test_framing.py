@@ -227,6 +227,27 @@ class TestResponses:
         assert scan(data, role=Role.RESPONSE, upgrade=True)[1:] == [b"\x81\x05hello"]
         assert error_of(data, role=Role.RESPONSE) == ("bad-head", 400)
 
+    @pytest.mark.parametrize("fields", [b"", b"Upgrade: x\r\n", b"Connection: upgrade\r\nUpgrade: x\r\n"])
+    @pytest.mark.parametrize("asked", [False, True])
+    def test_why_a_101_is_refused(self, fields, asked):
+        """Said in our words, not in those of llhttp, which stops there."""
+        data = b"HTTP/1.1 101 Switching\r\n" + fields + b"\r\n"
+        last = events_of(data, [], role=Role.RESPONSE, upgrade=asked)[-1]
+        if not asked:
+            assert isinstance(last, FramingError)
+            assert last.reason == "101 answers a request that asked for no upgrade"
+        elif b"Connection" not in fields:
+            assert isinstance(last, FramingError)
+            assert last.reason == "101 comes without Upgrade and Connection: upgrade"
+        else:
+            assert isinstance(last, Head)
+
+    def test_a_101_is_looked_at_to_its_end(self):
+        """What else is wrong with it is found as in any other head."""
+        fields = b"X: 1\r\n" * 6
+        data = b"HTTP/1.1 101 Switching\r\n" + fields + b"\r\n"
+        assert error_of(data, role=Role.RESPONSE, upgrade=True, limits=SMALL)[0] == "head-too-large"
+
     def test_what_follows_a_response_waits(self):
         scanner = Scanner(Role.RESPONSE)
         scanner.resume(b"HEAD")
