@@ -20,6 +20,8 @@ from sidecar import (
 )
 from sidecar.billing.api.server import application
 from sidecar.billing.exports.config import load_exports
+from sidecar.billing.ledger.database import Database, sqlite_url
+from sidecar.billing.service import Billing
 from sidecar.billing.tokens import Tokens
 from sidecar.cli import reference
 from sidecar.logged import LINES
@@ -136,9 +138,10 @@ def test_the_table_of_variables_is_current():
     assert (ROOT / "docs" / "configuration.md").read_text() == settings_reference.document()
 
 
-def test_every_request_that_the_billing_api_answers_is_documented():
+def test_every_request_that_the_billing_api_answers_is_documented(tmp_path):
     page = (ROOT / "docs" / "http.md").read_text() + (ROOT / "docs" / "console.md").read_text()
-    routes = application(billing=None, tokens=Tokens()).router.routes()
+    billing = Billing(Database(sqlite_url(tmp_path / "ledger.sqlite3")))
+    routes = application(billing=billing, tokens=Tokens()).router.routes()
     for route in routes:
         if route.method != "HEAD":
             assert re.search(rf"`{route.method} {re.escape(route.resource.canonical)}[`?]", page), route
