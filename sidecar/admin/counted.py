@@ -139,6 +139,7 @@ TENANT: dict[str, str] = {
     "incomplete": "exchanges of which a part of the copy is missing",
     "ambiguous": "exchanges whose texts fit several sessions, of which the likeliest was taken",
     "ambiguous_apart": "likewise, and none was likely: they opened a session of their own",
+    "made_twice": "ids of answers and tool calls that another session's answer had made as well: they join nothing",
     "keys_of_other_sessions": "keys that belong to another session",
     "customer_conflicts": "exchanges and signals that name another customer than their session has",
     "signals_duplicate": "signals known already",

@@ -37,10 +37,10 @@ class Observation:
 
     `producer` and `sequence` identify it under replay. Times are Unix milliseconds of the bytes' arrival:
     `started_ms` of the request's first byte, `at_ms` of the last byte. `keys` are tried in order to find the session
-    and then all made its aliases; `made` are aliases only (ids that this exchange brought into the world). `thread` is
-    tried after all keys but the trace. `opens` False: it belongs to a session that is there, or to none.
-    `base` is what a session's id is made of when nothing finds one. `user_messages` and `tool_calls` are digests, in
-    order, of what the exchange showed; the store counts those it had not seen. `user_side`: it passed between the
+    and then all lead to it; `made` are ids that this exchange brought into the world, and lead to it if no other made
+    them. `thread` is tried after all keys but the trace. `opens` False: it belongs to a session that is there, or to
+    none. `base` is what a session's id is made of when nothing finds one. `user_messages` and `tool_calls` are digests,
+    in order, of what the exchange showed; the store counts those it had not seen. `user_side`: it passed between the
     user and the agent, not between the agent and a model or a tool; of a turn that is seen on both sides, one counts.
     """
 
@@ -58,6 +58,7 @@ class Observation:
     user_side: bool = False
     conversation: str | None = None  # in clear, as the billing event shows it
     customer: str | None = None
+    caller: str = ""  # whose credentials the request had, on which route; a keyed digest
     api: str | None = None  # openai.chat, anthropic.messages, …; None when not understood
     touch: bool = False
     complete: bool = True  # False: a part of the copy was dropped

@@ -149,6 +149,7 @@ class Observing:
             terms=plan.terms,
             conversation=stitch.conversation,
             customer=self._customer_of(exchange),
+            caller=stitch.caller,
             api=call.api if call else None,
             complete=exchange.copied if call is None else exchange.whole and not call.overflow,
             aborted=exchange.aborted and not (call and call.completed),

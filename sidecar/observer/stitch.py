@@ -10,9 +10,11 @@ How it works. What tells comes in strengths, and a weaker thing never joins what
 3. Texts, where an API has no ids: `thread.py`.
 4. The trace.
 
-What this answer makes up (its response id, its tool call ids) are keys for later exchanges. Which session they lead to
-is decided in Redis, in the script that applies the observation (sessions/lua/stitch.lua), so that any replica decides
-alike. Ids are scoped by tenant through `identity.key`, texts by tenant and API key.
+What this answer makes up (its response id, its tool call ids) are keys for later exchanges that hand them on; that two
+answers made the same says nothing (a cache gives one answer to many, some servers draw from a thousand ids). Which
+session they lead to is decided in Redis, in the script that applies the observation (sessions/lua/stitch.lua), so that
+any replica decides alike. Ids are scoped by tenant through `identity.key`, texts by tenant and API key; whose the key
+is (`caller`) tells sessions apart that made the same id.
 """
 
 from __future__ import annotations
@@ -23,24 +25,32 @@ from dataclasses import dataclass
 from itertools import islice
 
 from sidecar.identity import Key, key, session_base
-from sidecar.observer.apis.call import Call
+from sidecar.observer.apis.call import Call, ToolCall
 from sidecar.observer.exchange import Exchange
 from sidecar.observer.locators import Locators, Reader, is_usable, parse_locators, scalar_text
 from sidecar.observer.observation import Thread
-from sidecar.observer.thread import read_thread
+from sidecar.observer.thread import caller_of, read_thread
 
 EXPLICIT_IDS_MAX = 8
 HANDED_ON_IDS_MAX = 32
 
-# From how many characters on a part of an id is random rather than a word or a number: with letters and digits
-# mixed, and with one of them alone.
+# An unbroken run of letters and digits is random, rather than a name or a number, from so many characters on: digits
+# alone; of letters and digits mixed, all that is no word in it; of letters alone likewise. A word has three letters or
+# more and begins as in `camelCase`; so `getCustomerOrderStatus` has nothing beside its words, `weather2forecast` a 2.
+DIGITS_ALONE_MIN = 16
 MIXED_MIN = 8
-LETTERS_ALONE_MIN = 16
+MIXED_UNWORDED_MIN = 6
+LETTERS_UNWORDED_MIN = 10
+# In a path, where a number may be an id: what a mixed run has beside its words, and a long one of small letters alone.
+PATH_UNWORDED_MIN = 2
+PATH_LETTERS_MIN = 20
 
 _ID_SHAPE = re.compile(r"[A-Za-z0-9_-]{8,}")
 _PATH_ID_SHAPE = re.compile(r"[A-Za-z0-9_.:~-]+")
 _VERSION = re.compile(r"v[0-9]+[a-z0-9.]*")
-_SEPARATOR = re.compile(r"[^A-Za-z0-9]+")
+_RUN = re.compile(r"[A-Za-z0-9]+")
+_WORD = re.compile(r"[A-Z]?[a-z]{2,}")
+_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _SESSION_HEADER = re.compile(r"x-.+-session-id")
 _PARENT_HEADER = re.compile(r"x-(.+-)?parent-session-id")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
@@ -99,8 +109,9 @@ _PREVIOUS_RESPONSE = parse_locators("body:previous_response_id")
 
 @dataclass(frozen=True, slots=True)
 class Stitch:
-    """What one exchange tells. `keys` find the session, in order; `made` are aliases only; `thread` is of its texts.
+    """What one exchange tells. `keys` find the session, in order; `made` are for later ones; `thread` is of its texts.
 
+    `caller` digests whose credentials it had.
     `conversation` is the explicit id in clear, None without one; `base` is what the session's id is made of.
     `unusable` counts values that were too long or had control characters; `over` names the bounds that left ids out.
     """
@@ -109,6 +120,7 @@ class Stitch:
     keys: tuple[Key, ...]
     made: tuple[Key, ...]
     base: str
+    caller: str
     thread: Thread | None = None
     unusable: int = 0
     over: tuple[str, ...] = ()
@@ -130,14 +142,15 @@ class Stitcher:
         named = tuple(key(self._tenant, "conversation", value, source) for value, source in explicit.items())
         keys = (*named, *self._handed_on(exchange, call), *self._keys("trace", _trace(exchange)))
         thread = read_thread(self._tenant, self._hash_key, exchange, call) if call is not None else None
+        caller = caller_of(self._tenant, self._hash_key, exchange)
         over = (*(["session_keys_over"] if left_out else []), *_over(call))
         if explicit:
             conversation = next(iter(explicit))
             base = session_base(self._tenant, "conversation", conversation)
-            return Stitch(conversation, keys, made, base, thread, unusable, over)
+            return Stitch(conversation, keys, made, base, caller, thread, unusable, over)
         raw = exchange.raw
         base = session_base(self._tenant, "observation", raw.producer, str(raw.first))
-        return Stitch(None, keys, made, base, thread, unusable, over)
+        return Stitch(None, keys, made, base, caller, thread, unusable, over)
 
     def _explicit(self, exchange: Exchange, call: Call | None) -> tuple[dict[str, str], int, int]:
         """Each usable id with the first place that has it, in order; how many were not usable, how many too many."""
@@ -159,7 +172,7 @@ class Stitcher:
         if call is None:
             return ()
         answers = [each for each in (call.response_id, call.task_id) if each and is_usable(each)]
-        calls = [each.id for each in call.tool_calls] if call.completed else []
+        calls = [each.id for each in call.tool_calls if _is_told(each)] if call.completed else []
         return (*self._keys("response", answers), *self._keys("tool_call", _telling(calls)))
 
     def _handed_on(self, exchange: Exchange, call: Call | None) -> Iterator[Key]:
@@ -203,10 +216,28 @@ def _any_session_header(exchange: Exchange) -> str | None:
 
 
 def _names_something(segment: str) -> bool:
-    """Whether a path's segment is an id rather than a word or a version of the API."""
+    """Whether a path's segment is an id rather than a method, a word or a version of the API."""
     if not _PATH_ID_SHAPE.fullmatch(segment) or _VERSION.fullmatch(segment):
         return False
-    return any(char.isdigit() for char in segment) or len(segment) >= LETTERS_ALONE_MIN
+    return _UUID.search(segment) is not None or any(map(_run_names, _RUN.findall(segment)))
+
+
+def _run_names(run: str) -> bool:
+    if run.isdigit():
+        return True
+    if not run.isalpha():
+        return _unworded(run) >= PATH_UNWORDED_MIN
+    return _unworded(run) >= LETTERS_UNWORDED_MIN or (run.islower() and len(run) >= PATH_LETTERS_MIN)
+
+
+def _unworded(run: str) -> int:
+    """How many characters are no part of a word."""
+    return len(_WORD.sub("", run))
+
+
+def _is_told(call: ToolCall) -> bool:
+    """Whether a call's id tells anything beside the name of what is called."""
+    return is_telling(call.id.replace(call.name, "") if call.name else call.id)
 
 
 def _telling(ids: Iterable[str]) -> list[str]:
@@ -231,15 +262,20 @@ def _over(call: Call | None) -> list[str]:
 
 
 def is_telling(identity: str) -> bool:
-    """Whether an id cannot be met twice by accident.
+    """Whether an id cannot be met twice by accident: a UUID is in it, or a run of letters and digits looks random.
 
-    Some servers number the tool calls of each answer (`call_0`, `functions.lookup:0`): such ids say nothing.
+    Some servers number the tool calls of each answer (`call_0`, `functions.lookup:0`), or name them after the function:
+    such ids say nothing.
     """
-    for run in _SEPARATOR.split(identity.replace("-", "")):
-        mixed = not run.isalpha() and not run.isdigit()
-        if len(run) >= (MIXED_MIN if mixed else LETTERS_ALONE_MIN):
-            return True
-    return False
+    return _UUID.search(identity) is not None or any(map(_run_tells, _RUN.findall(identity)))
+
+
+def _run_tells(run: str) -> bool:
+    if run.isdigit():
+        return len(run) >= DIGITS_ALONE_MIN
+    if run.isalpha():
+        return _unworded(run) >= LETTERS_UNWORDED_MIN
+    return len(run) >= MIXED_MIN and _unworded(run) >= MIXED_UNWORDED_MIN
 
 
 def _trace(exchange: Exchange) -> list[str]:

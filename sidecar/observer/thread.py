@@ -33,6 +33,7 @@ ANSWERS_MAX = 4  # of the history's, looked for when its beginning is not known
 TELLING_BYTES_MIN = 16  # of a text that may stand alone
 
 _DIGEST_CHARACTERS = 40
+_CALLER_CHARACTERS = 16
 _WHITE_SPACE = b" \t\r\n\v\f"
 _KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 _KEY_PARAMETER = "key"  # Gemini's
@@ -51,12 +52,17 @@ class _Step:
     media: bytes = b""  # digest of all that is no text
 
 
+def caller_of(tenant: str, hash_key: bytes, exchange: Exchange) -> str:
+    """A digest of whose credentials the call has, on which route: what ids that two answers made are told apart by."""
+    return hmac.new(hash_key, _packed(_caller(tenant, exchange)), hashlib.sha256).hexdigest()[:_CALLER_CHARACTERS]
+
+
 def read_thread(tenant: str, hash_key: bytes, exchange: Exchange, call: Call) -> Thread | None:
     """The digests of one call; None when it says nothing."""
     steps = _steps(call.turns)
     if not steps:
         return None
-    scope = (tenant, *_credentials(exchange), str(exchange.raw.listener), call.api, call.previous_response_id or "")
+    scope = (*_caller(tenant, exchange), call.api, call.previous_response_id or "")
     key = hmac.new(hash_key, _packed(scope), hashlib.sha256).digest()
     states = _states(key, steps)  # states[n]: after the first n steps
     answers = [n for n, step in enumerate(steps) if step.kind == "answer" and n + 1 < len(steps)]
@@ -165,6 +171,10 @@ def _bare(text: str) -> bytes:
 def _packed(parts: Iterable[str | bytes]) -> bytes:
     raw = [part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass") for part in parts]
     return b"".join(len(part).to_bytes(8, "big") + part for part in raw)
+
+
+def _caller(tenant: str, exchange: Exchange) -> tuple[str, ...]:
+    return (tenant, *_credentials(exchange), str(exchange.raw.listener))
 
 
 def _credentials(exchange: Exchange) -> tuple[str, ...]:

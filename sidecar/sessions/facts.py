@@ -2,10 +2,10 @@
 
 An observation: producer, tenant, started_ms, at_ms, keys and made [{kind, digest, source}], base, opens, user_side,
 terms {plan, digest, timeout_ms, …}, touch, complete, aborted, shadow, user_messages, tool_calls, models, llm_calls,
-input_tokens, output_tokens, effects, digests; conversation, customer, api, thread {asked, again, follows, recalls,
-answers, reaches, makes} when known; session, root and merged (ids), when a former application is repeated; former
-{plan's digest: effects} where a plan that was in force before says something else than `effects`; over {counter: how
-many} when the bounds left something out.
+input_tokens, output_tokens, effects, digests; conversation, customer, caller, api, thread {asked, again, follows,
+recalls, answers, reaches, makes} when known; session, root and merged (ids), when a former application is repeated;
+former {plan's digest: effects} where a plan that was in force before says something else than `effects`; over {counter:
+how many} when the bounds left something out.
 A signal: producer, source, id, at_ms, effect; session_id or alias (a digest); claimed_at when given.
 Attributes travel as JSON texts inside the JSON: Lua knows one kind of number and would not give them back unchanged.
 """
@@ -58,6 +58,7 @@ def observation_json(o: Observation, went: str = "") -> bytes:
         "terms": _terms(o.terms),
         "conversation": o.conversation,
         "customer": o.customer,
+        "caller": o.caller or None,
         "api": o.api,
         "touch": o.touch,
         # A call that is not looked at might have been an escalation.

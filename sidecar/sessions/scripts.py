@@ -30,7 +30,7 @@ LIMITS = {
     "signal_days": 35,  # a signal's (source, id) is remembered
     "stated_hours": 72,  # a statement tells them apart; what became final before them, as one number
     "text_sessions": 32,  # sessions that one text can lead to
-    "texts": 256,  # per session
+    "texts": 256,  # per session, with ids that another session's answer made as well
     "timeline_first": 20,
     "timeline_last": 100,
     "tokens": 99_999_999_999_999,  # of each kind in a session
@@ -49,6 +49,7 @@ _LIBRARY = (
     "counts",
     "precedence",
     "texts",
+    "made",
     "stitch",
     "merge",
 )

@@ -226,9 +226,9 @@ class Store(Producers):
         return None
 
     async def by_alias(self, kind: str, value: str) -> SessionView | None:
-        """The session that an id leads to; for a conversation's id its newest."""
+        """The session that an id leads to; for a conversation's id its newest. None of one that several have made."""
         found = await self.redis.get(self.key("alias", alias_digest(self.tenant, kind, value)))
-        return await self.session(_text(found)) if found is not None else None
+        return await self.session(_text(found).partition(" ")[0]) if found is not None else None
 
     async def list(self, limit: int = 100, state: str | None = None) -> Views:
         """The latest sessions, newest first, without timelines; only those in `state` when one is named."""

@@ -111,10 +111,13 @@ local function register(work, session, o, opened)
     table.insert(ids, id) -- what waits for a part of it waits for it
   end
   table.sort(ids)
-  for _, id in ipairs(ids) do
-    for _, signal in ipairs(take_waiting(work, id)) do
+  local function take(name)
+    for _, signal in ipairs(take_waiting(work, name)) do
       table.insert(signals, signal)
     end
+  end
+  for _, id in ipairs(ids) do
+    take(id)
   end
   work.registered[session.id] = work.registered[session.id] or {}
   work.used[session.id] = work.used[session.id] or {}
@@ -128,9 +131,7 @@ local function register(work, session, o, opened)
     elseif not current or (is_open(session) and not borrowed) then
       work.aliases[k.digest] = session.id
       table.insert(work.registered[session.id], k.digest)
-      for _, signal in ipairs(take_waiting(work, k.digest)) do
-        table.insert(signals, signal)
-      end
+      take(k.digest)
     end
     done[k.digest] = true
     local names, place = session.names or {}, k.source or k.digest
@@ -139,12 +140,21 @@ local function register(work, session, o, opened)
       change(work, session)
     end
   end
+  local function lead_made_up(k, mark)
+    if not done[k.digest] and register_made_up(work, session, o, k, mark) then
+      take(k.digest)
+    end
+    done[k.digest] = true
+  end
   for _, k in ipairs(o.keys) do
-    -- A conversation that was forked hands on what the one that it was forked from had made.
-    lead(k, o.conversation and k.kind ~= 'conversation')
+    if is_made_up(k) then
+      lead_made_up(k, 'h')
+    else
+      lead(k, o.conversation and k.kind ~= 'conversation') -- a named conversation takes over names, and no more
+    end
   end
   for _, k in ipairs(o.made) do
-    lead(k, false)
+    lead_made_up(k, 'm')
   end
   return signals
 end

@@ -12,16 +12,20 @@ local function write_timeline(session, entries)
   end
 end
 
+local function leads_to(digest, id)
+  return id_in(redis.call('GET', key('alias', digest)) or nil) == id
+end
+
 -- The first aliases are kept (the conversation's own id is among them), then the newest.
-local function write_aliases(session, digests, ttl)
+local function write_aliases(work, session, digests, ttl)
   local name, dropped = key('aliases', session.id), 0
   for _, digest in ipairs(digests) do
-    redis.call('SET', key('alias', digest), session.id, 'PX', int(ttl))
+    redis.call('SET', key('alias', digest), work.aliases[digest], 'PX', int(ttl))
     redis.call('LREM', name, 1, digest)
     if redis.call('RPUSH', name, digest) > LIMITS.aliases then
       local oldest = redis.call('LINDEX', name, LIMITS.aliases_first)
       redis.call('LREM', name, 1, oldest)
-      if redis.call('GET', key('alias', oldest)) == session.id then
+      if leads_to(oldest, session.id) then
         redis.call('DEL', key('alias', oldest))
       end
       dropped = dropped + 1
@@ -104,7 +108,7 @@ local function shorten(session, ttl)
     end
   end
   for _, digest in ipairs(redis.call('LRANGE', key('aliases', session.id), 0, -1)) do
-    if redis.call('GET', key('alias', digest)) == session.id then
+    if leads_to(digest, session.id) then
       table.insert(names, key('alias', digest))
     end
   end
@@ -114,7 +118,7 @@ local function shorten(session, ttl)
   -- Ids of the conversation lead here for a while longer: a signal that names one then is late, and does not wait for
   -- the conversation's next session.
   for _, digest in pairs(session.names or {}) do
-    if redis.call('GET', key('alias', digest)) == session.id then
+    if leads_to(digest, session.id) then
       redis.call('PEXPIRE', key('alias', digest), int(ttl + LIMITS.waiting_days * DAY))
     end
   end
@@ -123,7 +127,7 @@ end
 local function write_session(work, session)
   local ttl, id = ttl_of(session), session.id
   write_timeline(session, work.notes[id] or {})
-  local dropped = write_aliases(session, work.registered[id] or {}, ttl)
+  local dropped = write_aliases(work, session, work.registered[id] or {}, ttl)
   if dropped > 0 then
     count(work, 'aliases_dropped', dropped)
   end

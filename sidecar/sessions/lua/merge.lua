@@ -31,13 +31,10 @@ local function may_merge(o, session, other, kind, digest, number)
   if is_named(session) and is_named(other) then
     return false
   end
-  if kind ~= 'trace' and kind ~= 'text' then
-    return true
-  end
   if of_two_customers(session, other) or of_two_customers(o, other) then
     return false
   end
-  if kind == 'text' then
+  if kind ~= 'trace' then
     return true
   end
   -- A trace joins what began in it, and not without end: some processes never begin another.
@@ -107,8 +104,11 @@ end
 local function take_names(work, into, from)
   local registered = work.registered[into.id] or {}
   for _, digest in ipairs(redis.call('LRANGE', key('aliases', from.id), 0, -1)) do
-    work.aliases[digest] = into.id
-    table.insert(registered, digest)
+    local value = alias_value(work, digest)
+    if id_in(value) == from.id then
+      work.aliases[digest] = into.id .. string.sub(value, #from.id + 1)
+      table.insert(registered, digest)
+    end
   end
   work.registered[into.id] = registered
   local texts = work.texts[into.id] or {}
@@ -173,14 +173,15 @@ local function merge_all(work, session, o, own)
       session = is_open(other) and merge(work, session, other, o.at_ms, kind) or session
     end
   end
-  local function consider(kind, digest, number)
-    join(session_of_alias(work, digest), kind, digest, number)
-  end
   for i, k in ipairs(o.keys) do
-    consider(k.kind, k.digest, i)
+    if not is_made_up(k) then
+      join(session_of_alias(work, k.digest), k.kind, k.digest, i)
+    elseif not has(work, session, k) then
+      join(giver(work, o, k, i), k.kind, k.digest, i)
+    end
   end
   for _, k in ipairs(o.made) do
-    consider(k.kind, k.digest)
+    join(taker(work, o, k), k.kind, k.digest)
   end
   join(wanted(work, o), 'text')
   return session

@@ -1,6 +1,6 @@
 -- stitch.lua: which session an observation belongs to. Nothing here writes to Redis; see work.lua.
 --
--- An id leads to one session (alias:<digest>), a text to several (texts.lua).
+-- An id leads to one session (alias:<digest>), but for those that answers make up (made.lua); a text to several (texts.lua).
 
 -- The session that the exchange belongs to, how it was found, and whether nothing that another replica has yet to say
 -- could change that.
@@ -9,8 +9,13 @@ local function locate(work, o)
   for i, k in ipairs(o.keys) do
     if k.kind == 'trace' then
       trace = k
+    elseif is_made_up(k) then
+      handed_on = true
+      local session = giver(work, o, k, i)
+      if session then
+        return session, k.kind, is_sure(work, o, session)
+      end
     else
-      handed_on = handed_on or k.kind == 'response' or k.kind == 'tool_call'
       local session = session_of_alias(work, k.digest)
       if session and may_join(o, session, k.kind, i) then
         if k.kind == 'conversation' then
@@ -42,8 +47,8 @@ local function locate(work, o)
   end
   -- Somebody has come before it with what it made: this replica was behind.
   for _, k in ipairs(o.made) do
-    session = session_of_alias(work, k.digest)
-    if session and may_join(o, session, k.kind) then
+    session = taker(work, o, k)
+    if session then
       return session, k.kind, true
     end
   end

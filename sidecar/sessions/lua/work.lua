@@ -6,7 +6,7 @@
 --
 --   session:<id>     string  the session as JSON                 timeline:<id>  list   what happened, as JSON
 --   calls:<id>       set     digests of tool calls seen          aliases:<id>   list   digests that lead here
---   alias:<digest>   string  session id                          sessions:<root> zset  sessions of a conversation
+--   alias:<digest>   string  session id (and more: made.lua)     sessions:<root> zset  sessions of a conversation
 --   text:<digest>    hash    session id → mark (texts.lua)       texts:<id>     list   texts that lead here
 --   merged:<id>      string  the session that it became a part of
 --   seen:<root>      set     digests of user messages seen       number:<base>  string running number of a base
@@ -140,8 +140,18 @@ local function write_moves(work)
   end
 end
 
+-- What an alias says; of ids that answers make up more than the session's id (made.lua). Nil when there is none.
+local function alias_value(work, digest)
+  return work.aliases[digest] or redis.call('GET', key('alias', digest)) or nil
+end
+
+-- The id in front of what an alias says.
+local function id_in(value)
+  return string.match(value or '', '^%S+')
+end
+
 local function session_of_alias(work, digest)
-  local id = work.aliases[digest] or redis.call('GET', key('alias', digest))
+  local id = id_in(alias_value(work, digest))
   return id and find(work, id)
 end
 

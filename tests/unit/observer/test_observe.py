@@ -64,7 +64,8 @@ def test_an_answered_question(wire, observer) -> None:
     seen = observer.observe(raw)
     assert seen.thread.follows == ""
     assert seen.thread.reaches
-    assert replace(seen, thread=None) == observations.Observation(
+    assert len(seen.caller) == 16
+    assert replace(seen, thread=None, caller="") == observations.Observation(
         producer="q1",
         sequence=12,
         tenant="acme",

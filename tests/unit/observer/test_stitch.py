@@ -87,6 +87,14 @@ def test_known_body_fields(wire, stitcher: Stitcher, body: dict[str, Any]) -> No
         ("/sessions/v2/list", None),
         ("/sessions/v1beta1/list", None),
         ("/conversations/search", None),
+        ("/v1/conversations/batchGetConversations", None),
+        ("/v1/threads/create_and_run_sync", None),
+        ("/v1/conversations/search-conversations", None),
+        ("/api/sessions/current2", None),
+        ("/sessions/550e8400-e29b-41d4-a716-446655440000", "550e8400-e29b-41d4-a716-446655440000"),
+        ("/sessions/fabeadde-dead-beef-cafe-abcdefabcdef", "fabeadde-dead-beef-cafe-abcdefabcdef"),
+        ("/threads/thread_QxVbRtYpLkJhGfDsAzQw", "thread_QxVbRtYpLkJhGfDsAzQw"),
+        ("/conversations/conv-1", "conv-1"),
         ("/conversations/a%201", None),
     ],
 )
@@ -209,11 +217,11 @@ def test_the_apis_own_id_of_the_conversation(wire, stitcher: Stitcher) -> None:
 
 
 def test_a_task_and_a_request_have_ids_of_their_own(wire, stitcher: Stitcher) -> None:
-    headers = {"Idempotency-Key": "stainless-python-retry-5f1d", "amz-sdk-invocation-id": "1"}
+    headers = {"Idempotency-Key": "stainless-python-retry-c1f0b7a2-53d4-4a7e-9b1c-6d2e8f40a913", "amz-sdk-invocation-id": "1"}
     exchange = wire.exchange(wire.post("/a2a", {}, headers))
     stitch = stitcher.stitch(exchange, Call("a2a", task_id="task-9", previous_response_id="resp_1"))
     assert stitch.keys == (
-        key("acme", "request", "stainless-python-retry-5f1d"),
+        key("acme", "request", "stainless-python-retry-c1f0b7a2-53d4-4a7e-9b1c-6d2e8f40a913"),
         key("acme", "response", "resp_1"),
         key("acme", "response", "task-9"),
     )
@@ -253,6 +261,14 @@ def test_tool_calls_of_a_cut_answer_are_not_made(wire, stitcher: Stitcher) -> No
         ("call_12345678", False),
         ("functions.get_weather:0", False),
         ("call_resolve_conversation_1", False),
+        ("chatcmpl-123", False),
+        ("chatcmpl-12345678", False),
+        ("get_weather2forecast", False),
+        ("getCustomerOrderStatus", False),
+        ("setIdOfNewUserInDb", False),
+        ("get-weather12", False),
+        ("function-call-13570817468123456789", True),
+        ("tooluse_kZJMlvQmRJ6eAyJE5GIl7Q", True),
         ("", False),
         ("x" * 300, False),
     ],
@@ -264,11 +280,28 @@ def test_ids_that_could_be_met_twice_by_accident_say_nothing(
     assert bool(stitcher.stitch(wire.exchange(wire.get("/")), call).keys) is telling
 
 
+@pytest.mark.parametrize(
+    ("identity", "name", "telling"),
+    [
+        (CALL_ID, "call", True),
+        (CALL_ID, "", True),
+        ("q3_2024_A1B2C3D4_report", "q3_2024_A1B2C3D4_report", False),
+        ("functions.q3_2024_A1B2C3D4_report:0", "q3_2024_A1B2C3D4_report", False),
+        ("functions.q3_2024_A1B2C3D4_report:9hRzq4WkqXvS2Yd8", "q3_2024_A1B2C3D4_report", True),
+    ],
+)
+def test_what_an_answer_calls_tells_by_more_than_the_name(
+    wire, stitcher: Stitcher, identity: str, name: str, telling: bool
+) -> None:
+    call = Call("x", tool_calls=(ToolCall(identity, name, {}),), completed=True)
+    assert bool(stitcher.stitch(wire.exchange(wire.get("/")), call).made) is telling
+
+
 def test_handed_on_ids_are_bounded(wire, stitcher: Stitcher) -> None:
-    call = Call("x", tool_results=tuple(f"call_abcdefgh{number:04}" for number in range(100)))
+    call = Call("x", tool_results=tuple(f"call_9hRzq4WkqXvS{number:04}" for number in range(100)))
     keys = stitcher.stitch(wire.exchange(wire.get("/")), call).keys
     assert len(keys) == HANDED_ON_IDS_MAX
-    assert keys[0] == key("acme", "tool_call", "call_abcdefgh0099")
+    assert keys[0] == key("acme", "tool_call", "call_9hRzq4WkqXvS0099")
 
 
 @pytest.mark.parametrize(
