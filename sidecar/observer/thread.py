@@ -14,7 +14,9 @@ the pieces of an answer together in their own ways. What is left is a chain of w
   conversation from another are left out.
 
 Digests are keyed (HMAC) and scoped by tenant, API key, API and route: equal texts under different keys never meet, nor
-do the two sides of an agent that hands texts through.
+do the two sides of an agent that hands texts through. Credentials that are renewed are known by what stays the same in
+them: who a token is of (`sub`), an AWS key of a role's session (`ASIA…`) by region and service, a Google access token
+(`ya29.…`) by the project in the path. Two callers whose credentials have all that in common are one to the digests.
 """
 
 from __future__ import annotations
@@ -35,9 +37,29 @@ TELLING_BYTES_MIN = 16  # of a text that may stand alone
 _DIGEST_CHARACTERS = 40
 _CALLER_CHARACTERS = 16
 _WHITE_SPACE = b" \t\r\n\v\f"
-_KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
-_KEY_PARAMETER = "key"  # Gemini's
-_AWS_CREDENTIAL = re.compile(r"AWS4-[A-Z0-9-]+ .*?Credential=([^/,\s]+)")
+# Where the keys of models' APIs travel, and those of the gateways in front of them, which keep the former for all.
+KEY_HEADERS = (
+    "authorization",
+    "x-api-key",  # Anthropic, and many that are not named here
+    "api-key",  # Azure OpenAI
+    "x-goog-api-key",
+    "ocp-apim-subscription-key",  # Azure API Management
+    "x-portkey-api-key",
+    "x-portkey-virtual-key",
+    "x-litellm-api-key",
+    "cf-aig-authorization",  # Cloudflare AI Gateway
+    "helicone-auth",
+    "x-bf-vk",  # Bifrost
+    "apikey",  # Kong, Apigee
+    "x-apikey",
+)
+KEY_PARAMETERS = ("key", "subscription-key")  # Gemini's, Azure API Management's
+# Keys that last an hour or so, and are not the same in two pods of one agent.
+_AWS_CREDENTIAL = re.compile(r"AWS4-[A-Z0-9-]+ .*?Credential=([^/,\s]+)(?:/\d+/([^/,\s]+)/([^/,\s]+)/)?")
+_AWS_TEMPORARY = "ASIA"
+_GOOGLE_TOKEN = re.compile(r"Bearer\s+ya29\.", re.IGNORECASE)
+_GOOGLE_PROJECT = re.compile(r"/projects/([^/]+)/")
+_CLIENT_CLAIMS = ("sub", "client_id", "azp", "appid")
 # How clients say that they send a request again: a count of the attempts before, or the number of this one.
 _RETRY_COUNTS = ("x-stainless-retry-count", "x-retry-count")
 _AWS_ATTEMPT = re.compile(r"\battempt=(\d+)")
@@ -179,16 +201,22 @@ def _caller(tenant: str, exchange: Exchange) -> tuple[str, ...]:
 
 def _credentials(exchange: Exchange) -> tuple[str, ...]:
     """Who calls the API: its keys, or what stays the same in those that are signed or renewed."""
-    found = [_principal(exchange, exchange.headers[name]) for name in _KEY_HEADERS if name in exchange.headers]
-    return (*found, exchange.query.get(_KEY_PARAMETER, ""))
+    found = [_principal(exchange, exchange.headers[name]) for name in KEY_HEADERS if name in exchange.headers]
+    return (*found, *(exchange.query.get(name, "") for name in KEY_PARAMETERS))
 
 
 def _principal(exchange: Exchange, value: str) -> str:
     if match := _AWS_CREDENTIAL.match(value):
-        return match[1]
-    subject = exchange.claims.get("sub")
-    if value == exchange.headers.get("authorization") and isinstance(subject, str) and subject:
-        return f"{exchange.claims.get('iss')} {subject}"  # the token is renewed every hour or so
+        key_id, region, service = match.groups("")
+        return f"aws {region} {service}" if key_id.startswith(_AWS_TEMPORARY) else key_id
+    if _GOOGLE_TOKEN.match(value):
+        project = _GOOGLE_PROJECT.search(exchange.path)
+        return f"google {project[1] if project else exchange.headers.get('host', '')}"
+    claims = exchange.claims if value == exchange.headers.get("authorization") else {}
+    for name in _CLIENT_CLAIMS:
+        whose = claims.get(name)
+        if isinstance(whose, str) and whose:
+            return f"{claims.get('iss')} {whose}"  # the token is renewed every hour or so
     return value
 
 

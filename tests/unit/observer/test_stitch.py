@@ -217,7 +217,10 @@ def test_the_apis_own_id_of_the_conversation(wire, stitcher: Stitcher) -> None:
 
 
 def test_a_task_and_a_request_have_ids_of_their_own(wire, stitcher: Stitcher) -> None:
-    headers = {"Idempotency-Key": "stainless-python-retry-c1f0b7a2-53d4-4a7e-9b1c-6d2e8f40a913", "amz-sdk-invocation-id": "1"}
+    headers = {
+        "Idempotency-Key": "stainless-python-retry-c1f0b7a2-53d4-4a7e-9b1c-6d2e8f40a913",
+        "amz-sdk-invocation-id": "1",
+    }
     exchange = wire.exchange(wire.post("/a2a", {}, headers))
     stitch = stitcher.stitch(exchange, Call("a2a", task_id="task-9", previous_response_id="resp_1"))
     assert stitch.keys == (

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sidecar.observer.apis.call import Call, ToolCall, Turn
 from sidecar.observer.observation import Thread
-from sidecar.observer.thread import ANSWERS_MAX, read_thread
+from sidecar.observer.thread import ANSWERS_MAX, KEY_HEADERS, caller_of, read_thread
 
 HASH_KEY = b"k" * 32
 KEY = {"authorization": "Bearer sk-1"}
@@ -122,9 +122,12 @@ def test_equal_texts_under_different_keys_never_meet(thread) -> None:
         {},
         {"headers": {"authorization": "Bearer sk-2"}},
         {"headers": {"x-api-key": "sk-1"}},
-        {"headers": {"api-key": "sk-3"}},
+        *({"headers": {name: f"sk-{n}"}} for n, name in enumerate(KEY_HEADERS, start=10)),
+        *({"headers": {name: f"sk-{n}"}} for n, name in enumerate(KEY_HEADERS, start=40)),
+        *({"headers": KEY | {name: f"sk-{n}"}} for n, name in enumerate(KEY_HEADERS[1:], start=70)),
         {"headers": {}, "path": "/?key=g1"},
         {"headers": {}, "path": "/?key=g2"},
+        {"headers": {}, "path": "/?subscription-key=g1"},
         {"headers": {}},
         {"tenant": "other"},
         {"hash_key": b"x" * 32},
@@ -147,9 +150,45 @@ def test_keys_that_are_renewed_or_signed_are_known_by_who_they_are_of(thread) ->
 
     assert asked(bearer(sub="s", exp="1")) == asked(bearer(sub="s", exp="2")) != asked(bearer(sub="t", exp="1"))
     assert asked(bearer(exp="1")) != asked(bearer(exp="2"))
-    aws = "AWS4-HMAC-SHA256 Credential=AKIA{}/20261124/us-east-1/bedrock/aws4_request, Signature={}"
-    assert asked({"authorization": aws.format(1, "aa")}) == asked({"authorization": aws.format(1, "bb")})
-    assert asked({"authorization": aws.format(1, "aa")}) != asked({"authorization": aws.format(2, "aa")})
+    assert (
+        asked(bearer(client_id="s", exp="1")) == asked(bearer(client_id="s", exp="2")) != asked(bearer(client_id="t"))
+    )
+
+
+def aws(key_id: str, region: str = "us-east-1", service: str = "bedrock", day: int = 20261124) -> dict[str, str]:
+    scope = f"{key_id}/{day}/{region}/{service}/aws4_request"
+    return {"authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature={key_id}{day}"}
+
+
+def google(token: str, path: str = "/v1/projects/p-1/locations/global/publishers/google/models/m:generateContent",
+           host: str = "aiplatform.googleapis.com") -> dict[str, Any]:  # fmt: skip
+    return {"path": path, "headers": {"authorization": f"Bearer {token}", "Host": host}}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ({"headers": aws("AKIA1")}, {"headers": aws("AKIA1", day=20261125)}, True),
+        ({"headers": aws("AKIA1")}, {"headers": aws("AKIA2")}, False),
+        ({"headers": aws("ASIA1")}, {"headers": aws("ASIA2", day=20261125)}, True),
+        ({"headers": aws("ASIA1")}, {"headers": aws("ASIA2", region="eu-west-1")}, False),
+        ({"headers": aws("ASIA1")}, {"headers": aws("ASIA2", service="execute-api")}, False),
+        ({"headers": aws("ASIA1")}, {"headers": aws("ASIA1"), "listener": 1}, False),
+        ({"headers": aws("ASIA1")}, {"headers": aws("AKIA1")}, False),
+        (google("ya29.c.one"), google("ya29.c.two"), True),
+        (google("ya29.c.one"), google("ya29.c.two", "/v1/projects/p-2/locations/global/models/m:x"), False),
+        (google("ya29.c.one", "/v1/chat"), google("ya29.a0.two", "/v1/chat"), True),
+        (google("ya29.c.one", "/v1/chat"), google("ya29.c.two", "/v1/chat", "other.googleapis.com"), False),
+        (google("ya29.c.one"), google("sk-one"), False),
+        (google("sk-one"), google("sk-two"), False),
+    ],
+)
+def test_keys_of_a_session_and_access_tokens_are_renewed(thread, wire, one, other, same: bool) -> None:
+    def caller(path: str = "/", headers: dict[str, str] = KEY, listener: int = 0) -> str:
+        return caller_of("acme", HASH_KEY, wire.exchange(wire.post(path, b"", headers), listener=listener))
+
+    assert (thread(user("Hi"), **one).asked == thread(user("Hi"), **other).asked) is same
+    assert (caller(**one) == caller(**other)) is same
 
 
 @pytest.mark.parametrize(
