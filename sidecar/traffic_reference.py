@@ -11,6 +11,7 @@ from sidecar.observer.codings import CODINGS_MAX, DECODED_BYTES_MAX, RATIO_FREE_
 from sidecar.observer.jsonbytes import MARKS_MAX
 from sidecar.observer.stitch import KNOWN_IDS
 from sidecar.observer.streams import EVENT_BYTES_MAX, LINES_MAX
+from sidecar.observer.thread import KEY_HEADERS, KEY_PARAMETERS
 from sidecar.policy.fields import FACTS
 
 _HEAD = """# What is understood of the traffic
@@ -56,7 +57,8 @@ _WITHOUT_ID = """
 `x-…-session-id` headers are taken only when the value looks like an id (8 letters, digits, `-` or `_` at least), and
 never from an `x-…-parent-session-id`. Two different ids in the same place are two conversations, whatever else the
 calls share. An id that comes only later is added; when two sessions that are still open turn out to be one, the older
-takes the other in, and its evidence says so. What was finalized stays as it is.
+takes the other in, and its evidence says so. What was finalized stays as it is. In a path, a word that names a method
+(`/threads/create_and_run`, `/sessions/current2`) is no id.
 
 ## Without an id
 
@@ -64,7 +66,10 @@ Nothing has to be changed in an agent. A call is found again by the first of the
 
 1. A request's own id (`Idempotency-Key`, `amz-sdk-invocation-id`), which SDKs repeat with each attempt.
 2. What an earlier answer made up and the request sends back: the id of the previous response, of a task, of the tool
-   calls that it brings results for. Ids that servers number anew (`call_0`) do not count.
+   calls that it brings results for; unless another customer is named. Ids of calls that servers number anew (`call_0`)
+   or name after the function do not count. An id that two conversations' answers made, from a cache say, or drawn from
+   a thousand (`chatcmpl-123`), puts nothing together: handed on, it leads to the one of the same customer, else of the
+   same history, else of the same key; is that not one conversation, what follows decides.
 3. The request itself, if it is sent again after a failure or an abort, or says that it is (`x-stainless-retry-count`).
 4. The history that is sent with it, up to the last answer. System prompts, white space and the results of tools do not
    count. Conversations that look alike stay apart: of as many as stand at the same point, each continuation takes one.
@@ -76,15 +81,33 @@ Nothing has to be changed in an agent. A call is found again by the first of the
    both watched.
 
 So an answer that is generated again, or a message that is edited, stays in its session. Texts are compared as keyed
-digests, and only among calls of the same tenant, API key, API and route; of two customers who say the same, each has a
-conversation of his own. The user's turns are counted once, on whichever sides they are seen, and what an agent says to
-an agent of its own is none. What takes up an answer that nothing had followed is a turn, or a return, in whatever
-words.
+digests, and only among calls of the same tenant, API key, API and route (below); of two customers who say the same,
+each has a conversation of his own. The user's turns are counted once, on whichever sides they are seen, and what an
+agent says to an agent of its own is none. What takes up an answer that nothing had followed is a turn, or a return, in
+whatever words.
 
 What no call can tell is a conversation of its own: a sub-agent without a trace, the very first message edited or its
 answer generated again, a history of which nothing is left but a summary, or words that several conversations have.
 Nothing is guessed there: two conversations put together would be charged as one. A conversation id, in any of the
 places above, is always better: look at the metrics to see whether yours arrives.
+
+### Whose key
+
+"""
+
+_KEYS = """
+Equal texts under different keys never meet, as long as a key is one that lasts. Credentials that are renewed, or
+signed, are known by what stays the same in them:
+
+| credentials | known by |
+|---|---|
+| a signed request (AWS) | the id of the access key (`AKIA…`) |
+| the same with a temporary key (`ASIA…`), which every pod and hour has its own of | region and service |
+| a bearer token that is a JWT | `iss` with `sub`, else `client_id`, `azp` or `appid`; without any, the token |
+| a Google access token (`ya29.…`) | the project in the path, else the host |
+
+Two agents whose credentials have all that in common, on one route, are one here: where that matters, give each a route,
+or a conversation id.
 
 ## Is it wired right?
 
@@ -122,6 +145,10 @@ _METRICS = (
     (
         '`sidecar_tenant_count{what="merged"}`',
         "sessions that turned out to be part of another",
+    ),
+    (
+        '`sidecar_tenant_count{what="made_twice"}`',
+        "ids of answers and tool calls that another conversation's answer had made: a cache, or a server with few ids",
     ),
     (
         '`sidecar_tenant_count{what="keys_of_other_sessions"}`',
@@ -207,7 +234,12 @@ def document() -> str:
     facts = [f"| `{on}` | {', '.join(f'`{name}`' for name in names)} |\n" for on, names in FACTS.items()]
     about = "".join(apis) + _READ + "".join(facts) + _STATE + _unread()
     metrics = ["| metric | tells |\n|---|---|\n", *(f"| {metric} | {text} |\n" for metric, text in _METRICS)]
-    return _HEAD + about + _IDS + "".join(ids) + _WITHOUT_ID + "".join(metrics) + _END
+    return _HEAD + about + _IDS + "".join(ids) + _WITHOUT_ID + _keys() + _KEYS + "".join(metrics) + _END
+
+
+def _keys() -> str:
+    headers, parameters = (", ".join(f"`{name}`" for name in names) for names in (KEY_HEADERS, KEY_PARAMETERS))
+    return f"Keys are those of models' APIs, and of gateways: the headers {headers}; the parameters {parameters}.\n"
 
 
 def _shown(name: str) -> str:

@@ -101,6 +101,7 @@ def _print_counts(observers: dict[str, int], store: dict[str, int]) -> None:
         "merged",
         "ambiguous",
         "ambiguous_apart",
+        "made_twice",
         "exchanges",
         "unplaced",
         "text_sessions_dropped",

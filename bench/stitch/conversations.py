@@ -15,7 +15,20 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from bench.stitch.dialects import CHAT, DIALECTS, VERCEL, Dialect, Said, Tool, answer, failure, request
+from bench.stitch.dialects import (
+    ANTHROPIC,
+    CHAT,
+    DIALECTS,
+    GEMINI,
+    RESPONSES,
+    VERCEL,
+    Dialect,
+    Said,
+    Tool,
+    answer,
+    failure,
+    request,
+)
 from sidecar.wire.records import EndFlag
 
 T0 = 1_795_000_000_000
@@ -23,6 +36,7 @@ MODEL_SIDE, USER_SIDE = 0, 1  # listeners
 SPREAD_MS = 3_600_000
 WHOLE = EndFlag(0)
 _OPENINGS = ("Hi", "Hello!", "Where is my order?", "I need help with my invoice.", "How do I reset my password?")
+_FREQUENT = ("What are your opening hours?", "How long does delivery take?", "Can I return what I bought?")
 _WELCOME = "Hello! How can I help you today?"
 _KEYS = ("sk-one-4f81", "sk-two-99ab", "sk-three-07cd")
 _WORDS = (
@@ -83,7 +97,9 @@ class Talk:
     alike: bool = False
     guess: bool = False
     guesses: int = 0
+    scope: str = ""  # what stays the same in credentials that are renewed
     chat: str = ""  # its id, where the user's side is seen
+    cache: dict[tuple[str, str], tuple[str, Said]] = field(default_factory=dict)  # (API, question): answer and its id
     own: set[str] = field(default_factory=set)  # texts that no other conversation has
     shown: Callable[[list[Said]], list[Said]] = list  # what of the history is sent
 
@@ -109,10 +125,17 @@ class Talk:
             identity = "call_0"
         return Tool(identity, name or self.rng.choice(["lookup", "search", "calendar"]), {"q": self.token(6)})
 
+    def identity(self) -> str:
+        """The id of an answer, as the API's servers make it: random, or one of a thousand."""
+        if self.kind == "small response ids":
+            return f"chatcmpl-{self.rng.randrange(999)}"
+        return f"resp_{self.token(20)}"
+
     def send(
         self,
         said: Said,
         *,
+        identity: str = "",
         response: bytes | None = None,
         flags: EndFlag = WHOLE,
         headers: dict[str, str] | None = None,
@@ -126,12 +149,13 @@ class Talk:
             self.guess = True
         sent = request(self.dialect, self.system, shown, self.headers | (headers or {}))
         stream = self.dialect is CHAT and self.rng.random() < 0.5
-        got = answer(self.dialect, f"resp_{self.token(20)}", said, stream=stream) if response is None else response
+        got = answer(self.dialect, identity or self.identity(), said, stream=stream) if response is None else response
         started = self.now
         self.now += self.rng.randint(300, 8_000)
         alike = ""
-        if self.alike and len(self.history) == 1 and "traceparent" not in self.headers:
-            key = self.headers.get(self.dialect.key_header, "")
+        alone = "traceparent" in self.headers or "x-customer-id" in self.headers
+        if (self.alike or identity) and len(self.history) == 1 and not alone:
+            key = self.scope or self.headers.get(self.dialect.key_header, "")
             alike = "|".join((self.dialect.name, key, self.history[0].text, said.text if response is None else "-"))
         self.calls.append(
             Call(
@@ -239,6 +263,32 @@ def _with_tools(talk: Talk) -> None:
     talk.history.append(said)
 
 
+def _cached(talk: Talk) -> None:
+    """A question that many ask, of which a cache has the answer: its text, its id and those of its calls."""
+    if talk.rng.random() < 0.5:
+        _with_tools(talk)
+        return
+    talk.now += talk.rng.randint(3_000, 60_000)
+    question = talk.rng.choice(_FREQUENT)
+    talk.history.append(Said("user", question))
+    known = (talk.dialect.name, question)
+    if known not in talk.cache:
+        talk.cache[known] = talk.identity(), Said("assistant", talk.words(8, 30), calls=(talk.tool(),))
+    identity, said = talk.cache[known]
+    talk.send(said, identity=identity, user_turn=True)
+    talk.history += [said, Said("tool", talk.words(2, 40), tool=said.calls[0])]
+    talk.now += talk.rng.randint(20, 3_000)
+    talk.answers(user_turn=False)
+
+
+def _renewed(talk: Talk) -> None:
+    """A Google access token, another one for each turn."""
+    talk.scope = "google llm.test"
+    talk.headers.pop(talk.dialect.key_header, None)
+    talk.headers["authorization"] = f"Bearer ya29.c.{talk.token(40)}"
+    _plain(talk)
+
+
 def _with_sub_agents(talk: Talk) -> None:
     """Each turn is a trace; agents of the agent's own work in it, some at the same time."""
     if talk.kind == "sub-agents, traced":
@@ -338,7 +388,18 @@ KINDS: dict[str, Callable[[Talk], None]] = {
     "sub-agents, traced": _with_sub_agents,
     "sub-agents, no trace": _with_sub_agents,
     "two sides, traced": _two_sided,
+    "cached answers": _cached,
+    "small response ids": _with_tools,
+    "renewed credentials": _renewed,
 }
+_DIALECTS = {
+    "retries, aborts": (CHAT,),
+    "tools, ids numbered": (CHAT,),
+    "cached answers": (CHAT, RESPONSES, ANTHROPIC),
+    "small response ids": (CHAT,),
+    "renewed credentials": (CHAT, GEMINI),
+}
+_CUSTOMERS = ("cached answers", "small response ids")  # half of these name one
 _SHOWN = {"history trimmed": _trimmed, "history summarised": _summarised}
 
 
@@ -346,14 +407,18 @@ def write(seed: int, conversations: int) -> list[Call]:
     """That many conversations of 2 to 12 turns, their calls in the order in which they end."""
     rng = random.Random(seed)
     calls: list[Call] = []
+    cache: dict[tuple[str, str], tuple[str, Said]] = {}
     for number in range(conversations):
         kind = list(KINDS)[number % len(KINDS)]
-        dialect = CHAT if kind in ("retries, aborts", "tools, ids numbered") else rng.choice(DIALECTS)
+        dialect = rng.choice(_DIALECTS.get(kind, DIALECTS))
         talk = Talk(rng, number, kind, dialect, T0 + rng.randrange(SPREAD_MS))
         talk.alike = number % 3 == 0
         talk.shown = _SHOWN.get(kind, list)
         prefix = "Bearer " if dialect.key_header == "authorization" else ""
         talk.headers[dialect.key_header] = prefix + rng.choice(_KEYS)
+        talk.cache = cache
+        if kind in _CUSTOMERS and rng.random() < 0.5:
+            talk.headers["x-customer-id"] = f"cust-{number}"
         for _ in range(rng.randint(2, 12)):
             KINDS[kind](talk)
         if kind != "two sides, traced" and rng.random() < 0.4:

@@ -177,7 +177,7 @@ async def test_a_cached_answer_whose_second_maker_is_behind_is_waited_for(calls)
     (two,) = await calls.apply(made, own="journal-a")
     (three,) = await calls.apply(goes_on, **options)
     assert three.session_id == two.session_id != one
-    # what brings no history, or that of the first, waits for nobody
+    # what follows where the first stands waits for nobody
     (four,) = await calls.apply(
         calls.call(TOOL, thread=texts("hi", "found", "so", reply="x"), at=6 * SECOND, replica="b"), **options
     )

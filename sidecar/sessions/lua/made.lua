@@ -118,10 +118,12 @@ local function giver(work, o, k, number)
   return one_conversation(pool)
 end
 
--- Whether no other replica's facts could lead the exchange away from the giver: its history is the giver's, or cannot be
--- compared. Else another may have got the same id with a cached answer that is not applied yet.
+-- Whether no other replica's facts could lead the exchange away from the giver: it stands where the exchange's history
+-- ends, or histories cannot be compared. Else another may have got the same id with a cached answer that is not applied
+-- yet.
 local function is_sure(work, o, session)
-  return not (o.thread and o.thread.follows) or is_named(session) or shares_text(work, o, session)
+  local follows = o.thread and o.thread.follows
+  return not follows or is_named(session) or mark_at(work, follows, session.id) == 'e'
 end
 
 -- The session that handed on what this answer has made, before the answer was known here. The answer was there before it
