@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from bench.stitch.conversations import Call
+from bench.stitch.talk import Call
 
 Label = tuple[int, int]
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.stitch.conversations import Call
+from bench.stitch.talk import Call
 from sidecar.identity import event_id
 from sidecar.observer.journal import Journal
 from sidecar.observer.observe import Observing
