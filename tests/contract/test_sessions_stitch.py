@@ -91,6 +91,8 @@ async def test_a_cut_request_that_is_applied_after_its_repetition(calls):
     again = await calls.say("hi", reply="hello", at=2 * SECOND)
     (late,) = await calls.apply(cut)
     assert late.session_id == again
+    # it is answered: whoever says the same next is another
+    assert await calls.say("hi", reply="hello") != again
 
 
 async def test_branches_stay_in_the_session(calls):

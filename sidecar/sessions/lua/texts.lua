@@ -326,6 +326,16 @@ local function register_failure(work, o)
   end
 end
 
+-- Whether the session has the answer to a later attempt of the same request, applied by a replica that was quicker.
+local function answered_since(work, session, o)
+  for _, entry in ipairs(entries(work, o.thread.asked)) do
+    if entry.id == session.id and entry.mark == 'p' and entry.at >= o.at_ms then
+      return true
+    end
+  end
+  return false
+end
+
 -- Remembers where the exchange stands among the texts; ids name it better where it has any.
 local function register_text(work, session, located, o, opened)
   local t = o.thread
@@ -345,7 +355,9 @@ local function register_text(work, session, located, o, opened)
       put(t.follows, 'w', o.started_ms)
     end
   end
-  put(t.asked, t.reaches and 'p' or 'e', o.at_ms, t.reaches)
+  if t.reaches or not answered_since(work, session, o) then
+    put(t.asked, t.reaches and 'p' or 'e', o.at_ms, t.reaches)
+  end
   if t.reaches then
     put(t.reaches, 'e', o.at_ms)
     for _, digest in ipairs(t.makes) do
