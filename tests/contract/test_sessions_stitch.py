@@ -512,7 +512,8 @@ async def test_texts_and_what_was_merged_expire(calls, redis):
     await calls.make(named("a", "x"), named("b", "y"))
     final = await calls.say("end", reply="done", effects=(RESOLVE,))
     eternal = {name.decode() async for name in redis.scan_iter() if await redis.pttl(name) == -1}
-    assert {name.removeprefix(calls.store.prefix + ":") for name in eternal} == {"outbox", "deadlines", "counters"}
+    bounded = {"outbox", "deadlines", "counters", "finalized"}
+    assert {name.removeprefix(calls.store.prefix + ":") for name in eternal} == bounded
     assert await redis.pttl(calls.store.key("text", "state end done")) <= 96 * HOUR
     assert await redis.pttl(calls.store.key("texts", final)) <= 96 * HOUR
 
