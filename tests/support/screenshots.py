@@ -47,7 +47,7 @@ PICTURES = (
     Picture("customers", "/customers?period=2026-11", 560),
     Picture("invoice", "/customers/{id}/invoice?period=2026-11", 945),
     Picture("sessions", "/sessions", 620),
-    Picture("session", "/sessions/{id}", 1040),
+    Picture("session", "/sessions/{id}", 990),
     Picture("decisions", "/decisions", 580),
     Picture("plan-difference", "/plans/{id}/compare", 680),
     Picture("backtest", "/plans/{id}/backtest/{run}", 620),
