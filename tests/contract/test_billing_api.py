@@ -47,7 +47,8 @@ async def test_outcomes_become_an_invoice_by_the_reference_plan(api: httpx.Async
             "tiers": [{
                 "units": 2, "per": "unit", "rate": "0.99", "flat": "0", "amount": "1.98", "currency": "USD",
             }],
-            "sessions": "/v1/customers/customer-17/sessions?period=2026-11&charge=pricing",
+            "sessions": "/v1/customers/customer-17/sessions?period=2026-11&charge=pricing"
+            "&from=2026-11-01T00%3A00%3A00Z",
         }
     ]  # fmt: skip
     assert (invoice["customer"], invoice["period"], invoice["currency"]) == ("customer-17", "2026-11", "USD")

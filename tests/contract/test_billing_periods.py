@@ -144,3 +144,36 @@ async def test_a_line_leads_to_its_sessions(api: httpx.AsyncClient) -> None:
     assert sorted(seen) == sorted(f"ses_{n}" for n in range(12))
     assert (await get(api, "/v1/sessions/ses_3"))["outcome"] == "RESOLVED"
     await get(api, f"{CUSTOMER}/sessions", 400, period="2026-11")
+
+
+async def test_each_section_names_and_lists_its_own_sessions(api: httpx.AsyncClient) -> None:
+    """A plan that changes inside the month gives a charge two lines: neither lists what the other counts."""
+    await put_plan(api, "b", simple_plan(3))
+    await api.put(CUSTOMER, json={})
+    await api.put(CUSTOMER, json={"plan": "b", "effective_from": "2026-11-15T00:00:00Z"})
+    days = ("2026-11-20", "2026-11-10", "2026-11-21", "2026-11-11")
+    await post(api, *(event(n, time=f"{day}T00:00:00Z") for n, day in enumerate(days)))
+    await post(api, *(reversal(10 + n, of=n, time="2026-11-22T00:00:00Z") for n in (0, 1)))
+    made = await invoice(api, "2026-11")
+    assert [line["outcomes"] for line in made["lines"]] == [2, 2]
+    pages = [await get(api, line["sessions"]) for line in made["lines"]]
+    assert [[(use["outcome"], use["taken_back"]) for use in page["sessions"]] for page in pages] == [
+        [("out_1", "2026-11"), ("out_3", None)], [("out_0", "2026-11"), ("out_2", None)],
+    ]  # fmt: skip
+    first = await get(api, made["lines"][1]["sessions"], limit="1")
+    assert ([use["outcome"] for use in first["sessions"]], bool(first["next"])) == (["out_0"], True), "no empty page"
+    assert [(one["from"], one["amount"], one["outcomes"]) for one in made["credit_lines"]] == [
+        ("2026-11-01T00:00:00Z", "2.00", ["out_1"]), ("2026-11-15T00:00:00Z", "3.00", ["out_0"]),
+    ]  # fmt: skip
+    both = await get(api, f"{CUSTOMER}/sessions", period="2026-11", charge="pricing")
+    assert len(both["sessions"]) == 4
+
+
+async def test_a_line_that_is_not_on_the_invoice_is_not_found(api: httpx.AsyncClient) -> None:
+    await post(api, event(1))
+    where = {"period": "2026-11", "charge": "pricing"}
+    problem = await get(api, f"{CUSTOMER}/sessions", 404, **{**where, "charge": "nope"})
+    assert problem["detail"] == "the invoice of 'customer-17' for 2026-11 has no line 'nope'"
+    problem = await get(api, f"{CUSTOMER}/sessions", 404, **where, **{"from": "2026-11-15T00:00:00Z"})
+    assert problem["detail"].endswith("no line 'pricing' from 2026-11-15T00:00:00Z on")
+    await get(api, f"{CUSTOMER}/sessions", 400, **where, **{"from": "yesterday"})

@@ -442,3 +442,26 @@ async def test_the_command_that_verifies_a_session_can_be_copied(console: Consol
     page = Page(await console.http.get(f"/sessions/{quote(name)}", headers=headers))
     wanted = ["sidecar", "sessions", "verify", name, "--billing", "https://localhost"]
     assert shlex.join(wanted) in page.text
+
+
+async def test_the_lines_of_a_month_with_two_plans_lead_each_to_its_own_sessions(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(customers, "LINES_PAGE", 1)
+    await graduated(console)
+    customer, later = "/v1/customers/customer-17", {"effective_from": "2026-11-15T00:00:00Z"}
+    await put_plan(console.http, "other", PLAN)
+    assert (await console.http.put(customer, json={"plan": "other", **later})).status_code == 200
+    await post(console, *(event(n, time=f"2026-11-{day}T00:00:00Z") for n, day in enumerate((20, 10, 21))))
+    invoice = await console.page("/customers/customer-17/invoice", period="2026-11")
+    seen = []
+    for path in (link for link in invoice.links if "/lines/" in link):
+        page = await console.page(path)
+        seen.append([link for link in page.links if link.startswith("/sessions/")])
+        while following := [link for link in page.links if "after=" in link]:
+            page = await console.page(following[0])
+            seen[-1] += [link for link in page.links if link.startswith("/sessions/")]
+    assert seen == [["/sessions/ses_1"], ["/sessions/ses_0", "/sessions/ses_2"]]
+    session = await console.page("/sessions/ses_1")
+    [line] = [link for link in session.links if "/lines/" in link]
+    assert [link for link in (await console.page(line)).links if link.startswith("/sessions/")] == ["/sessions/ses_1"]

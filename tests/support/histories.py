@@ -23,7 +23,7 @@ from sidecar.billing.rating.cost import Charged, Costs
 from sidecar.billing.rating.feeding import fed
 from sidecar.billing.rating.invoice import TakenBack, taken_back, written
 from sidecar.billing.rating.movements import ENTERED, TAKEN_BACK, Books, State
-from sidecar.billing.rating.periods import Period
+from sidecar.billing.rating.periods import Period, to_us
 from sidecar.billing.rating.price import EXACT
 from sidecar.billing.rating.summary import summary
 from sidecar.billing.service import Billing
@@ -232,14 +232,12 @@ class History:
         ), summed is not None
 
     async def _check_lines(self, customer: str, month: Period, made: dict[str, Any]) -> None:
-        if len(made["sections"]) > 1:
-            return
         for line in made["lines"]:
             if line["sessions"] is None:
                 continue
-            uses, after, pages = [], 0, 0
+            uses, after, pages, start = [], 0, 0, to_us(datetime.fromisoformat(line["from"]))
             while pages == 0 or after is not None:
-                page = await self.billing.behind_line(Behind(customer, month, line["charge"], after or 0, 3))
+                page = await self.billing.behind_line(Behind(customer, month, line["charge"], start, after or 0, 3))
                 uses, after, pages = uses + page.uses, page.next, pages + 1
             assert len({use["outcome"] for use in uses}) == line["outcomes"]
 

@@ -15,10 +15,10 @@ from sidecar.billing.api.bodies import CustomerBody
 from sidecar.billing.api.keys import BILLING
 from sidecar.billing.api.outcomes import SEQ_MAX
 from sidecar.billing.api.problems import ProblemError
-from sidecar.billing.api.reading import csv_wanted, customer_id, flag, json_body, period, whole_number
+from sidecar.billing.api.reading import csv_wanted, customer_id, flag, instant, json_body, period, whole_number
 from sidecar.billing.events import UnreadableBodyError, parse_json, parse_time
 from sidecar.billing.ledger.append import storable
-from sidecar.billing.ledger.behind import Behind
+from sidecar.billing.ledger.behind import Behind, NoLineError
 from sidecar.billing.ledger.catalog import ClosedPeriodError, PlanVersion
 from sidecar.billing.ledger.entries import PAGE_MAX
 from sidecar.billing.rating.account import UNATTRIBUTED, Customer, CustomerVersion
@@ -158,7 +158,7 @@ async def get_invoice(request: web.Request) -> web.Response:
 
 
 async def get_line(request: web.Request) -> web.Response:
-    """The sessions behind a line of an invoice."""
+    """The sessions behind a line of an invoice; without `from`, behind all lines of the charge."""
     after = request.query.get("after")
     charge = request.query.get("charge")
     if not charge:
@@ -167,10 +167,14 @@ async def get_line(request: web.Request) -> web.Response:
         customer_id(request),
         period(request),
         charge,
+        instant(request, "from"),
         whole_number(after, "after", 0, SEQ_MAX) if after is not None else 0,
         whole_number(request.query.get("limit"), "limit", 100, PAGE_MAX),
     )
-    page = await request.app[BILLING].behind_line(wanted)
+    try:
+        page = await request.app[BILLING].behind_line(wanted)
+    except NoLineError as error:
+        raise ProblemError(404, str(error)) from None
     return web.json_response({"sessions": page.uses, "next": None if page.next is None else str(page.next)})
 
 

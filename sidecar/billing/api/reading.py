@@ -9,8 +9,8 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from sidecar.billing.api.problems import ProblemError
-from sidecar.billing.events import UnreadableBodyError, canonical_json, parse_json, plain_text
-from sidecar.billing.rating.periods import Period
+from sidecar.billing.events import UnreadableBodyError, canonical_json, parse_json, parse_time, plain_text
+from sidecar.billing.rating.periods import Period, to_us
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -40,6 +40,15 @@ def period_of(text: str) -> Period:
         return Period.parse(text)
     except ValueError as error:
         raise ProblemError(400, f"period: {error}") from None
+
+
+def instant(request: web.Request, name: str) -> int | None:
+    """`?name=2026-11-15T00:00:00Z`, in Unix microseconds; None if it is not there."""
+    text = request.query.get(name)
+    try:
+        return None if text is None else to_us(parse_time(text))
+    except ValueError as error:
+        raise ProblemError(400, f"{name}: {error}") from None
 
 
 def flag(request: web.Request, name: str) -> bool:

@@ -121,7 +121,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         "GET", "/v1/customers/{id}/sessions", catalog.get_line, {200: shapes.Uses},
-        (_PERIOD, ("charge", "the id of a charge on the invoice", True), *_PAGE), refusals=(400, 422),
+        (
+            _PERIOD,
+            ("charge", "the id of a charge on the invoice", True),
+            ("from", "the line's `from`: where its section begins; without it, all lines of the charge", False),
+            *_PAGE,
+        ),
+        refusals=(400, 404, 422),
     ),
     Endpoint("GET", "/v1/summary", reports.get_summary, {200: summary_shapes.Summary}, (_PERIOD,), refusals=(400,)),
     Endpoint("GET", "/v1/model-prices", model_prices.get_model_prices, {200: shapes.ModelPrices}),

@@ -14,12 +14,13 @@ from sidecar.billing.api import tables
 from sidecar.billing.api.catalog import NOTHING_KNOWN
 from sidecar.billing.api.keys import BILLING
 from sidecar.billing.api.problems import ProblemError
-from sidecar.billing.api.reading import customer_id, flag
+from sidecar.billing.api.reading import customer_id, flag, instant
 from sidecar.billing.console import paging
 from sidecar.billing.console.shell import month, render
-from sidecar.billing.ledger.behind import Behind
+from sidecar.billing.ledger.behind import Behind, NoLineError
 from sidecar.billing.ledger.catalog import read_closings
 from sidecar.billing.rating.account import UNATTRIBUTED, Customer
+from sidecar.billing.rating.invoice import timestamp
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.sections import DEFAULT_PLAN
 
@@ -117,13 +118,15 @@ async def send_csv(request: web.Request) -> web.StreamResponse:
 async def show_line(request: web.Request) -> web.StreamResponse:
     """The sessions that a line of an invoice counts."""
     name, period, billing = customer_id(request), month(request), request.app[BILLING]
-    charge = request.match_info["charge"]
-    made = await billing.invoice(name, period)
-    lines = [line for line in made["lines"] if line["charge"] == charge]
-    if not lines:
-        raise ProblemError(404, f"the invoice of {name!r} for {period} has no line {charge!r}")
+    charge, start_us = request.match_info["charge"], instant(request, "from")
     [after] = paging.numbers(request, 1) or [0]
-    page = await billing.behind_line(Behind(name, period, charge, after, LINES_PAGE))
+    try:
+        page = await billing.behind_line(Behind(name, period, charge, start_us, after, LINES_PAGE))
+    except NoLineError as error:
+        raise ProblemError(404, str(error)) from None
+    made = await billing.invoice(name, period)
+    start = None if start_us is None else timestamp(start_us)
+    lines = [line for line in made["lines"] if line["charge"] == charge and start in {None, line["from"]}]
     more = paging.following(request, page.next) if page.next is not None else ""
     return render(
         request,
@@ -131,6 +134,7 @@ async def show_line(request: web.Request) -> web.StreamResponse:
         period=period,
         name=name,
         charge=charge,
+        start=start,
         lines=lines,
         uses=page.uses,
         more=more,

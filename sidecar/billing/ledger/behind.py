@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import localcontext
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -22,7 +22,7 @@ from sidecar.billing.rating.invoice import TakenBack
 from sidecar.billing.rating.movements import ENTERED, Books, Place, State
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.price import EXACT
-from sidecar.billing.rating.sections import SectionsOf
+from sidecar.billing.rating.sections import Section, SectionsOf
 
 NAMED_MAX = 100  # outcomes named beside the credits of an invoice
 LOOKED_MAX = 1000  # revisions and reversals that are looked at for them: most of what is revised takes nothing back
@@ -36,13 +36,21 @@ class Page:
     next: int | None
 
 
+class NoLineError(Exception):
+    """The invoice has no such line; the text says so."""
+
+
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """Which line, and which page of what is behind it: `after` is the `next` of the page before, 0 for the first."""
+    """Which line, and which page of what is behind it: `after` is the `next` of the page before, 0 for the first.
+
+    A charge has a line in each section of the period: `start_us` is where the line's begins, None for all of them.
+    """
 
     customer: str
     period: Period
     charge: str
+    start_us: int | None = None
     after: int = 0
     limit: int = 100
 
@@ -103,15 +111,17 @@ async def _ends(connection: AsyncConnection, customer: str, period: Period) -> l
 
 
 async def counted(connection: AsyncConnection, catalog: Catalog, line: Behind) -> Page:
-    """What one charge counts in a period before anything is taken back.
+    """What one charge counts in a period before anything is taken back. Raises NoLineError.
 
     Outcomes that were assigned to the customer later come with the first page.
     """
     customer, period, charge, after, limit = line.customer, line.period, line.charge, line.after, line.limit
+    known, sections_of = (await catalog.customers([customer]))[customer], await catalog.sections_of(customer)
+    sections = _sections(line, sections_of)
     own = (
         select(outcomes.c.seq, outcomes.c.session_id, outcomes.c.id.label("outcome_id"))
         .where(outcomes.c.period == str(period), outcomes.c.late.is_(None))
-        .where(outcomes.c.customer == customer, outcomes.c.seq > after)
+        .where(outcomes.c.customer == customer, outcomes.c.seq > after, *_within(sections, period))
         .order_by(outcomes.c.seq)
         .limit(limit)
     )
@@ -120,7 +130,6 @@ async def counted(connection: AsyncConnection, catalog: Catalog, line: Behind) -
     if after == 0:
         found += await _assigned(connection, customer, period)
     shown = {note["outcome_id"]: note["seq"] for note in found}
-    known, sections_of = (await catalog.customers([customer]))[customer], await catalog.sections_of(customer)
     coupling = await catalog.coupling(customer)
     if coupling == "account":
         rows: tuple[Row, ...] = await account_rows(connection, customer)
@@ -131,11 +140,28 @@ async def counted(connection: AsyncConnection, catalog: Catalog, line: Behind) -
     taken = _later(account, sections_of, charge, shown)
     with localcontext(EXACT):
         for section, usages in Books(account, sections_of).counted(State(period, ENTERED)):
-            if section.period == period and charge in usages:
+            if section.start_us in sections:
                 usage = usages[charge]
                 pairs = [(use, False) for use in usage.uses] + [(use, True) for use in usage.trial]
                 uses += [_use(use, trial, taken.get(use.row.id)) for use, trial in pairs if use.row.id in shown]
     return Page(sorted(uses, key=lambda use: shown[use["outcome"]]), following)
+
+
+def _sections(line: Behind, sections_of: SectionsOf) -> dict[int, Section]:
+    """Those whose line is asked for, by their beginning."""
+    having = [one for one in sections_of(line.period) if line.charge in {charge.id for charge in one.plan.charges}]
+    found = {one.start_us: one for one in having if line.start_us in {None, one.start_us}}
+    if not found:
+        where = f" from {invoice.timestamp(line.start_us)} on" if having and line.start_us is not None else ""
+        raise NoLineError(f"the invoice of {line.customer!r} for {line.period} has no line {line.charge!r}{where}")
+    return found
+
+
+def _within(sections: Mapping[int, Section], period: Period) -> Sequence[ColumnElement[bool]]:
+    """So that the pages of a part of the period are not those of all of it, most of them empty."""
+    start, end = min(sections), max(section.end_us for section in sections.values())
+    whole = (start, end) == (period.start_us, period.end_us)
+    return () if whole else (outcomes.c.at_us >= start, outcomes.c.at_us < end)
 
 
 def _later(account: Account, sections_of: SectionsOf, charge: str, shown: Iterable[str]) -> dict[str, Period]:

@@ -160,7 +160,8 @@ def _section(cost: Cost) -> dict[str, Any]:
 def _line(line: Line, cost: Cost, customer: str) -> dict[str, Any]:
     flat = line.charge.model == "FLAT"
     units = line.price.billed if flat else EXACT.add(line.quantity, line.trial)
-    where = {"period": str(cost.section.period), "charge": line.charge.id}
+    start = timestamp(cost.section.start_us)
+    where = {"period": str(cost.section.period), "charge": line.charge.id, "from": start}
     return {
         "charge": line.charge.id,
         "metric": "+".join(line.charge.metrics),
@@ -174,7 +175,7 @@ def _line(line: Line, cost: Cost, customer: str) -> dict[str, Any]:
         "tiers": [_tier(step, cost.currency) for step in line.price.steps],
         "outcomes": 0 if flat else line.outcomes,
         "sessions": None if flat else f"/v1/customers/{quote(customer, safe='')}/sessions?{urlencode(where)}",
-        "from": timestamp(cost.section.start_us),
+        "from": start,
     }
 
 
