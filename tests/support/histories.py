@@ -256,4 +256,4 @@ class History:
 
 def _without_outcomes(made: dict[str, Any]) -> dict[str, Any]:
     """Beside a credit, the sums name only those whose revision has the same customer."""
-    return {**made, "credit_lines": [{**line, "outcomes": ()} for line in made["credit_lines"]]}
+    return {**made, "credit_lines": [{**line, "outcomes": (), "sessions": ()} for line in made["credit_lines"]]}
