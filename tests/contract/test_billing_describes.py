@@ -9,13 +9,15 @@ from typing import Any
 
 import httpx
 import pytest
-from billing_api import Clock, event, get, post, put_plan, reversal, serving, simple_plan
+from billing_api import DAY_US, Clock, event, get, post, put_plan, reversal, serving, simple_plan
 from jsonschema.validators import Draft202012Validator
 from openapi_spec_validator import validate
 from sqlalchemy.engine import URL
 
+from sidecar.billing.api import tables
 from sidecar.billing.api.openapi import document
 from sidecar.billing.api.routes import ENDPOINTS
+from sidecar.billing.ledger import behind
 
 ANN = {"actor": "ann", "reason": "why not"}
 CAPPED = simple_plan(2, ", guardrails: {max_spend_cap: 10}")
@@ -140,6 +142,10 @@ async def test_the_ledger_as_a_table(api: httpx.AsyncClient, monkeypatch: pytest
     assert [row["id"] for row in found] == [f"out_{n}" for n in reversed(range(32))]
     assert (found[0]["customer"], found[0]["conversation"]) == ('comma, "quote"', "-1")
     assert found[1]["conversation"] == "'" + strange, "no spreadsheet takes it for a formula"
+    for text in ("=5", "@5", "\t5", "\r5", "+5-1", "-", "--1", "-1.", "=-1.5"):
+        assert tables._cell(text) == "'" + text
+    for text in ("-1", "+12.50", "5", "a=5"):
+        assert tables._cell(text) == text, "is no formula"
     assert (found[2]["held"], found[2]["time"], found[2]["late"]) == ("false", "2026-11-22T10:00:00Z", "")
     some = rows(await api.get("/v1/outcomes?customer=customer-17&period=2026-10", headers={"Accept": "text/csv"}))
     assert some == []
@@ -151,8 +157,27 @@ async def test_an_invoice_as_a_table_adds_up(api: httpx.AsyncClient) -> None:
     await post(api, *(event(n) for n in range(7)), reversal(8, of=1, time="2026-11-24T00:00:00Z"))
     await post(api, reversal(9, of=2, time="2026-11-24T00:00:00Z"), reversal(10, of=3, time="2026-11-24T00:00:00Z"))
     answer = await api.get("/v1/customers/customer-17/invoice?period=2026-11&format=csv")
-    found = [(row["kind"], row["amount"]) for row in rows(answer)]
+    found = [(row["kind"], row["outcomes"], row["amount"]) for row in rows(answer)]
     assert found == [
-        ("line", "14.00"), ("not charged by the cap", "-5.00"), ("added to the minimum", "0.00"),
-        ("credit", "-1.00"), ("total", "8.00"),
+        ("line", "7", "14.00"), ("not charged by the cap", "", "-5.00"), ("added to the minimum", "", "0.00"),
+        ("credit", "3", "-1.00"), ("total", "", "8.00"),
     ]  # fmt: skip
+
+
+async def test_the_cells_of_an_invoice_are_numbers_or_empty(
+    api: httpx.AsyncClient, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what came late nobody says how many it was; nor of what a credit names in part."""
+    monkeypatch.setattr(behind, "NAMED_MAX", 1)
+    await put_plan(api, "default", simple_plan(1))
+    await post(api, *(event(n) for n in range(3)))
+    clock.now_us += 12 * DAY_US
+    await api.billing.close_due()
+    await post(api, event(3), *(reversal(10 + n, of=n, time="2026-12-02T00:00:00Z") for n in range(2)))
+    answer = await api.get("/v1/customers/customer-17/invoice?period=2026-12&format=csv")
+    found = [list(row.values()) for row in rows(answer) if row["kind"] in {"adjustment", "credit"}]
+    start, common = ["customer-17", "2026-11", "2026-11-01T00:00:00Z"], ["", "", "", "", "", "", "", ""]
+    assert found == [
+        [*start, "adjustment", *common, "1.00", "USD"],
+        [*start, "credit", *common, "-2.00", "USD"],
+    ]

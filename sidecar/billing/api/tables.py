@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -27,6 +28,7 @@ LINE_COLUMNS = (
     "outcomes", "amount", "currency",
 )  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_SIGNED = re.compile(r"[+-][0-9]+(\.[0-9]+)?")  # a number is none
 
 
 async def outcomes(request: web.Request, wanted: Wanted) -> web.StreamResponse:
@@ -56,11 +58,19 @@ def invoice(made: dict[str, Any]) -> web.Response:
             {**where, "kind": "not charged by the cap", "amount": _negative(rails["not_charged_by_cap"])},
             {**where, "kind": "added to the minimum", "amount": rails["added_to_min_spend"]},
         ]
-    entries += [{**change, "kind": "adjustment"} for change in made["adjustment_lines"]]
-    entries += [{**change, "kind": "credit", "amount": _negative(change["amount"])} for change in made["credit_lines"]]
+    entries += [{**change, "kind": "adjustment", "outcomes": None} for change in made["adjustment_lines"]]
+    entries += [
+        {**change, "kind": "credit", "amount": _negative(change["amount"]), "outcomes": _named(change)}
+        for change in made["credit_lines"]
+    ]
     entries += [{"kind": "total", "amount": amount, "currency": code} for code, amount in made["totals"].items()]
     rows += [tuple(_cell({**common, **one}.get(name)) for name in LINE_COLUMNS) for one in entries]
     return web.Response(body=_written(rows), headers=_headers("invoice.csv"))
+
+
+def _named(credit: dict[str, Any]) -> int | None:
+    """How many outcomes a credit takes back; None when it does not name all."""
+    return None if credit["more"] else len(credit["outcomes"])
 
 
 def _negative(amount: str) -> str:
@@ -79,13 +89,9 @@ def _cell(value: Any) -> Any:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, str) and value.startswith(_FORMULA) and not _number(value):
+    if isinstance(value, str) and value.startswith(_FORMULA) and not _SIGNED.fullmatch(value):
         return "'" + value
     return value
-
-
-def _number(text: str) -> bool:
-    return text[1:].replace(".", "", 1).isdigit()
 
 
 def _written(rows: Iterable[Iterable[Any]]) -> bytes:
