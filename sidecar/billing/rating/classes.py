@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, get_args
 
 from sidecar.billing.rating.account import Account, Row
-from sidecar.billing.rating.feeding import Fed, fed
+from sidecar.billing.rating.feeding import Fed, counted_by, fed
 from sidecar.billing.rating.movements import ENTERED, Books, State
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.sections import SectionsOf
@@ -34,6 +34,7 @@ class Classes:
         self._books = books or Books(account, sections_of)
         self._part = books is not None
         self._fed: dict[Period, dict[str, Fed]] = {}
+        self._counted_by: dict[Period, dict[str, set[str]]] = {}
         self._first = _first_events(account)
 
     def of_period(self, period: Period) -> Iterator[tuple[Row, EventClass]]:
@@ -84,10 +85,20 @@ class Classes:
         return (None if later else self.feeds(row)) or "unmatched"
 
     def _of_later(self, row: Row) -> EventClass:
-        """A later revision takes a charge back when its predecessor fed a charge and it does not."""
+        """A later revision takes a charge back when one that counted its predecessor does not count it, whatever
+        others do: tokens may be charged of either.
+        """
         before = self.account.predecessor(row)
-        took_back = before is not None and self.feeds(before) and not self.feeds(row)
+        took_back = before is not None and self._charges(before) - self._charges(row)
         return "reversed" if took_back else "revised"
+
+    def _charges(self, row: Row) -> set[str]:
+        """Those that count the row on the first invoice on which it counts."""
+        if row.counts_from not in self._counted_by:
+            found = self._counted_by[row.counts_from] = {}
+            for _, usages in self._books.counted(State(row.counts_from, ENTERED)):
+                found |= counted_by(usages)
+        return self._counted_by[row.counts_from].get(row.id, set())
 
     def feeds(self, row: Row) -> Fed | None:
         """What the row is to the charges of the first invoice on which it counts; None when it feeds none."""

@@ -5,7 +5,7 @@ end of each month, and bills each month the difference that it made to all month
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 
@@ -17,6 +17,7 @@ from sidecar.billing.rating.account import Account, Customer, CustomerVersion, R
 from sidecar.billing.rating.invoice import invoice
 from sidecar.billing.rating.periods import Period, to_us
 from sidecar.billing.rating.sections import always
+from sidecar.billing.rating.summary import summary
 from sidecar.billing.rating.usage import RatedPlan
 from sidecar.policy.loading import load_plan
 
@@ -186,3 +187,28 @@ def test_taking_everything_back_leaves_the_minimum(told, price) -> None:
     rows = tuple(rows_of([*told, *ends]))
     totals = [Fraction(invoice(Account(customer, rows), always(plan, customer), period)["total"]) for period in MONTHS]
     assert sum(totals) == 3 * price["minimum"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(told=stories(), data=st.data())
+def test_a_revision_that_takes_the_resolution_back_is_reversed_whatever_tokens_it_feeds(told, data) -> None:
+    """Each revision brings tokens, which a charge without conditions counts: it says nothing of the other charge."""
+    good = "{field: outcome, operator: EQUALS, value: RESOLVED}"
+    source = (
+        f"rate_plan: {{name: p, metrics: [{{id: m, aggregation: COUNT, filter_conditions: [{good}]}}, "
+        "{id: t, aggregation: SUM, event_field: tokens}], charges: [{id: one, metrics: [m], model: PER_UNIT, rate: 1}, "
+        "{id: two, metrics: [t], model: PER_UNIT, rate: 0.001, included_free: 5}]}"
+    )
+    plan, customer = RatedPlan(load_plan(source.encode(), "p").plan), Customer("c")
+    rows = [replace(row, data={**row.data, "tokens": data.draw(st.integers(0, 3))}) for row in rows_of(told)]
+    before: dict[Told, Told] = {}
+    newest: dict[int, Told] = {}
+    for t in told:
+        if t.session in newest:
+            before[t] = newest[t.session]
+        newest[t.session] = t
+    for index, period in enumerate(MONTHS):
+        later = [(t, old) for t, old in before.items() if month_of(t.day) == index]
+        back = sum(old.good and not t.good for t, old in later)
+        made = summary([(Account(customer, tuple(rows)), always(plan, customer))], period)
+        assert (made["reversed"], made["revised"]) == (back, len(later) - back)
