@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -30,6 +30,8 @@ NESTING_MAX = 64
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE)
 _NANOSECONDS = re.compile(r"(\.\d{6})\d+")
 _YEARS = range(2000, 2200)
+State = Literal["RESOLVED", "NOT_BILLABLE", "INCONCLUSIVE", "REVERSED"]
+STATES: tuple[State, ...] = get_args(State)
 # A number that is not whole, in compact JSON. Three patterns, since a fixed beginning is searched for much faster.
 _FRACTIONS = [re.compile(before + rb"-?[0-9]+[.eE]") for before in (rb'":', rb"\[", rb",")]
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -173,7 +175,7 @@ class OutcomeData(_Checked):
 
     session_id: Text
     outcome: Name
-    state: Literal["RESOLVED", "NOT_BILLABLE", "INCONCLUSIVE", "REVERSED"]
+    state: State
     escalated_to_human: bool
     revision: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     reverses: EventId | None = None

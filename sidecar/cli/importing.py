@@ -32,7 +32,7 @@ def run(path: str, url: str | None, *, as_json: bool) -> int:
 
     Ids make it repeatable: what has arrived before is a duplicate and changes nothing.
     """
-    found = Imported()
+    found, again = Imported(), "repeat the command to go on"
     try:
         with api.billing(url, timeout_seconds=_TIMEOUT_SECONDS) as billing:
             if path == "-":
@@ -41,7 +41,10 @@ def run(path: str, url: str | None, *, as_json: bool) -> int:
                 with Path(path).open(encoding="utf-8") as source:
                     _post_all(billing, source, found)
     except (CommandError, OSError, UnicodeDecodeError) as error:
-        told = f"{found.accepted} accepted and {found.duplicates} duplicates before; repeat the command to go on"
+        if isinstance(error, _UnreadableError | UnicodeDecodeError):
+            again = f"correct {getattr(error, 'what', 'the file')} and repeat the command to go on"
+        refused = f", {len(found.rejected)} rejected" if found.rejected else ""
+        told = f"{found.accepted} accepted and {found.duplicates} duplicates{refused} before; {again}"
         raise CommandError(f"{path}: {error} ({told})", code=getattr(error, "code", FAILED)) from None
     if as_json:
         print_json(asdict(found))
@@ -52,31 +55,50 @@ def run(path: str, url: str | None, *, as_json: bool) -> int:
     return FAILED if found.rejected else OK
 
 
+class _UnreadableError(CommandError):
+    """The file holds something that is no event; `what` is to be corrected."""
+
+    def __init__(self, message: str, what: str = "the file") -> None:
+        super().__init__(message)
+        self.what = what
+
+
 def _post_all(billing: api.Api, source: TextIO, found: Imported) -> None:
+    """What stands before something unreadable is posted as well."""
     batch: list[str] = []
-    for event in _events(source):
-        batch.append(event)
-        if len(batch) == BATCH:
-            _post(billing, batch, found)
-            batch.clear()
+    unreadable: Exception | None = None
+    try:
+        for event in _events(source):
+            batch.append(event)
+            if len(batch) == BATCH:
+                _post(billing, batch, found)
+                batch.clear()
+    except (_UnreadableError, UnicodeDecodeError) as error:
+        unreadable = error
     if batch:
         _post(billing, batch, found)
+    if unreadable is not None:
+        raise unreadable
 
 
 def _events(source: TextIO) -> Iterator[str]:
-    """Each event as the text that it is in the file: numbers reach the ledger as they were written."""
-    first = source.read(1)
-    while first.isspace():
+    """Each event as the text that it is in the file: numbers reach the ledger as they were written.
+
+    Windows' tools begin a file with a byte order mark, U+FEFF.
+    """
+    first, above = source.read(1), 1
+    while first.isspace() or first == "\ufeff":
+        above += first == "\n"
         first = source.read(1)
     if first == "[":
         yield from _listed(source.read())
         return
-    for number, line in enumerate(_lines(first, source), 1):
+    for number, line in enumerate(_lines(first, source), above):
         if line.strip():
             try:
                 json.loads(line)
             except ValueError as error:
-                raise CommandError(f"line {number} is no JSON: {error}") from None
+                raise _UnreadableError(f"line {number} is no JSON: {error}", f"line {number}") from None
             yield line
 
 
@@ -87,15 +109,15 @@ def _listed(text: str) -> Iterator[str]:
         try:
             _, end = decoder.raw_decode(text, position)
         except ValueError as error:
-            raise CommandError(f"is no JSON list: {error}") from None
+            raise _UnreadableError(f"is no JSON list: {error}") from None
         yield text[position:end]
         position = _past(text, end)
         if text.startswith(",", position):
             position = _past(text, position + 1)
         elif not text.startswith("]", position):
-            raise CommandError(f"is no JSON list: a comma or ] is missing at character {position + 1}")
+            raise _UnreadableError(f"is no JSON list: a comma or ] is missing at character {position + 1}")
     if text[position + 1 :].strip():
-        raise CommandError("is no JSON list: something stands behind it")
+        raise _UnreadableError("is no JSON list: something stands behind it")
 
 
 def _past(text: str, position: int) -> int:

@@ -239,6 +239,10 @@ async def test_pages_of_the_ledger(api: httpx.AsyncClient) -> None:
         if after is None:
             break
     assert seen == [f"out_{n}" for n in reversed(range(25))]
+    for unknown in ("FOO", "resolved", "RESOLVED\0", ""):
+        problem = await get(api, "/v1/outcomes", 400, state=unknown)
+        known = "RESOLVED, NOT_BILLABLE, INCONCLUSIVE, REVERSED"
+        assert problem["detail"] == f"state must be one of {known}, not {unknown!r}"
     only = await get(api, "/v1/outcomes", customer="customer-1", state="RESOLVED")
     assert {entry["customer"] for entry in only["outcomes"]} == {"customer-1"}
     assert [entry["id"] for entry in (await get(api, "/v1/outcomes", conversation="c-3"))["outcomes"]] == ["out_3"]

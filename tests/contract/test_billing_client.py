@@ -106,10 +106,36 @@ async def test_events_are_brought_in_from_a_file_as_they_are_written(
     assert (await get(api, "/v1/summary", period="2026-11"))["sessions"] == 250
 
 
+async def test_what_stands_before_a_line_that_is_no_json_is_brought_in(
+    api: httpx.AsyncClient, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIDECAR_BILLING_TOKEN", "s3cret")
+    path = tmp_path / "events.json"
+    lines = ["", *(json.dumps(event(n)) for n in range(150)), "not json", json.dumps(event(150))]
+    path.write_text("\n".join(lines))
+    command = ("billing", "import", str(path), "--billing", str(api.base_url))
+    assert await run(*command) == 1
+    told = capsys.readouterr().err
+    assert "line 152 is no JSON" in told
+    assert "(150 accepted and 0 duplicates before; correct line 152 and repeat the command to go on)" in told
+    path.write_bytes(b"\n".join([*(line.encode() for line in lines[:-2]), b"\xff"]))
+    assert await run(*command) == 1
+    assert "duplicates before; correct the file and repeat the command to go on)" in capsys.readouterr().err
+    for lead in ("[", ""):
+        path.write_text("\ufeff" + lead + lines[-1] + ("]" if lead else ""), encoding="utf-8")
+        assert await run(*command) == 0, "a byte order mark is no event"
+    assert len((await get(api, "/v1/outcomes", limit="1000"))["outcomes"]) == 151
+
+
 @pytest.mark.parametrize("text", ["{", "[{}", "[{} {}]", "[{}] x", '{"id": 1}\nnothing'])
 async def test_files_that_are_no_json(
-    api: httpx.AsyncClient, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+    api: httpx.AsyncClient,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
 ) -> None:
+    monkeypatch.setenv("SIDECAR_BILLING_TOKEN", "s3cret")
     path = tmp_path / "events.json"
     path.write_text(text)
     assert await run("billing", "import", str(path), "--billing", str(api.base_url)) == 1

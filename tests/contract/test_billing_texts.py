@@ -41,7 +41,7 @@ async def test_it_is_no_name_of_a_customer(api: httpx.AsyncClient, path: str) ->
 
 
 async def test_in_a_query_it_selects_nothing(api: httpx.AsyncClient) -> None:
-    for name in ("customer", "state", "conversation"):
+    for name in ("customer", "conversation"):
         assert (await get(api, f"/v1/outcomes?{name}=x%00"))["outcomes"] == []
     assert (await get(api, "/v1/alerts?customer=x%00"))["alerts"] == []
     await get(api, "/v1/customers?after=%00")

@@ -12,7 +12,7 @@ from sidecar.billing.api.bodies import AssignmentBody, DecisionBody
 from sidecar.billing.api.keys import BILLING, METRICS
 from sidecar.billing.api.problems import ProblemError
 from sidecar.billing.api.reading import csv_wanted, exact, json_body, period_of, whole_number
-from sidecar.billing.events import UnreadableBodyError, parse_json, read_body
+from sidecar.billing.events import STATES, UnreadableBodyError, parse_json, read_body
 from sidecar.billing.ledger.append import storable
 from sidecar.billing.ledger.deciding import Kind, RefusedError, Ruling, UnknownOutcomeError
 from sidecar.billing.ledger.entries import PAGE_MAX, Wanted
@@ -57,7 +57,7 @@ async def get_outcomes(request: web.Request) -> web.StreamResponse:
     after = query.get("after")
     wanted = Wanted(
         customer=storable(query.get("customer")),
-        state=storable(query.get("state")),
+        state=_state(query.get("state")),
         conversation=storable(query.get("conversation")),
         period=None if "period" not in query else str(period_of(query["period"])),
         before_seq=whole_number(after, "after", 0, SEQ_MAX) if after is not None else None,
@@ -69,6 +69,13 @@ async def get_outcomes(request: web.Request) -> web.StreamResponse:
     more = len(rows) > limit
     page = rows[:limit]
     return exact({"outcomes": [entry(row) for row in page], "next": str(page[-1]["seq"]) if more else None})
+
+
+def _state(text: str | None) -> str | None:
+    """`?state=RESOLVED`."""
+    if text is not None and text not in STATES:
+        raise ProblemError(400, f"state must be one of {', '.join(STATES)}, not {text!r}")
+    return text
 
 
 async def get_outcome(request: web.Request) -> web.Response:
