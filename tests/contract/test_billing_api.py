@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote
 
@@ -468,3 +469,20 @@ async def test_whatever_an_id_holds_it_can_be_asked_for(api: httpx.AsyncClient) 
     path = quote(named, safe="")
     assert (await get(api, f"/v1/customers/{path}/invoice", period="2026-11"))["customer"] == named
     assert (await get(api, f"/v1/sessions/ses_{path}"))["session_id"] == f"ses_{named}"
+
+
+async def test_revenue_is_what_all_invoices_come_to_whoever_is_registered(api: httpx.AsyncClient) -> None:
+    fee = "{id: fee, metrics: [], model: FLAT, rate: 49}, {id: each, metrics: [m], model: PER_UNIT, rate: 1}"
+    metric = "{id: m, aggregation: COUNT, filter_conditions: [{field: outcome, operator: EQUALS, value: RESOLVED}]}"
+    await put_plan(api, "default", f"rate_plan: {{name: p, metrics: [{metric}], charges: [{fee}]}}")
+    await post(api, event(1), event(2, subject="quiet", data={"outcome": "INCONCLUSIVE", "state": "INCONCLUSIVE"}))
+    names = ("customer-17", "quiet", "nobody", "registered")
+    for registered, expected in ((False, ("50.00", "0.00")), (True, ("99.00", "49.00"))):
+        if registered:
+            assert (await api.put("/v1/customers/registered", json={})).is_success
+        for _ in ("from what is pending", "from the sums"):
+            for period, revenue in zip(("2026-11", "2026-12"), expected, strict=True):
+                made = [await get(api, f"/v1/customers/{name}/invoice", period=period) for name in names]
+                assert str(sum(Decimal(one["total"]) for one in made)) == revenue
+                assert (await get(api, "/v1/summary", period=period))["revenue"] == revenue
+            await api.upkeep.settle()

@@ -43,7 +43,7 @@ class _Body(BaseModel):
 
 
 class CustomerBody(_Body):
-    """What may be said about a customer; a PUT says all of it. Without `started_at` there is no trial, in any open period.
+    """What may be said about a customer; a PUT says all of it: without `started_at` no open period has a trial.
 
     `effective_from`: when it begins to hold, plan included. Without it, facts hold from now on and another plan from
     the next period on; what is said first holds from ever.

@@ -106,6 +106,10 @@ class Customer:
             return self
         return Customer(self.id, tuple(version for version in self.versions if version.known_us < us))
 
+    def registered_by(self, us: int) -> bool:
+        """Whether anything that was said of it holds before an instant."""
+        return any(version.effective_us < us for version in self.versions)
+
     @cached_property
     def started_us(self) -> int | None:
         """When the contract, and with it the trial, began; by what is known last, so that it can be corrected."""

@@ -84,6 +84,8 @@ class Costs:
         self.sections_of = sections_of
         self._moved: dict[int, list[tuple[State, str, Units]]] = {}
         for (place, state), units in movements.items():
+            if not units:
+                continue  # sums keep what has come to nothing
             self._moved.setdefault(place.start_us, []).append((state, place.charge, units))
 
     def gross(self, period: Period) -> list[Cost]:
@@ -142,12 +144,15 @@ class Costs:
         """What a section costs at a state."""
         total = self._total(section, state)
         plan, customer = section.plan, section.customer
+        # Nobody has heard of somebody who is not registered before an outcome counts.
+        known = bool(total) or customer.registered_by(section.period.end_us)
+        due = known and plan.customer_in(customer, section.end_us)
         lines = []
         for charge in plan.charges:
             units = total.get(charge.id, NONE)
             quantity = max(ZERO, units.units)
             if charge.model == "FLAT":
-                quantity = Decimal(1) if plan.flat_due(charge, customer, section.end_us) else ZERO
+                quantity = Decimal(1) if due and plan.flat_due(charge, customer, section.end_us) else ZERO
             priced = price(charge, quantity, plan.currency)
             lines.append(Line(charge, quantity, max(ZERO, units.trial), units.outcomes, priced))
         subtotal = sum((line.price.amount for line in lines), round_amount(ZERO, plan.currency))
@@ -155,7 +160,7 @@ class Costs:
         capped = payable = subtotal
         if rails.max_spend_behavior == "CAP" and rails.max_spend_cap is not None:
             capped = payable = min(subtotal, round_amount(rails.max_spend_cap, plan.currency))
-        if plan.customer_in(customer, section.end_us):
+        if due:
             payable = max(payable, round_amount(rails.min_spend, plan.currency))
         return Cost(section, tuple(lines), subtotal, capped, payable)
 

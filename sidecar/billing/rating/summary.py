@@ -135,7 +135,7 @@ def summary(accounts: Iterable[tuple[Account, SectionsOf]], period: Period) -> d
 
 def _is_customer(account: Account, movements: Movements, period: Period) -> bool:
     """Whether somebody gets an invoice without asking for one."""
-    registered = any(version.effective_us < period.end_us for version in account.customer.versions)
+    registered = account.customer.registered_by(period.end_us)
     active = any(row.entered == period for row in account.own) or any(at.period == period for _, at in movements)
     return account.customer.attributed and (registered or active)
 

@@ -165,8 +165,6 @@ class RatedPlan:
 
     def flat_due(self, charge: Charge, customer: Customer, end_us: int) -> bool:
         """A FLAT charge is due once in every section in which the customer is one, by the facts at its end."""
-        if not self.customer_in(customer, end_us):
-            return False
         return self._when[charge.id].hold({"customer": customer.as_of(end_us - 1)})
 
     def customer_in(self, customer: Customer, end_us: int) -> bool:

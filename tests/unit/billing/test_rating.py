@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -206,7 +206,7 @@ def test_compound_one_session_feeds_several_charges() -> None:
     assert (lines["leads"]["amount"], lines["platform"]["amount"]) == ("29.97", "49.00")
     basic = bill(rows, plan)
     assert {line["charge"]: line["amount"] for line in basic["lines"]}["resolutions_basic"] == "1050.39"
-    nothing = bill([], plan)
+    nothing = bill([], plan, customer=known())
     assert (nothing["subtotal"], nothing["total"]) == ("49.00", "99.00")
     assert nothing["guardrails"]["added_to_min_spend"] == "50.00"
     many = bill([row(n, outcome="QUALIFIED") for n in range(2500)], plan)
@@ -265,6 +265,27 @@ def test_a_contract_that_has_not_begun_owes_no_fixed_fee() -> None:
     plan = rated("charges: [{id: f, metrics: [], model: FLAT, rate: 49}]\nguardrails: {min_spend: 60}")
     assert bill([], plan, customer=known(started_at="2026-12-05"))["total"] == "0.00"
     assert bill([], plan, DECEMBER, customer=known(started_at="2026-12-05"))["total"] == "60.00"
+
+
+def test_who_is_not_registered_owes_a_fixed_fee_only_where_outcomes_count() -> None:
+    """Else any name would have an invoice, and the summary, which knows no such names, another revenue."""
+    charges = "charges: [{id: f, metrics: [], model: FLAT, rate: 49}, {id: c, metrics: [m], model: PER_UNIT, rate: 1}]"
+    plan = rated(RESOLUTION + charges + "\nguardrails: {min_spend: 60}")
+    counted, late = [row(1)], CustomerVersion(to_us(datetime(2026, 12, 1, tzinfo=UTC)), {})
+    back = row(2, "2026-12-05", session="ses_1", revision=1, reverses=counted[0].id, outcome="UNRESOLVED")
+    for rows, customer, totals in (
+        ([], Customer("c"), ("0.00", "0.00", "0.00")),
+        (counted, Customer("c"), ("0.00", "60.00", "0.00")),
+        ([*counted, back], Customer("c"), ("0.00", "60.00", "0.00")),
+        ([row(3, outcome="INCONCLUSIVE")], Customer("c"), ("0.00", "0.00", "0.00")),
+        ([], Customer("c", (late,)), ("0.00", "0.00", "60.00")),
+        (counted, Customer("c", (late,)), ("0.00", "60.00", "60.00")),
+        ([], known(), ("60.00", "60.00", "60.00")),
+    ):
+        account, sections_of = Account(customer, tuple(rows)), always(plan, customer)
+        for period, total in zip((NOVEMBER.before, NOVEMBER, DECEMBER), totals, strict=True):
+            assert bill(rows, plan, period, customer)["total"] == total
+            assert summary([(account, sections_of)], period)["revenue"] == total
 
 
 def test_rows_of_other_customers_only_replace() -> None:

@@ -181,7 +181,7 @@ def test_the_order_of_rows_and_a_revision_before_its_predecessor_change_nothing(
 @settings(max_examples=100, deadline=None)
 @given(told=stories(), price=prices())
 def test_taking_everything_back_leaves_the_minimum(told, price) -> None:
-    plan, customer = compiled(price, 0), Customer("c")
+    plan, customer = compiled(price, 0), Customer("c", (CustomerVersion(0, {}),))
     last = {t.session: t.revision for t in told}
     ends = [Told(session, revision + 1, 91, good=False) for session, revision in last.items()]
     rows = tuple(rows_of([*told, *ends]))
