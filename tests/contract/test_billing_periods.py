@@ -154,11 +154,14 @@ async def test_each_section_names_and_lists_its_own_sessions(api: httpx.AsyncCli
     days = ("2026-11-20", "2026-11-10", "2026-11-21", "2026-11-11")
     await post(api, *(event(n, time=f"{day}T00:00:00Z") for n, day in enumerate(days)))
     await post(api, *(reversal(10 + n, of=n, time="2026-11-22T00:00:00Z") for n in (0, 1)))
+    await post(api, event(4, subject="unattributed", time="2026-11-12T00:00:00Z"))
+    whose = {"actor": "ann", "reason": "r", "customer": "customer-17"}
+    assert (await api.post("/v1/outcomes/out_4/assign", json=whose)).status_code == 201
     made = await invoice(api, "2026-11")
-    assert [line["outcomes"] for line in made["lines"]] == [2, 2]
+    assert [line["outcomes"] for line in made["lines"]] == [3, 2]
     pages = [await get(api, line["sessions"]) for line in made["lines"]]
     assert [[(use["outcome"], use["taken_back"]) for use in page["sessions"]] for page in pages] == [
-        [("out_1", "2026-11"), ("out_3", None)], [("out_0", "2026-11"), ("out_2", None)],
+        [("out_1", "2026-11"), ("out_3", None), ("out_4", None)], [("out_0", "2026-11"), ("out_2", None)],
     ]  # fmt: skip
     first = await get(api, made["lines"][1]["sessions"], limit="1")
     assert ([use["outcome"] for use in first["sessions"]], bool(first["next"])) == (["out_0"], True), "no empty page"
@@ -166,7 +169,7 @@ async def test_each_section_names_and_lists_its_own_sessions(api: httpx.AsyncCli
         ("2026-11-01T00:00:00Z", "2.00", ["out_1"]), ("2026-11-15T00:00:00Z", "3.00", ["out_0"]),
     ]  # fmt: skip
     both = await get(api, f"{CUSTOMER}/sessions", period="2026-11", charge="pricing")
-    assert len(both["sessions"]) == 4
+    assert len(both["sessions"]) == 5
 
 
 async def test_a_line_that_is_not_on_the_invoice_is_not_found(api: httpx.AsyncClient) -> None:
