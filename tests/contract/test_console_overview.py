@@ -78,9 +78,7 @@ async def _agrees(server: ConsoleServer, month: str) -> dict[str, Any]:
 
 async def _customers(server: ConsoleServer, month: str) -> dict[str, tuple[int, Decimal]]:
     page = await server.api.get("/customers", params={"period": month})
-    cells = (
-        r'<a href="/customers/(\w+)\?.*?<td class="number">(\d+)</td>.*?<td class="number strong"><a[^>]*>\$([\d.]+)'
-    )
+    cells = r'<a href="/customers/(\w+)\?.*?data-label="Charged">(\d+)</td>.*?data-label="Total"><a[^>]*>\$([\d.]+)'
     return {name: (int(number), Decimal(total)) for name, number, total in re.findall(cells, page.text, re.DOTALL)}
 
 

@@ -83,7 +83,8 @@ async def plainly(billing: Billing) -> list[dict[str, Any]]:
         row["waits"] = row["held"] and not [
             one for one in mine if one["outcome_id"] == row["id"] and one["kind"] != "assign"
         ]
-        row["names"] = {row["session_id"], row["conversation"], row["id"]}
+        revisions = {one["id"] for one in rows if one["session_id"] == row["session_id"]}
+        row["names"] = {row["session_id"], row["conversation"], *revisions}
         row["names"] |= {name for name in ("T-1", "77") if f'"{name}"' in row["body"] or f"{name}]" in row["body"]}
     return sorted(last.values(), key=lambda row: (row["at_us"], row["seq"]), reverse=True)
 
