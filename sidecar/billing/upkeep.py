@@ -35,9 +35,7 @@ class Upkeep:
         self._billing = billing
         self._deliveries = deliveries
         self._tasks: list[asyncio.Task[None]] = []
-        self._caps_of: tuple[Period, int] | None = (
-            None  # the month and the newest plan for which all caps were looked at
-        )
+        self._caps_of: tuple[Period, int] | None = None  # month and newest plan when all caps were last looked at
 
     def start(self) -> None:
         """Run until `stop`."""
