@@ -53,7 +53,7 @@ async def note_alerts(
     while len(open_now) < _OPEN_MAX and closed.of(before) is None and before.end_us > born:
         open_now.add(before)
         before = Period.of(before.start_us - 1)
-    rows: list[dict[str, Any]] = []
+    found: list[Cost] = []
     for customer, summed in sums.items():
         sections_of = await catalog.sections_of(customer)
         coupled = await catalog.coupling(customer) == "account"
@@ -71,10 +71,9 @@ async def note_alerts(
         if news:
             movements = await _scanned(connection, catalog, customer) if coupled else summed
             with localcontext(EXACT):
-                costs = [Costs(sections_of, movements).at(one, State(one.period, ENTERED)) for one in news]
-            rows += [_row(cost, percent, now_us) for cost in costs for percent in alerts_reached(cost)]
-            await spending.note(connection, costs)
-    await _insert(connection, rows)
+                found += [Costs(sections_of, movements).at(one, State(one.period, ENTERED)) for one in news]
+    await spending.note(connection, found)
+    await _insert(connection, [_row(cost, percent, now_us) for cost in found for percent in alerts_reached(cost)])
 
 
 async def capped(connection: AsyncConnection, catalog: Catalog, period: Period) -> set[str]:

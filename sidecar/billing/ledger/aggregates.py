@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal, localcontext
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select, tuple_, union
+from sqlalchemy import delete, func, or_, select, union
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -72,8 +72,9 @@ class Aggregates:
             (outcomes, outcomes.c.id, 0, outcomes.c.customer == customer),
             (decisions, decisions.c.outcome_id, decisions.c.number, decisions.c.assigned == customer),
         ):
+            # Looked up row by row: for NOT EXISTS, PostgreSQL may read all that is pending, for each customer anew.
             note = select(pending.c.number).where(pending.c.outcome_id == identifier, pending.c.number == number)
-            query = select(table.c.seq).where(theirs, ~note.exists()).limit(1)
+            query = select(table.c.seq).where(theirs, note.scalar_subquery().is_(None)).limit(1)
             if (await self._connection.execute(query)).first() is not None:
                 return False
         return True
@@ -289,6 +290,10 @@ class Aggregates:
         await upsert(self._connection, rated, rows, sets=("basis",))
 
     async def _take_off(self, noted: Noted) -> None:
-        wanted, key = sorted(noted), tuple_(pending.c.outcome_id, pending.c.number)
-        for start in range(0, len(wanted), CHUNK):
-            await self._connection.execute(delete(pending).where(key.in_(wanted[start : start + CHUNK])))
+        by_number: dict[int, list[str]] = {}  # nearly all are 0; a list of pairs would be looked for in every row
+        for identifier, number in sorted(noted):
+            by_number.setdefault(number, []).append(identifier)
+        for number, ids in by_number.items():
+            for some in chunks(ids):
+                theirs = pending.c.outcome_id.in_(some)
+                await self._connection.execute(delete(pending).where(theirs, pending.c.number == number))

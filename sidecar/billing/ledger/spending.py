@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.ledger.tables import spends
+from sidecar.billing.ledger.upserting import upsert
 from sidecar.billing.rating.cost import Cost
 from sidecar.billing.rating.periods import Period
 
@@ -21,19 +21,14 @@ _SHARE_MAX = Decimal(1_000_000)
 
 async def note(connection: AsyncConnection, costs: Sequence[Cost]) -> None:
     """Note how near sections with a cap have come to it; of several in one period, the last one's counts."""
-    rows = [
-        {
-            "customer": cost.section.customer.id, "period": str(cost.section.period),
-            "share": float(_share(cost.subtotal, cost.section.plan.plan.guardrails.max_spend_cap)),
-        }
+    shares = {
+        (cost.section.customer.id, str(cost.section.period)): float(
+            _share(cost.subtotal, cost.section.plan.plan.guardrails.max_spend_cap)
+        )
         for cost in costs
-    ]  # fmt: skip
-    if rows:
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-        statement = dialect.insert(spends)
-        new = {"share": statement.excluded.share}
-        once = statement.on_conflict_do_update(index_elements=["customer", "period"], set_=new)
-        await connection.execute(once, rows)
+    }
+    rows = [{"customer": customer, "period": period, "share": share} for (customer, period), share in shares.items()]
+    await upsert(connection, spends, rows, sets=("share",))
 
 
 def _share(amount: Decimal, cap: Decimal | None) -> Decimal:
