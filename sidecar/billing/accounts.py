@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.ledger.aggregates import Aggregates
 from sidecar.billing.ledger.catalog import Catalog
-from sidecar.billing.ledger.entries import account_rows
+from sidecar.billing.ledger.entries import account_rows, has_few
 from sidecar.billing.ledger.tables import customer_versions, outcomes, rated
 from sidecar.billing.rating.account import UNATTRIBUTED, Account
 from sidecar.billing.rating.cost import Costs
@@ -24,8 +24,6 @@ from sidecar.billing.rating.invoice import NOTHING, written
 from sidecar.billing.rating.movements import Movements, movements_of
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.service import Billing
-
-FEW = 1000  # outcomes that are rated while a page waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +73,7 @@ async def _made(
 
 
 async def _from_rows(connection: AsyncConnection, catalog: Catalog, customer: str) -> Movements | None:
-    some = select(outcomes.c.seq).where(outcomes.c.customer == customer).limit(FEW + 1).subquery()
-    if (await connection.execute(select(func.count()).select_from(some))).scalar_one() > FEW:
+    if not await has_few(connection, customer):
         return None
     account = Account((await catalog.customers([customer]))[customer], await account_rows(connection, customer))
     return await asyncio.to_thread(movements_of, account, await catalog.sections_of(customer))

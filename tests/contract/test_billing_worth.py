@@ -14,7 +14,7 @@ import pytest
 from billing_api import Clock, event, get, post, put_plan, reversal, serving, simple_plan
 from sqlalchemy.engine import URL
 
-from sidecar.billing.ledger import arriving
+from sidecar.billing.ledger import arriving, entries
 from sidecar.billing.ledger.database import sqlite_url
 
 _METRIC = (
@@ -205,7 +205,7 @@ async def test_what_comes_in_one_moment_adds_up_to_the_invoices(ledger_url: URL)
 
 async def test_what_came_long_ago_is_not_worked_out(ledger_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arriving, "LATER_MAX", 2)
-    monkeypatch.setattr(arriving, "ROWS_MAX", 2)
+    monkeypatch.setattr(entries, "FEW", 2)
     async with serving(ledger_url) as api:
         await put_plan(api, "default", simple_plan(2))
         await post(api, *(event(number) for number in range(4)))

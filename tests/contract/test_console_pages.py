@@ -13,9 +13,8 @@ from billing_api import Clock, event, put_plan, reversal, simple_plan
 from console_pages import OPERATOR, VIEWER, Console, Page, console_on
 from sqlalchemy.engine import URL
 
-from sidecar.billing import accounts
 from sidecar.billing.console import customers, wiring
-from sidecar.billing.ledger import aggregates
+from sidecar.billing.ledger import aggregates, entries
 from sidecar.billing.ledger.deciding import Ruling
 
 PLAN = """
@@ -323,7 +322,7 @@ async def test_a_program_with_the_token_reads_pages(ledger_url: URL) -> None:
 
 async def test_a_page_does_not_wait_for_a_backlog_of_sums(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aggregates, "SOON_MAX", 2)
-    monkeypatch.setattr(accounts, "FEW", 2)
+    monkeypatch.setattr(entries, "FEW", 2)
     await graduated(console)
     await post(console, *(event(number) for number in range(4)))
     assert "not summed up" in (await console.page("/customers", period="2026-11")).text

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from itertools import takewhile
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.ledger.aggregates import Aggregates
 from sidecar.billing.ledger.catalog import Catalog
 from sidecar.billing.ledger.differences import Group
-from sidecar.billing.ledger.entries import Record, account_parts, chunks, decided
+from sidecar.billing.ledger.entries import Record, account_parts, chunks, decided, has_few
 from sidecar.billing.ledger.tables import decisions, outcomes
 from sidecar.billing.ledger.worth import differences
 from sidecar.billing.rating.account import UNATTRIBUTED, Account, Row
@@ -31,7 +31,6 @@ from sidecar.billing.rating.movements import added, less, movements_of
 from sidecar.billing.rating.price import EXACT
 
 LATER_MAX = 500  # rows of a customer that came after it, and are undone to see what was before
-ROWS_MAX = 1000  # of an account that has no sums, for its plan must see all rows at once
 Amounts = dict[tuple[str, str], Decimal]  # by period and currency
 
 
@@ -108,7 +107,7 @@ async def _of_customer(
     sums = Aggregates(connection, catalog)
     total = await sums.read(payer)
     if total is None:
-        if await _large(connection, payer):
+        if not await has_few(connection, payer):
             return None
         group = Group(*await account_parts(connection, payer))
     else:
@@ -127,11 +126,6 @@ async def _of_customer(
     with localcontext(EXACT):
         then, until = (added([total, less(now), some]) for some in (after, before))
     return differences(payer, sections_of, (then, until))
-
-
-async def _large(connection: AsyncConnection, customer: str) -> bool:
-    some = select(outcomes.c.seq).where(outcomes.c.customer == customer).limit(ROWS_MAX + 1).subquery()
-    return (await connection.execute(select(func.count()).select_from(some))).scalar_one() > ROWS_MAX
 
 
 async def _later(connection: AsyncConnection, customer: str, moment: Moment) -> Sequence[Record] | None:

@@ -20,6 +20,7 @@ Record = RowMapping | Mapping[str, Any]
 Value = TypeVar("Value")
 PAGE_MAX = 1000
 CHUNK = 500
+FEW = 1000  # rows of an account that are rated while somebody waits
 _COLUMNS = [column for column in outcomes.c if column.name != "digest"]
 
 
@@ -52,6 +53,12 @@ async def account_parts(connection: AsyncConnection, customer: str) -> tuple[lis
     theirs = or_(outcomes.c.session_id.in_(sessions), outcomes.c.reverses.in_(ids))
     rows = list((await connection.execute(select(*_COLUMNS).where(theirs))).mappings())
     return rows, await decisions_of(connection, {row["session_id"] for row in rows})
+
+
+async def has_few(connection: AsyncConnection, customer: str) -> bool:
+    """Whether an account can be rated from its rows while somebody waits."""
+    beyond = select(outcomes.c.seq).where(outcomes.c.customer == customer).offset(FEW).limit(1)
+    return (await connection.execute(beyond)).first() is None
 
 
 def chunks(values: Iterable[Value]) -> Iterator[list[Value]]:
