@@ -7,6 +7,7 @@ future, and repeated, with the same `webhook-id`, until the receiver answers 2xx
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -24,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sidecar.billing.ledger import spending
 from sidecar.billing.ledger.catalog import Catalog, born_us, registered
 from sidecar.billing.ledger.database import Database
-from sidecar.billing.ledger.entries import account_rows
+from sidecar.billing.ledger.entries import account_rows, chunks
 from sidecar.billing.ledger.tables import alerts, rated, secrets
 from sidecar.billing.rating.account import UNATTRIBUTED, Account
 from sidecar.billing.rating.cost import Cost, Costs
@@ -71,7 +72,8 @@ async def note_alerts(
         if news:
             movements = await _scanned(connection, catalog, customer) if coupled else summed
             with localcontext(EXACT):
-                found += [Costs(sections_of, movements).at(one, State(one.period, ENTERED)) for one in news]
+                costs = Costs(sections_of, movements)
+                found += [costs.at(one, State(one.period, ENTERED)) for one in news]
     await spending.note(connection, found)
     await _insert(connection, [_row(cost, percent, now_us) for cost in found for percent in alerts_reached(cost)])
 
@@ -80,12 +82,14 @@ async def capped(connection: AsyncConnection, catalog: Catalog, period: Period) 
     """Customers whose plans have a cap in a period, among those who are registered or have been summed up."""
     summed_up = await connection.execute(select(rated.c.customer).distinct())
     names = {*await registered(connection), *summed_up.scalars()} - {UNATTRIBUTED}
-    await catalog.customers(names)
     found = set()
-    for name in names:
-        sections = (await catalog.sections_of(name))(period)
-        if any(section.plan.plan.guardrails.max_spend_cap is not None for section in sections):
-            found.add(name)
+    for some in chunks(names):
+        await catalog.customers(some)
+        for name in some:
+            sections = (await catalog.sections_of(name))(period)
+            if any(section.plan.plan.guardrails.max_spend_cap is not None for section in sections):
+                found.add(name)
+        await asyncio.sleep(0)  # requests are answered meanwhile
     return found
 
 

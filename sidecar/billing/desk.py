@@ -150,12 +150,6 @@ async def seen(billing: Billing, customer: str) -> bool:
         return any((await connection.execute(anywhere)).scalars())
 
 
-async def decided(billing: Billing, before_seq: int | None, limit: int) -> list[dict[str, Any]]:
-    """What was decided, newest first."""
-    async with billing.database.reading() as connection:
-        return await deciding.newest(connection, before_seq, limit)
-
-
 async def nearest_caps(billing: Billing, period: Period, limit: int) -> list[str]:
     """The customers nearest the cap of their plan."""
     async with billing.database.reading() as connection:

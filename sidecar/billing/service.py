@@ -17,9 +17,9 @@ from sidecar.billing.events import EventError, Posted, id_of, read_event
 from sidecar.billing.exports.service import Exports
 from sidecar.billing.ingest import Ingest
 from sidecar.billing.ledger import (
-    arriving,
     behind,
     catalog,
+    changed,
     deciding,
     entries,
     model_prices,
@@ -75,7 +75,8 @@ class Receipt:
 class Billing:
     """The reference billing service over one database; `clock` gives Unix microseconds.
 
-    `stale` has the customers whose sums a reader found to be made by another plan, or other facts, than hold now.
+    `stale` has the customers whose sums were found to be made by another plan, or other facts, than hold now, or may
+    have been: who reads sums, changes a customer, or looks at caps puts them there.
     """
 
     def __init__(self, database: Database, clock: Callable[[], int] = now_us, grace_us: int = GRACE_US) -> None:
@@ -215,14 +216,14 @@ class Billing:
         async with self.database.reading() as connection:
             return await worth(connection, Catalog(connection), outcome)
 
-    async def arrivals(
+    async def changed(
         self, outcome: Mapping[str, Any], taken: Sequence[Mapping[str, Any]]
     ) -> tuple[list[dict[str, str]] | None, list[list[dict[str, str]] | None]]:
-        """What a row of the ledger did to invoices when it came, and each decision about it: see `ledger.arriving`."""
-        moments = [arriving.of_outcome(outcome), *map(arriving.of_decision, taken)]
+        """What a row of the ledger did to invoices when it came, and each decision about it: see `ledger.changed`."""
+        moments = [changed.of_outcome(outcome), *map(changed.of_decision, taken)]
         async with self.database.reading() as connection:
             known = Catalog(connection)
-            found = [await arriving.changed(connection, known, outcome, moment) for moment in moments]
+            found = [await changed.when_it_came(connection, known, outcome, moment) for moment in moments]
         return found[0], found[1:]
 
     async def decisions(self, customer: str | None, before_seq: int | None, limit: int) -> list[dict[str, Any]]:

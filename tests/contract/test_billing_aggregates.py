@@ -160,6 +160,35 @@ async def test_a_summary_finds_out_that_a_replica_summed_up_late_by_an_older_pla
         assert (await billing.summary(MONTHS[1]))["revenue"] == "2.00"
 
 
+async def test_few_customers_are_summed_up_anew_in_one_transaction(
+    ledger_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "REBUILT_MAX", 3)
+    rebuild, rebuilt = Aggregates.rebuild, []
+
+    async def counting(self: Aggregates, customer: str) -> None:
+        rebuilt.append(customer)
+        await rebuild(self, customer)
+
+    monkeypatch.setattr(Aggregates, "rebuild", counting)
+    async with billing_on(ledger_url) as billing:
+        await billing.put_plan("default", load_plan(simple_plan(1).encode(), "default"))
+        await billing.post([event(n, subject=f"c-{n % 10}") for n in range(20)])
+        work = upkeep.Upkeep(billing)
+        await work.settle()
+        rebuilt.clear()
+        await billing.put_plan("default", load_plan(simple_plan(2).encode(), "default"))
+        await billing.post([event(n, subject=f"c-{n % 10}") for n in range(20, 40)])
+        more = True
+        while more:
+            before = len(rebuilt)
+            more = await work.aggregate()
+            assert len(rebuilt) - before <= 3
+        assert set(rebuilt) == {f"c-{n}" for n in range(10)}
+        totals = [(await billing.invoice(f"c-{n}", MONTHS[1]))["total"] for n in range(10)]
+    assert totals == ["8.00"] * 10
+
+
 async def test_a_decision_between_two_queries_of_who_sums_up_waits_for_the_next_time(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -198,3 +198,15 @@ async def test_what_is_due_without_any_event_is_news_as_well(ledger_url: URL) ->
         clock.now_us += 31 * DAY_US
         await api.upkeep.settle()
         assert await percents(api, "acme") == [50, 50, 80, 80], "the next month's"
+
+
+async def test_a_look_at_caps_sums_nobody_up_anew(ledger_url: URL) -> None:
+    async with serving(ledger_url) as api:
+        await put_plan(api, "default", CAPPED.replace("BEHAVIOR", "ALERT"))
+        await post(api, *(event(n, subject=f"c-{n}") for n in range(50)))
+        await api.upkeep.settle()
+        await put_plan(api, "another", simple_plan(2))
+        more = True
+        while more:
+            more = await api.upkeep.aggregate()
+            assert api.billing.stale == set()

@@ -14,7 +14,7 @@ import pytest
 from billing_api import Clock, event, get, post, put_plan, reversal, serving, simple_plan
 from sqlalchemy.engine import URL
 
-from sidecar.billing.ledger import arriving, entries
+from sidecar.billing.ledger import changed, entries
 from sidecar.billing.ledger.database import sqlite_url
 
 _METRIC = (
@@ -203,8 +203,24 @@ async def test_what_comes_in_one_moment_adds_up_to_the_invoices(ledger_url: URL)
         }
 
 
+async def test_rows_of_replicas_whose_clocks_differ_are_told_by_their_times(ledger_url: URL) -> None:
+    """What a decision changed is without all that came after it, in whatever order the rows were numbered."""
+    plan = priced("{model: VOLUME, tiers: [{up_to: 1, rate: 10}, {up_to: 2, rate: 4}, {rate: 1}]}")
+    clock = Clock()
+    start = clock.now_us
+    async with serving(ledger_url, clock=clock) as api:
+        await put_plan(api, "default", plan)
+        for number, seconds in ((1, 1), (3, 3), (2, 1), (4, 3)):
+            clock.now_us = start + seconds * 1_000_000
+            await post(api, event(number))
+        clock.now_us = start + 2 * 1_000_000
+        await api.post("/v1/outcomes/out_1/reverse", json=DECIDED)
+        changed_then = await arrival(api, "out_1", 1)
+    assert changed_then == {("2026-11", "USD"): Decimal("2.00")}, "2 of 4 each were there, then one of 10"
+
+
 async def test_what_came_long_ago_is_not_worked_out(ledger_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arriving, "LATER_MAX", 2)
+    monkeypatch.setattr(changed, "LATER_MAX", 2)
     monkeypatch.setattr(entries, "FEW", 2)
     async with serving(ledger_url) as api:
         await put_plan(api, "default", simple_plan(2))

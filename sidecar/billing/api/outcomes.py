@@ -88,7 +88,7 @@ async def get_outcome(request: web.Request) -> web.Response:
         raise ProblemError(404, f"there is no outcome {name!r}")
     taken = await billing.decisions_about(rows[0]["session_id"])
     payer, amounts = await billing.worth(rows[0])
-    changed, decided = await billing.arrivals(rows[0], taken)
+    changed, decided = await billing.changed(rows[0], taken)
     ruled = [{**decision(one), "changed": amount} for one, amount in zip(taken, decided, strict=True)]
     told = {"decisions": ruled, "charged_to": payer, "amounts": amounts, "changed": changed}
     return exact({**entry(rows[0]), **told})

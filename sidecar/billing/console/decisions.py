@@ -62,7 +62,7 @@ async def show(request: web.Request) -> web.StreamResponse:
 async def show_log(request: web.Request) -> web.StreamResponse:
     """What was decided, the newest first."""
     [before] = paging.numbers(request, 1) or [None]
-    rows = await desk.decided(request.app[BILLING], before, LOG_PAGE + 1)
+    rows = await request.app[BILLING].decisions(None, before, LOG_PAGE + 1)
     more = paging.following(request, rows[LOG_PAGE - 1]["seq"]) if len(rows) > LOG_PAGE else ""
     return render(request, "decided.html", rows=rows[:LOG_PAGE], words=WORDS, more=more, first=before is None)
 

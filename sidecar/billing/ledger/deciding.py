@@ -144,11 +144,15 @@ async def newest(
 ) -> list[dict[str, Any]]:
     """All decisions, or those about one customer's outcomes and those that gave it some, newest first."""
     query = select(decisions).order_by(decisions.c.seq.desc()).limit(limit)
-    if customer is not None:
-        query = query.where(or_(decisions.c.customer == customer, decisions.c.assigned == customer))
     if before_seq is not None:
         query = query.where(decisions.c.seq < before_seq)
-    return [dict(row) for row in (await connection.execute(query)).mappings()]
+    if customer is None:
+        parts = [query]
+    else:  # one after the other: for both at once no index helps
+        about = decisions.c.customer == customer
+        parts = [query.where(about), query.where(decisions.c.assigned == customer, ~about)]
+    found = [dict(row) for part in parts for row in (await connection.execute(part)).mappings()]
+    return sorted(found, key=lambda row: row["seq"], reverse=True)[:limit]
 
 
 async def count(connection: AsyncConnection, period: Period) -> dict[str, int]:

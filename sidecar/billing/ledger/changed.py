@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from itertools import takewhile
 
-from sqlalchemy import or_, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.ledger.aggregates import Aggregates
 from sidecar.billing.ledger.catalog import Catalog
+from sidecar.billing.ledger.deciding import newest as newest_decisions
 from sidecar.billing.ledger.differences import Group
 from sidecar.billing.ledger.entries import Record, account_parts, chunks, decided, has_few
 from sidecar.billing.ledger.tables import decisions, outcomes
@@ -31,6 +32,10 @@ from sidecar.billing.rating.movements import added, less, movements_of
 from sidecar.billing.rating.price import EXACT
 
 LATER_MAX = 500  # rows of a customer that came after it, and are undone to see what was before
+GIVEN_MAX = 2000  # sessions that operators gave to a customer
+# How far the times of two rows may be against the order of their numbers: replicas have clocks of their own, and write
+# at the same time.
+SKEW_US = 60_000_000
 Amounts = dict[tuple[str, str], Decimal]  # by period and currency
 
 
@@ -76,7 +81,7 @@ def of_decision(row: Record) -> Moment:
     return Moment(row["seq"], row["decided_us"], decides=True)
 
 
-async def changed(
+async def when_it_came(
     connection: AsyncConnection, catalog: Catalog, outcome: Record, moment: Moment
 ) -> list[dict[str, str]] | None:
     """What an outcome, or a decision about it, changed on invoices when it came, but zeros, by period and currency.
@@ -146,13 +151,20 @@ async def _later(connection: AsyncConnection, customer: str, moment: Moment) -> 
     if not moment.decides:
         own = own.where(o.seq > moment.seq)
     newest = (await connection.execute(own)).mappings().all()
-    found: list[Record] = list(takewhile(came_later, newest))
-    given = (await connection.execute(select(d.session_id).where(d.assigned == customer))).scalars().all()
+    near = list(takewhile(lambda row: not moment.decides or row["received_us"] > moment.at_us - SKEW_US, newest))
+    given_query = select(d.session_id).where(d.assigned == customer).limit(GIVEN_MAX + 1)
+    given = (await connection.execute(given_query)).scalars().all()
+    if len(near) > LATER_MAX or len(given) > GIVEN_MAX:
+        return None
+    found: list[Record] = list(filter(came_later, near))
     for some in chunks(given):  # sessions first: see `behind`
         rows = await connection.execute(select(*columns).where(o.session_id.in_(some)))
         found += filter(came_later, rows.mappings())
-    about = or_(d.customer == customer, d.assigned == customer)
-    taken = select(d.seq, d.session_id, d.outcome_id, d.decided_us).where(about)
-    ruled = (await connection.execute(taken.order_by(d.seq.desc()).limit(LATER_MAX + 1))).mappings().all()
-    found += takewhile(decided_later, ruled)
-    return None if len(found) > LATER_MAX else found
+    ruled = await newest_decisions(connection, None, LATER_MAX + 1, customer)
+
+    def decided_near(row: Record) -> bool:
+        return decided_later(row) if moment.decides else row["decided_us"] > moment.at_us - SKEW_US
+
+    close = list(takewhile(decided_near, ruled))
+    found += filter(decided_later, close)
+    return None if len(close) > LATER_MAX or len(found) > LATER_MAX else found
