@@ -1,4 +1,4 @@
-"""Real servers for every contract test: the embedded Redis, emptied before each test, and PostgreSQL."""
+"""Real servers for every contract test: the embedded Redis, emptied before each test, PostgreSQL, and billing on it."""
 
 import shutil
 import subprocess
@@ -7,8 +7,10 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import redis as redis_client
+from billing_api import Clock, serving
 from ledgers import BACKENDS, postgres_database, postgres_server
 from sqlalchemy.engine import URL
 
@@ -100,3 +102,16 @@ async def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIte
         return
     async with postgres_database(request.getfixturevalue("postgres")) as url:
         yield url
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Billing's, which stands still until a test sets it."""
+    return Clock()
+
+
+@pytest.fixture
+async def api(ledger_url: URL, clock: Clock) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the billing service on an empty database of each kind, at the time of `clock`."""
+    async with serving(ledger_url, clock=clock) as client:
+        yield client

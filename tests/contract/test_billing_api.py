@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from urllib.parse import quote
@@ -18,17 +17,6 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 PLANS = Path(__file__).parents[2] / "examples" / "plans"
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def api(ledger_url: URL, clock: Clock) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(ledger_url, clock=clock) as client:
-        yield client
 
 
 async def test_outcomes_become_an_invoice_by_the_reference_plan(api: httpx.AsyncClient) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
-import pytest
 from alembic import command
 from alembic.config import Config
 from billing_api import Clock, event, get, post, reversal, serving, statement
@@ -20,17 +18,6 @@ from sidecar.billing.ledger.database import MIGRATIONS, Database
 from sidecar.billing.ledger.tables import outcomes
 
 HOUR_US = 3_600_000_000
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def api(ledger_url: URL, clock: Clock) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(ledger_url, clock=clock) as client:
-        yield client
 
 
 async def books(api: httpx.AsyncClient) -> dict:

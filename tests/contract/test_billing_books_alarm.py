@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -12,9 +11,8 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from billing_api import NOW_US, Clock, event, get, post, serving, statement
+from billing_api import NOW_US, Clock, event, get, post, statement
 from promql import firing, series_of
-from sqlalchemy.engine import URL
 from stating import HOUR_US, MINUTE_US, SECOND_US, Counters, Final, finals, instant, statements
 
 from sidecar.billing.ledger import stated as stated_module
@@ -33,17 +31,6 @@ ALERTS = Path(__file__).resolve().parents[2] / "helm" / "outcome-sidecar" / "mon
 
 async def metrics(api: httpx.AsyncClient) -> str:
     return (await api.get("/metrics")).text
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def api(ledger_url: URL, clock: Clock) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(ledger_url, clock=clock) as client:
-        yield client
 
 
 async def test_a_statement_every_hour_does_not_put_the_alarm_off(api: httpx.AsyncClient, clock: Clock) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
-from billing_api import Clock, event, get, post, put_plan, reversal, serving, simple_plan
+from billing_api import event, get, post, put_plan, reversal, simple_plan
 from console_pages import OPERATOR, Console, console_on
 from sqlalchemy.engine import URL
 
@@ -39,10 +39,9 @@ FOUR = (
 
 
 @pytest.fixture
-async def api(ledger_url: URL) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(ledger_url, clock=Clock()) as found:
-        await put_plan(found, "default", PLAN)
-        yield found
+async def api(api: httpx.AsyncClient) -> httpx.AsyncClient:
+    await put_plan(api, "default", PLAN)
+    return api
 
 
 async def tell(api: httpx.AsyncClient) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import httpx
 import pytest
@@ -18,15 +17,9 @@ ANN = {"actor": "ann", "reason": "customer called"}
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def api(ledger_url: URL, clock: Clock) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(ledger_url, clock=clock) as client:
-        await put_plan(client, "default", simple_plan(2))
-        yield client
+async def api(api: httpx.AsyncClient) -> httpx.AsyncClient:
+    await put_plan(api, "default", simple_plan(2))
+    return api
 
 
 async def decide(api: httpx.AsyncClient, identifier: str, kind: str, status: int = 201, **more: str) -> dict:

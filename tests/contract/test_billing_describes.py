@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-from billing_api import DAY_US, Clock, event, get, post, put_plan, reversal, serving, simple_plan
+from billing_api import DAY_US, Clock, event, get, post, put_plan, reversal, simple_plan
 from jsonschema.validators import Draft202012Validator
 from openapi_spec_validator import validate
-from sqlalchemy.engine import URL
 
 from sidecar.billing.api import tables
 from sidecar.billing.api.openapi import document
@@ -21,17 +19,6 @@ from sidecar.billing.ledger import behind
 
 ANN = {"actor": "ann", "reason": "why not"}
 CAPPED = simple_plan(2, ", guardrails: {max_spend_cap: 10}")
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def api(ledger_url: URL, clock: Clock) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(ledger_url, clock=clock) as client:
-        yield client
 
 
 def schema_of(method: str, template: str, status: int, kind: str) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import httpx
 import pytest
 from billing_api import DAY_US, Clock, event, get, post, put_plan, reversal, serving, simple_plan
@@ -15,15 +13,9 @@ CUSTOMER = "/v1/customers/customer-17"
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def api(ledger_url: URL, clock: Clock) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(ledger_url, clock=clock) as client:
-        await put_plan(client, "default", simple_plan(2))
-        yield client
+async def api(api: httpx.AsyncClient) -> httpx.AsyncClient:
+    await put_plan(api, "default", simple_plan(2))
+    return api
 
 
 async def invoice(api: httpx.AsyncClient, period: str) -> dict:
