@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from ports import held_port
 
 from sidecar.wire.records import Kind
 from sidecar.wire.ring import RingReader
+from sidecar.wire.status import StatusPage
 
 PATIENCE_S = 20.0  # the bound of every wait; nothing is measured against it
 HOST = b"agent.example"
@@ -67,6 +69,12 @@ def receive_head(sock: socket.socket) -> bytes:
     return data
 
 
+def reset(sock: socket.socket) -> None:
+    """Close it so that the peer gets a reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
 @dataclass
 class Origin:
     """Listens; hands the test each connection on which something arrived, be it new or kept by the proxy's pool."""
@@ -104,6 +112,14 @@ class Origin:
             sock = self.tls.wrap_socket(sock, server_side=True)
         self.connections.append(sock)
         return sock
+
+    def drop(self, sock: socket.socket, how: str) -> None:
+        """Close one connection, with a reset or, for any other `how`, an end."""
+        if how == "reset":
+            reset(sock)
+        else:
+            sock.close()
+        self.connections.remove(sock)
 
     def forget_connections(self) -> None:
         """End what is open and wait until the proxy has noticed, so that tests do not meet each other's connections."""
@@ -183,6 +199,19 @@ def run_proxy(routes: list[dict[str, object]], **options: object) -> Iterator[Pr
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE_S)
         shutil.rmtree(directory)
+
+
+@contextlib.contextmanager
+def scene(**options: object) -> Iterator[tuple[Proxy, Origin, StatusPage]]:
+    """A proxy with these options before an origin of its own."""
+    own = listen()
+    with own.listener, run_proxy([{"upstream": f"http://127.0.0.1:{own.port}"}], **options) as proxy:
+        reader = RingReader(str(proxy.directory / "queue"))
+        try:
+            yield proxy, own, reader.status
+        finally:
+            own.forget_connections()
+            reader.close()
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -9,14 +9,12 @@ import contextlib
 import signal
 import socket
 import ssl
-from collections.abc import Iterator
 
 import pytest
 
-from sidecar.wire.ring import RingReader
-from sidecar.wire.status import Slot, StatusPage
+from sidecar.wire.status import Slot
 
-from .conftest import Origin, Proxy, connect, listen, receive, receive_all, receive_head, run_proxy, wait_for
+from .conftest import Origin, Proxy, connect, receive, receive_all, receive_head, scene, wait_for
 from .test_listeners import Certificate
 from .test_tunnels import FLOOD, send_until_stuck
 
@@ -30,18 +28,8 @@ ANSWERS = {
 }
 
 
-@contextlib.contextmanager
-def scene(certificate: Certificate | None = None, **options: object) -> Iterator[tuple[Proxy, Origin, StatusPage]]:
-    own = listen()
-    if certificate is not None:
-        options |= {"tls_cert_file": str(certificate.cert), "tls_key_file": str(certificate.key)}
-    with own.listener, run_proxy([{"upstream": f"http://127.0.0.1:{own.port}"}], **options) as proxy:
-        reader = RingReader(str(proxy.directory / "queue"))
-        try:
-            yield proxy, own, reader.status
-        finally:
-            own.forget_connections()
-            reader.close()
+def options_of(certificate: Certificate | None) -> dict[str, object]:
+    return certificate.options() if certificate is not None else {}
 
 
 def narrow_client(proxy: Proxy, certificate: Certificate | None = None) -> socket.socket:
@@ -66,7 +54,7 @@ def receive_to_the_end(client: socket.socket) -> bytes:
 @pytest.mark.parametrize("behind", [b"\r\n", GET], ids=["CRLF", "request"])
 def test_an_answer_that_closes_arrives_whole_though_more_was_sent(tmp_path, listener, answer, behind):
     certificate = Certificate(tmp_path) if listener == "tls" else None
-    with scene(certificate) as (proxy, origin, _), narrow_client(proxy, certificate) as client:
+    with scene(**options_of(certificate)) as (proxy, origin, _), narrow_client(proxy, certificate) as client:
         client.sendall(POST + behind)
         upstream = origin.next()
         receive_head(upstream)
@@ -135,7 +123,8 @@ def test_a_drain_in_the_middle_of_an_answer_that_is_read_slowly():
 @pytest.mark.parametrize("listener", ["plain", "tls"])
 def test_a_client_that_takes_nothing_is_cut(tmp_path, listener):
     certificate = Certificate(tmp_path) if listener == "tls" else None
-    with scene(certificate, idle_seconds=0.3) as (proxy, origin, status), narrow_client(proxy, certificate) as client:
+    options = options_of(certificate)
+    with scene(idle_seconds=0.3, **options) as (proxy, origin, status), narrow_client(proxy, certificate) as client:
         client.sendall(POST)
         receive_head(upstream := origin.next())
         upstream.sendall(ANSWERS["counted"])

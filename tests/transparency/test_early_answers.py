@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 import threading
 
 import pytest
@@ -116,9 +115,7 @@ def test_an_answer_before_the_connection_breaks_reaches_a_client_that_still_send
             upstream.sendall(OK)
             if how == "reset":
                 assert receive(client, len(OK)) == OK
-                upstream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            upstream.close()
-            origin.connections.remove(upstream)
+            origin.drop(upstream, how)
             if how == "close":
                 assert receive(client, len(OK)) == OK
             assert receive_all(client) == b""

@@ -6,21 +6,15 @@ import contextlib
 import json
 import socket
 import ssl
-import struct
 
 import pytest
 
 from sidecar.wire.records import EndFlag
 
-from .conftest import HOST, Copies, Origin, Proxy, deliver, receive, receive_all, receive_head
+from .conftest import HOST, Copies, Origin, Proxy, deliver, receive, receive_all, receive_head, reset
 
 GET = b"GET / HTTP/1.1\r\nHost: " + HOST + b"\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: " + HOST + b"\r\nContent-Length: 5\r\n\r\nhello"
-
-
-def reset(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
 
 
 def assert_answered_by_sidecar(answer: bytes, status: int, code: str) -> str:

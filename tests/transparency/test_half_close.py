@@ -5,24 +5,18 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-import struct
 
 import pytest
 
 from sidecar.wire.records import EndFlag
 
-from .conftest import Copies, Origin, Proxy, deliver, listen, receive, receive_all, receive_head, run_proxy
+from .conftest import Copies, Origin, Proxy, deliver, listen, receive, receive_all, receive_head, reset, run_proxy
 from .test_listeners import Certificate, tls_client
 
 GET = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n%d"
 POST_BEGUN = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhal"
 ANSWER_BEGUN = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhal"
-
-
-def reset(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
 
 
 def below_tls(sock: socket.socket) -> socket.socket:
@@ -165,8 +159,7 @@ def test_a_reset_within_a_tunnel_is_a_reset(proxy: Proxy, origin: Origin, copies
 def test_a_reset_by_the_origin_is_a_reset_through_tls(tmp_path, answered):
     certificate = Certificate(tmp_path)
     own = listen()
-    options = {"tls_cert_file": str(certificate.cert), "tls_key_file": str(certificate.key)}
-    with own.listener, run_proxy([{"upstream": f"http://127.0.0.1:{own.port}"}], **options) as proxy:
+    with own.listener, run_proxy([{"upstream": f"http://127.0.0.1:{own.port}"}], **certificate.options()) as proxy:
         client = tls_client(proxy, certificate.trust())
         client.sendall(GET % 0)
         upstream = own.next()

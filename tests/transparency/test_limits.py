@@ -16,10 +16,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from sidecar.wire.ring import RingReader
-from sidecar.wire.status import Slot, StatusPage
+from sidecar.wire.status import Slot
 
-from .conftest import Origin, Proxy, deliver, listen, receive, receive_all, receive_head, run_proxy, wait_for
+from .conftest import deliver, receive, receive_all, receive_head, scene, wait_for
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -41,19 +40,6 @@ def serve(listener: socket.socket) -> None:
 
     listener.settimeout(None)
     threading.Thread(target=accept, daemon=True).start()
-
-
-@contextlib.contextmanager
-def scene(**options: object) -> Iterator[tuple[Proxy, Origin, StatusPage]]:
-    """A proxy with these options before an origin of its own."""
-    own = listen()
-    with own.listener, run_proxy([{"upstream": f"http://127.0.0.1:{own.port}"}], **options) as proxy:
-        reader = RingReader(str(proxy.directory / "queue"))
-        try:
-            yield proxy, own, reader.status
-        finally:
-            own.forget_connections()
-            reader.close()
 
 
 @pytest.fixture

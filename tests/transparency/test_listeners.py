@@ -41,6 +41,10 @@ class Certificate:
             blob.write_to_path(str(draft))
             draft.replace(path)
 
+    def options(self) -> dict[str, object]:
+        """Of a proxy whose listeners show it."""
+        return {"tls_cert_file": str(self.cert), "tls_key_file": str(self.key)}
+
     def trust(self) -> ssl.SSLContext:
         context = ssl.create_default_context()
         self.authority.configure_trust(context)
@@ -55,7 +59,7 @@ def certificate(tmp_path: Path) -> Certificate:
 @pytest.fixture
 def tls_proxy(certificate: Certificate) -> Iterator[tuple[Proxy, Origin]]:
     own = listen()
-    options = {"tls_cert_file": str(certificate.cert), "tls_key_file": str(certificate.key), "header_seconds": 1.0}
+    options = certificate.options() | {"header_seconds": 1.0}
     with own.listener, run_proxy([{"upstream": f"http://127.0.0.1:{own.port}"}], **options) as proxy:
         yield proxy, own
         own.forget_connections()
@@ -83,7 +87,7 @@ def test_a_tls_listener(tls_proxy, certificate, delivery):
 
 def test_a_handshake_that_never_comes_counts_as_a_connection(certificate):
     own = listen()
-    options = {"tls_cert_file": str(certificate.cert), "tls_key_file": str(certificate.key), "connections_max": 16}
+    options = certificate.options() | {"connections_max": 16}
     with own.listener, run_proxy([{"upstream": f"http://127.0.0.1:{own.port}"}], **options) as proxy:
         with contextlib.ExitStack() as stack, tls_client(proxy, certificate.trust()) as inside:
             status = RingReader(str(proxy.directory / "queue")).status

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import struct
-from collections.abc import Iterator
 
 import pytest
 
 from sidecar.wire.ring import RingReader
-from sidecar.wire.status import Slot, StatusPage
+from sidecar.wire.status import Slot
 
-from .conftest import Origin, Proxy, listen, receive, receive_all, receive_head, run_proxy, wait_for
+from .conftest import Origin, listen, receive, receive_all, receive_head, run_proxy, scene, wait_for
 
 GET = b"GET /%s HTTP/1.1\r\nHost: a\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-@contextlib.contextmanager
-def scene(**options: object) -> Iterator[tuple[Proxy, Origin, StatusPage]]:
-    own = listen()
-    with own.listener, run_proxy([{"upstream": f"http://127.0.0.1:{own.port}"}], **options) as proxy:
-        reader = RingReader(str(proxy.directory / "queue"))
-        try:
-            yield proxy, own, reader.status
-        finally:
-            own.forget_connections()
-            reader.close()
 
 
 def exchange(client: socket.socket, origin: Origin, name: bytes = b"") -> socket.socket:
@@ -38,6 +23,16 @@ def exchange(client: socket.socket, origin: Origin, name: bytes = b"") -> socket
     upstream.sendall(OK)
     assert receive(client, len(OK)) == OK
     return upstream
+
+
+def assert_passed_on(origin: Origin, upstream: socket.socket, client: socket.socket, how: str) -> None:
+    """The origin breaks the connection; the client gets what it would get directly."""
+    origin.drop(upstream, how)
+    if how == "reset":
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+    else:
+        assert receive_all(client) == b""
 
 
 def test_a_client_meets_the_connection_that_it_used_before():
@@ -87,9 +82,7 @@ def test_at_the_limit_requests_take_turns_and_one_is_sent_again_whole():
             upstream.sendall(OK)
             assert receive(first, len(OK)) == OK
             assert receive_head(upstream).startswith(b"GET /second ")
-            upstream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            upstream.close()
-            origin.connections.remove(upstream)
+            origin.drop(upstream, "reset")
             fresh = origin.next()
             assert receive_head(fresh).startswith(b"GET /second HTTP/1.1\r\nHost: ")
             fresh.sendall(OK)
@@ -141,15 +134,7 @@ def test_what_is_not_idempotent_is_never_sent_twice(method, how):
         client.sendall(method + b" / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi")
         receive_head(upstream)
         receive(upstream, 2)
-        if how == "reset":
-            upstream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        upstream.close()
-        origin.connections.remove(upstream)
-        if how == "reset":
-            with pytest.raises(ConnectionResetError):
-                client.recv(1)
-        else:
-            assert receive_all(client) == b""
+        assert_passed_on(origin, upstream, client, how)
         assert (status.get(Slot.UPSTREAM_CONNECTS), status.get(Slot.UPSTREAM_RETRIES)) == (1, 0)
 
 
@@ -175,15 +160,7 @@ def test_nor_what_had_a_byte_for_an_answer(begun, how):
         client.sendall(b"DELETE / HTTP/1.1\r\nHost: a\r\n\r\n")
         receive_head(upstream)
         upstream.sendall(begun)
-        if how == "reset":
-            upstream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        upstream.close()
-        origin.connections.remove(upstream)
-        if how == "reset":
-            with pytest.raises(ConnectionResetError):
-                client.recv(1)
-        else:
-            assert receive_all(client) == b""
+        assert_passed_on(origin, upstream, client, how)
         assert (status.get(Slot.UPSTREAM_CONNECTS), status.get(Slot.UPSTREAM_RETRIES)) == (1, 0)
 
 

@@ -10,9 +10,8 @@ import pytest
 from sidecar.wire.records import EndFlag
 from sidecar.wire.status import Slot
 
-from .conftest import Copies, Origin, Proxy, deliver, receive, receive_all, receive_head, wait_for
-from .test_half_close import assert_reset, reset
-from .test_limits import scene
+from .conftest import Copies, Origin, Proxy, deliver, receive, receive_all, receive_head, reset, scene, wait_for
+from .test_half_close import assert_reset
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
