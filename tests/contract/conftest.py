@@ -10,12 +10,16 @@ from pathlib import Path
 import httpx
 import pytest
 import redis as redis_client
+import redis.asyncio as redis_async
 from billing_api import Clock, serving
 from ledgers import BACKENDS, postgres_database, postgres_server
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from sqlalchemy.engine import URL
 
 from sidecar.billing.ledger.database import sqlite_url
 from sidecar.embedded.redis import server_argv
+from sidecar.observer.journal import Journal
 
 
 class RedisServer:
@@ -85,6 +89,21 @@ def redis_server(_redis_process: RedisServer) -> RedisServer:
         _redis_process.start()
     _redis_process.flush()
     return _redis_process
+
+
+@pytest.fixture
+async def redis(redis_server: RedisServer) -> AsyncIterator[redis_async.Redis]:
+    """A client that tries nothing a second time."""
+    client = redis_async.Redis(unix_socket_path=str(redis_server.socket), retry=Retry(NoBackoff(), 0))
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(tmp_path / "journal.sqlite3", hours=168, bytes_max=1 << 26)
+    yield journal
+    journal.close()
 
 
 @pytest.fixture(scope="session")

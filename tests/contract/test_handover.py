@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-import redis.asyncio as redis_async
-
 from sidecar import identity
 from sidecar.handover import HandOver
-from sidecar.observer.journal import Journal, NewRow
+from sidecar.observer.journal import NewRow
 from sidecar.observer.observation import Observation
 from sidecar.policy.effect import Effect
 from sidecar.policy.terms import Terms
@@ -81,20 +78,6 @@ class Ending:
             background=self.tasks,
         )
         return await hand_over.run(seconds)
-
-
-@pytest.fixture
-async def redis(redis_server):
-    client = redis_async.Redis(unix_socket_path=str(redis_server.socket))
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture
-def journal(tmp_path):
-    journal = Journal(tmp_path / "journal.sqlite3", hours=168, bytes_max=1 << 26)
-    yield journal
-    journal.close()
 
 
 async def test_who_has_nothing_left_leaves_and_no_beat_brings_it_back(journal, redis):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import random
-from pathlib import Path
 
 import pytest
+from replicas import HOUR, RESOLVE, T0, Replica, exchange, tell
 
 from sidecar.observer.journal import Journal
 from sidecar.sessions.outcome import read_outcome
@@ -15,11 +14,7 @@ from sidecar.sessions.replay import Replay
 from sidecar.sessions.store import Store
 from sidecar.tasks import told_to_stop
 
-_spec = importlib.util.spec_from_file_location("applier_tests", Path(__file__).with_name("test_sessions_applier.py"))
-parts = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(parts)
-redis = parts.redis
-T0, HOUR, MINUTE = parts.T0, parts.HOUR, parts.HOUR // 60
+MINUTE = HOUR // 60
 
 
 @pytest.fixture
@@ -87,12 +82,12 @@ async def lost_and_rebuilt(replicas, first, now, redis):
 
 @pytest.mark.parametrize("first", [0, 1])
 async def test_a_conversation_on_two_replicas_gets_the_same_sessions_again(first, journals, redis):
-    async with parts.Replica(journals[0], redis) as a, parts.Replica(journals[1], redis) as b:
+    async with Replica(journals[0], redis) as a, Replica(journals[1], redis) as b:
         facts = [
-            (0, 0, parts.exchange(1, 0, says=("m1",), producer="a", effects=(parts.RESOLVE,))),
-            (HOUR, 1, parts.exchange(1, HOUR, says=("m1", "m2"), producer="b", effects=(parts.RESOLVE,))),
-            (2 * HOUR, 0, lambda journal: parts.tell(journal, 2 * HOUR, "c", "escalate", "s-1")),
-            (3 * HOUR, 1, parts.exchange(2, 3 * HOUR, "d", says=("m",), producer="b", effects=(parts.RESOLVE,))),
+            (0, 0, exchange(1, 0, says=("m1",), producer="a", effects=(RESOLVE,))),
+            (HOUR, 1, exchange(1, HOUR, says=("m1", "m2"), producer="b", effects=(RESOLVE,))),
+            (2 * HOUR, 0, lambda journal: tell(journal, 2 * HOUR, "c", "escalate", "s-1")),
+            (3 * HOUR, 1, exchange(2, 3 * HOUR, "d", says=("m",), producer="b", effects=(RESOLVE,))),
         ]
         now = await live([a, b], facts)
         before = await bodies(redis)
@@ -111,19 +106,19 @@ async def test_any_history_on_three_replicas_is_rebuilt_to_the_byte(seed, journa
         number, name = rng.randrange(3), rng.choice("uvw")
         if rng.random() < 0.2:
             event = rng.choice(["resolve", "escalate", "unresolve"])
-            tell = lambda j, at=at, name=name, event=event, n=n: parts.tell(j, at, name, event, f"s-{n}")  # noqa: E731
-            facts.append((at, number, tell))
+            told = lambda j, at=at, name=name, event=event, n=n: tell(j, at, name, event, f"s-{n}")  # noqa: E731
+            facts.append((at, number, told))
             continue
         sequences[number] += 1
         said.setdefault(name, []).append(f"m{n}")
-        effects = rng.choice([(), (), (parts.RESOLVE,)])
+        effects = rng.choice([(), (), (RESOLVE,)])
         producer = f"ring-{number}"
-        row = parts.exchange(sequences[number], at, name, producer=producer, says=tuple(said[name]), effects=effects)
+        row = exchange(sequences[number], at, name, producer=producer, says=tuple(said[name]), effects=effects)
         facts.append((at, number, row))
     async with (
-        parts.Replica(journals[0], redis) as a,
-        parts.Replica(journals[1], redis) as b,
-        parts.Replica(journals[2], redis) as c,
+        Replica(journals[0], redis) as a,
+        Replica(journals[1], redis) as b,
+        Replica(journals[2], redis) as c,
     ):
         replicas = [a, b, c]
         now = await live(replicas, facts)
@@ -134,19 +129,19 @@ async def test_any_history_on_three_replicas_is_rebuilt_to_the_byte(seed, journa
 
 
 async def test_what_arrives_after_the_loss_waits_for_what_another_has_from_before(journals, redis):
-    async with parts.Replica(journals[0], redis) as a:
-        b = parts.Replica(journals[1], redis)
+    async with Replica(journals[0], redis) as a:
+        b = Replica(journals[1], redis)
         async with b:
-            early = parts.exchange(1, 0, says=("m1",), producer="b", effects=(parts.RESOLVE,))
+            early = exchange(1, 0, says=("m1",), producer="b", effects=(RESOLVE,))
             await live([a, b], [(0, 1, early)])
             await a.drained()
         await redis.flushall()  # while b is being started again
-        journals[0].append([parts.exchange(1, HOUR, says=("m1", "m2"), producer="a", effects=(parts.RESOLVE,))])
+        journals[0].append([exchange(1, HOUR, says=("m1", "m2"), producer="a", effects=(RESOLVE,))])
         a.applier.wake()
         await a.until(lambda: a.counts.get("redis_data_lost") == 1)
         await asyncio.sleep(0.1)
         assert a.applier.backlog() == 1
-        async with parts.Replica(journals[1], redis) as b:
+        async with Replica(journals[1], redis) as b:
             heart = asyncio.create_task(beating([a, b], HOUR))
             await b.drained()
             await a.drained()
@@ -160,7 +155,7 @@ async def test_what_arrives_after_the_loss_waits_for_what_another_has_from_befor
 
 async def test_a_producer_that_is_presumed_dead_or_does_not_come_on_is_waited_for_no_longer(journals, redis):
     store, other = Store(redis, "acme"), Store(redis, "acme")
-    rows = [parts.exchange(1, HOUR, says=("m",))]
+    rows = [exchange(1, HOUR, says=("m",))]
     journals[0].append(rows)
     counts = {}
     replay = Replay(store, "a", 1, count=lambda event, n: counts.update({event: n}), patience_seconds=0.05)
