@@ -15,11 +15,13 @@ from billing_api import Clock, serving
 from ledgers import BACKENDS, postgres_database, postgres_server
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from session_facts import TENANT, Talk
 from sqlalchemy.engine import URL
 
 from sidecar.billing.ledger.database import sqlite_url
 from sidecar.embedded.redis import server_argv
 from sidecar.observer.journal import Journal
+from sidecar.sessions.store import Store
 
 
 class RedisServer:
@@ -97,6 +99,12 @@ async def redis(redis_server: RedisServer) -> AsyncIterator[redis_async.Redis]:
     client = redis_async.Redis(unix_socket_path=str(redis_server.socket), retry=Retry(NoBackoff(), 0))
     yield client
     await client.aclose()
+
+
+@pytest.fixture
+def talk(redis: redis_async.Redis) -> Talk:
+    """With an empty store."""
+    return Talk(Store(redis, TENANT))
 
 
 @pytest.fixture

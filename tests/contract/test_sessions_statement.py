@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
-from pathlib import Path
 
 import orjson
+from session_facts import HOUR, RESOLVE, T0, signal_effect
 
 from sidecar.delivery.event import event_of
 from sidecar.sessions.outcome import read_outcome
 from sidecar.sessions.scripts import LIMITS
 from sidecar.sessions.view import rfc3339
-
-_spec = importlib.util.spec_from_file_location("store_tests", Path(__file__).with_name("test_sessions_store.py"))
-parts = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(parts)
-redis, talk = parts.redis, parts.talk
-T0, HOUR = parts.T0, parts.HOUR
 
 
 async def posted(talk):
@@ -32,12 +25,12 @@ async def posted(talk):
 
 
 async def resolve(talk, *times):
-    await talk.apply(*(talk.exchange(at, f"c-{at}", effects=(parts.RESOLVE,)) for at in times))
+    await talk.apply(*(talk.exchange(at, f"c-{at}", effects=(RESOLVE,)) for at in times))
 
 
 async def test_hours_are_those_of_the_outcomes_own_times(talk):
     await resolve(talk, 0, 1, HOUR, 5 * HOUR)
-    await talk.tell(6 * HOUR, parts.signal_effect("unresolve"), "c-0")
+    await talk.tell(6 * HOUR, signal_effect("unresolve"), "c-0")
     await talk.say(7 * HOUR, "silent")
     for producer in ("ring", "journal"):
         await talk.store.heartbeat(producer, T0 + 40 * HOUR, 1)
