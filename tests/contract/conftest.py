@@ -12,6 +12,7 @@ import pytest
 import redis as redis_client
 import redis.asyncio as redis_async
 from billing_api import Clock, serving
+from calls import Calls
 from ledgers import BACKENDS, postgres_database, postgres_server
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -105,6 +106,12 @@ async def redis(redis_server: RedisServer) -> AsyncIterator[redis_async.Redis]:
 def talk(redis: redis_async.Redis) -> Talk:
     """With an empty store."""
     return Talk(Store(redis, TENANT))
+
+
+@pytest.fixture
+def calls(redis: redis_async.Redis) -> Calls:
+    """With an empty store."""
+    return Calls(Store(redis, TENANT))
 
 
 @pytest.fixture

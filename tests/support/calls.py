@@ -5,6 +5,7 @@ from __future__ import annotations
 from sidecar import identity
 from sidecar.identity import Key
 from sidecar.observer.observation import Observation, Thread
+from sidecar.policy.effect import Effect
 from sidecar.policy.terms import Terms
 from sidecar.sessions.store import Store
 
@@ -12,6 +13,8 @@ TENANT = "acme"
 SECOND, MINUTE, HOUR = 1_000, 60_000, 3_600_000
 T0 = 1_795_000_000_000
 TERMS = Terms("fin", "sha256:aa")
+RESOLVE = Effect("resolve_tool", "tool_call", "resolve", "RESOLVED")
+TRACE = identity.key(TENANT, "trace", "t1")
 
 
 def named(value: str, source: str = "header:x-session-id") -> Key:
