@@ -139,6 +139,12 @@ async def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIte
 
 
 @pytest.fixture
+def file_url(tmp_path: Path) -> URL:
+    """An empty SQLite alone, for what does not depend on the database."""
+    return sqlite_url(tmp_path / "billing.sqlite3")
+
+
+@pytest.fixture
 def clock() -> Clock:
     """Billing's, which stands still until a test sets it."""
     return Clock()

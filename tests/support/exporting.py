@@ -15,9 +15,12 @@ from sqlalchemy.engine import URL
 
 from sidecar.billing.exports.config import load_exports
 from sidecar.billing.exports.service import Exports
+from sidecar.billing.exports.targets import TARGETS
 from sidecar.billing.ledger.database import Database
 
 METER = "resolutions"
+KINDS = sorted(TARGETS)
+LATER = "2026-11-22T12:00:00Z"  # two hours after the outcomes
 
 
 @dataclass
