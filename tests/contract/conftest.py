@@ -13,6 +13,7 @@ import redis as redis_client
 import redis.asyncio as redis_async
 from billing_api import Clock, serving
 from calls import Calls
+from console_pages import Console, console_on
 from ledgers import BACKENDS, postgres_database, postgres_server
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -155,3 +156,10 @@ async def api(ledger_url: URL, clock: Clock) -> AsyncIterator[httpx.AsyncClient]
     """A client of the billing service on an empty database of each kind, at the time of `clock`."""
     async with serving(ledger_url, clock=clock) as client:
         yield client
+
+
+@pytest.fixture
+async def console(ledger_url: URL) -> AsyncIterator[Console]:
+    """The console on an empty database of each kind, with links to a help desk."""
+    async with console_on(ledger_url, help_desk="https://help.example/c/{conversation}?a=1") as found:
+        yield found

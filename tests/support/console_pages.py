@@ -9,13 +9,31 @@ from html.parser import HTMLParser
 
 import httpx
 from aiohttp import web
-from billing_api import Clock, billing_on
+from billing_api import Clock, billing_on, put_plan
 from sqlalchemy.engine import URL
 
 from sidecar.billing.api.server import application
 from sidecar.billing.tokens import Tokens
 from sidecar.billing.upkeep import Upkeep
 
+GRADUATED = """
+rate_plan:
+  name: Graduated
+  metrics:
+    - id: resolutions
+      name: AI resolutions
+      aggregation: COUNT
+      filter_conditions: [{field: outcome, operator: EQUALS, value: RESOLVED}]
+  charges:
+    - id: resolution
+      name: AI resolutions
+      metrics: [resolutions]
+      model: GRADUATED
+      included_free: 1
+      tiers: [{up_to: 2, rate: 0.99}, {rate: 0.5}]
+    - {id: base, name: Platform fee, metrics: [resolutions], model: FLAT, rate: 10}
+  guardrails: {max_spend_cap: 20, max_spend_behavior: CAP}
+"""
 OPERATOR, VIEWER = "operator-token", "viewer-token"
 _VOID = {"meta", "link", "input", "br", "img", "hr"}
 _FOREIGN = {"rect", "line"}
@@ -150,3 +168,16 @@ async def console_on(
                 yield Console(client)
         finally:
             await runner.cleanup()
+
+
+async def post(console: Console, *events: dict) -> None:
+    """Events that must all be taken."""
+    receipt = await console.http.billing.post(list(events))
+    assert (receipt.accepted, receipt.rejected) == (len(events), []), receipt
+
+
+async def graduated(console: Console, customer: str = "customer-17") -> None:
+    """The customer is on the plan GRADUATED."""
+    await put_plan(console.http, "graduated", GRADUATED)
+    answer = await console.http.put(f"/v1/customers/{customer}", json={"plan": "graduated", "seats": 3})
+    assert answer.status_code == 200
