@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from typing import Any, Literal
 
 import asyncpg
@@ -41,8 +42,10 @@ async def append(
     caller keeps others from adding either while it adds a statement. An event whose period is closed stands on the
     first open one.
 
-    Raises DBAPIError when another replica adds one of the ids in the same moment (`database.met_another`). The caller
-    then asks again with `met`: each row waits for whoever else adds it, which always ends but takes longer.
+    Raises DBAPIError when another transaction, of any replica, adds one of the ids in the same moment
+    (`database.met_another`). The caller then asks again with `met`: each row waits for whoever else adds it, which
+    takes longer. Those that ask again add their rows in the order of the ids, so that none of them waits for one that
+    waits for it; should one of them and a first attempt do so, the database ends one of the two in the same way.
     """
     first, revised, stated = _sorted(posted)
     verdicts: dict[int, Verdict] = {}
@@ -194,7 +197,8 @@ async def _insert_new(connection: AsyncConnection, table: Table, rows: list[tupl
         await insert(connection, table, rows)
         return {row[_ID] for row in rows}
     statement = _once_statement(table)
-    found = await drive(connection, "fetch", statement, statement, *map(list, zip(*rows, strict=True)))
+    in_order = sorted(rows, key=itemgetter(_ID))
+    found = await drive(connection, "fetch", statement, statement, *map(list, zip(*in_order, strict=True)))
     return {record[0] for record in found}
 
 
