@@ -15,12 +15,13 @@ _HEAD = """# Metrics
 `GET /metrics` in Prometheus' text format: of a sidecar at its admin address, without a token; of the billing API at its
 own. This page is made from the code by `make docs`.
 
-No label has values from traffic: each has the values below, or as many as the configuration names. Those that are known
-beforehand are there at zero from the start. Counters of the proxy lie beside the queue and go on after a restart; all
-others begin anew with their process, whose start is `sidecar_observer_start_time_seconds` or
+No label has values from traffic: each has the values below, or as many as the configuration names. Those of counters
+that are known beforehand are there at zero from the start; what is read from Redis or the database
+(`sidecar_sessions`, say) is there once it has answered. Counters of the proxy lie beside the queue and go on after a
+restart; all others begin anew with their process, whose start is `sidecar_observer_start_time_seconds` or
 `sidecar_billing_start_time_seconds`. What is the tenant's, or the database's, is the same at each replica: take the
-`max` of the replicas, never their `sum`, and of several tenants and namespaces the sum of these:
-`sum(max by (namespace, tenant) (sidecar_sessions))`.
+`max` of the replicas, never their `sum`, and of several tenants and namespaces the sum of these: `sum(max by
+(namespace, tenant) (sidecar_sessions))`.
 
 The chart has a dashboard and alerts on these ([kubernetes.md](kubernetes.md#monitoring)); what to do about each alert
 is in [operations.md](operations.md). Spans and metrics of the calls themselves go out by OpenTelemetry

@@ -135,7 +135,8 @@ pending = Table(
 )
 
 # `rating.movements` of each customer, summed up: (section's start, state of the books, charge) -> units outside and
-# inside the trial, and how many outcomes brought them. Instead of a charge also `=paid` and `=depend` (`movements.Place`).
+# inside the trial, and how many outcomes brought them. Instead of a charge also `=paid` and `=depend`
+# (`movements.Place`).
 movements = Table(
     "movements",
     metadata,
