@@ -1,9 +1,4 @@
-"""What each vendor is sent, to the byte, and what its answers mean.
-
-`WRITTEN` and the forms of Stripe were set beside what the vendors' own clients send for the same entry (stripe 16.1.0,
-metronome-sdk 4.12.0, orb-billing 4.90.0, lago-python-client 1.55.0): paths and contents are the same, but that Orb's
-writes the zone as +00:00, and Lago's a time as text and a null for a field that is not used.
-"""
+"""What each vendor is sent, byte for byte, and what its answers mean; `test_export_sdks` sets it beside theirs."""
 
 from __future__ import annotations
 
