@@ -10,23 +10,38 @@
 -- How many sessions became final in each of the newest hours, by the times of their outcomes, and in all before: when a
 -- session was counted and what time its outcome has are two things, and the second is all that the ledger can see. What
 -- is put together here stays so: a late one of an older hour makes it the oldest again, and goes the same way.
-local function by_hour()
+--
+-- Both together are `total`, the sessions that are over. When they are not, some became final under a version that did
+-- not write their hours down. Whatever is over by then is put together, and hours are told apart again from the one after
+-- the next on: no session that is over has a later time, as clocks differ by minutes.
+local function by_hour(total)
   local raw, hours, found = redis.call('HGETALL', key('finalized')), {}, {}
-  local before = 0
+  local before, sum = 0, 0
   for i = 1, #raw, 2 do
+    local number = tonumber(raw[i + 1])
+    sum = sum + number
     if raw[i] == 'before' then
-      before = tonumber(raw[i + 1])
+      before = number
     else
       table.insert(hours, tonumber(raw[i]))
-      found[raw[i]] = tonumber(raw[i + 1])
+      found[raw[i]] = number
     end
   end
+  if sum ~= total then
+    redis.call('DEL', key('finalized'))
+    redis.call('HSET', key('finalized'), 'before', int(total))
+    redis.call('SET', key('told-since'), int(math.floor(tonumber(ARGV[5]) / HOUR) + 2))
+    return {}, total
+  end
   table.sort(hours)
-  for i = 1, #hours - LIMITS.stated_hours do
-    local hour = int(hours[i])
-    before = redis.call('HINCRBY', key('finalized'), 'before', found[hour])
-    redis.call('HDEL', key('finalized'), hour)
-    found[hour] = nil
+  local since = tonumber(redis.call('GET', key('told-since')) or 0)
+  for i, number in ipairs(hours) do
+    local hour = int(number)
+    if number < since or i <= #hours - LIMITS.stated_hours then
+      before = redis.call('HINCRBY', key('finalized'), 'before', found[hour])
+      redis.call('HDEL', key('finalized'), hour)
+      found[hour] = nil
+    end
   end
   return found, before
 end
@@ -39,12 +54,13 @@ if redis.call('XLEN', key('outbox')) >= tonumber(ARGV[4]) then
   return 0
 end
 local counters = { opened = 0, open = 0 }
-local finalized = {}
+local finalized, total = {}, 0
 local raw = redis.call('HGETALL', key('counters'))
 for i = 1, #raw, 2 do
   local state = string.match(raw[i], '^finalized:(.+)$')
   if state then
     finalized[state] = tonumber(raw[i + 1])
+    total = total + finalized[state]
   else
     counters[raw[i]] = tonumber(raw[i + 1])
   end
@@ -56,7 +72,7 @@ local dropped = 0
 for _, total in ipairs(redis.call('HVALS', key('dropped'))) do
   dropped = dropped + tonumber(total)
 end
-local hours, before = by_hour()
+local hours, before = by_hour(total)
 local body = cjson.encode({
   v = 1, tenant = ARGV[3], hour = ARGV[1], time_ms = tonumber(ARGV[2]), at_ms = tonumber(ARGV[5]),
   generation = redis.call('GET', key('generation')) or '', counters = counters, finalized = finalized,
