@@ -96,7 +96,7 @@ def statement_event(s: Statement) -> Event:
     time is when they were read. data: tenant, hour, generation (another one: Redis lost its data and the counters began
     anew), opened, open, finalized {state: sessions now in it}, dropped (copies), counters (the rest, by name). Once a
     session is final also finalized_by_hour {hour: sessions whose first outcome has its time in it}, of the newest 72
-    hours that have any, and finalized_before, of all earlier ones.
+    hours that have any, and finalized_before, of all earlier ones: together as many as finalized.
     """
     event_id = identity.event_id(f"statement:{s.tenant}:{s.generation}", int(s.time_ms))
     counters = dict(s.counters)
@@ -110,7 +110,7 @@ def statement_event(s: Statement) -> Event:
         "dropped": s.dropped,
         "counters": counters,
     }
-    if s.hours:
+    if s.hours or s.before:
         data["finalized_by_hour"] = {rfc3339(int(hour) * _HOUR_MS)[:13]: number for hour, number in s.hours.items()}
         data["finalized_before"] = s.before
     return _event(event_id, STATEMENT_TYPE, s.tenant, s.at_ms or s.time_ms, data)

@@ -10,40 +10,57 @@
 -- How many sessions became final in each of the newest hours, by the times of their outcomes, and in all before: when a
 -- session was counted and what time its outcome has are two things, and the second is all that the ledger can see. What
 -- is put together here stays so: a late one of an older hour makes it the oldest again, and goes the same way.
---
--- Both together are `total`, the sessions that are over. When they are not, some became final under a version that did
--- not write their hours down. Whatever is over by then is put together, and hours are told apart again from the one after
--- the next on: no session that is over has a later time, as clocks differ by minutes.
-local function by_hour(total)
+local function by_hour()
   local raw, hours, found = redis.call('HGETALL', key('finalized')), {}, {}
-  local before, sum = 0, 0
+  local before, since = 0, tonumber(redis.call('GET', key('told-since')) or 0)
   for i = 1, #raw, 2 do
-    local number = tonumber(raw[i + 1])
-    sum = sum + number
     if raw[i] == 'before' then
-      before = number
+      before = tonumber(raw[i + 1])
     else
       table.insert(hours, tonumber(raw[i]))
-      found[raw[i]] = number
+      found[raw[i]] = tonumber(raw[i + 1])
     end
   end
-  if sum ~= total then
-    redis.call('DEL', key('finalized'))
-    redis.call('HSET', key('finalized'), 'before', int(total))
-    redis.call('SET', key('told-since'), int(math.floor(tonumber(ARGV[5]) / HOUR) + 2))
-    return {}, total
-  end
   table.sort(hours)
-  local since = tonumber(redis.call('GET', key('told-since')) or 0)
   for i, number in ipairs(hours) do
-    local hour = int(number)
     if number < since or i <= #hours - LIMITS.stated_hours then
+      local hour = int(number)
       before = redis.call('HINCRBY', key('finalized'), 'before', found[hour])
       redis.call('HDEL', key('finalized'), hour)
       found[hour] = nil
     end
   end
   return found, before
+end
+
+-- Puts together whatever is over by now. Hours are told apart again from the one after the next on: no session that is
+-- over has a later time, as clocks differ by minutes.
+local function begin_anew(total)
+  redis.call('DEL', key('finalized'))
+  redis.call('HSET', key('finalized'), 'before', int(total))
+  redis.call('SET', key('told-since'), int(math.floor(tonumber(ARGV[5]) / HOUR) + 2))
+  return {}, total
+end
+
+-- The hours that are to be stated where `total` sessions are over: as many, in all. When they are not at the first
+-- statement, some became final under a version that wrote no hours down: that is put right. Later it is a fault, or such
+-- a version runs beside this one. Then they are stated as they are, once, so that the ledger sees it and says so; what is
+-- stated next adds up again, unless the fault is still there.
+local function adding_up(total)
+  local first = redis.call('EXISTS', key('told-since')) == 0
+  local hours, before = by_hour()
+  local sum = before
+  for _, number in pairs(hours) do
+    sum = sum + number
+  end
+  if sum ~= total and first then
+    return begin_anew(total)
+  elseif sum ~= total then
+    begin_anew(total)
+  elseif first then
+    redis.call('SET', key('told-since'), '0')
+  end
+  return hours, before
 end
 
 local name = key('statement', ARGV[1])
@@ -69,10 +86,10 @@ if counters.opened == 0 then
   return 0
 end
 local dropped = 0
-for _, total in ipairs(redis.call('HVALS', key('dropped'))) do
-  dropped = dropped + tonumber(total)
+for _, copies in ipairs(redis.call('HVALS', key('dropped'))) do
+  dropped = dropped + tonumber(copies)
 end
-local hours, before = by_hour(total)
+local hours, before = adding_up(total)
 local body = cjson.encode({
   v = 1, tenant = ARGV[3], hour = ARGV[1], time_ms = tonumber(ARGV[2]), at_ms = tonumber(ARGV[5]),
   generation = redis.call('GET', key('generation')) or '', counters = counters, finalized = finalized,

@@ -15,7 +15,7 @@
 --   events         stream  the newest moves of sessions, for who watches them live
 --   went:<producer>  zset    where its last observations went
 --   finalized        hash    hour of a first outcome's time, in hours since 1970 → how many; before: of older hours
---   told-since       string  hours before that one are put together in finalized (statement.lua)
+--   told-since       string  hour: those before it are put together in finalized (statement.lua)
 --   folded:<producer> string how many of its dropped copies are in dropped's total (field *)
 -- without TTL: outbox (stream), dead (stream), deadlines, marks, replays (zsets), beats, dropped, counters, finalized (hashes),
 -- hash-key, generation, told-since (strings): each is one key per tenant, or bounded by a count.
