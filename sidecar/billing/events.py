@@ -27,6 +27,8 @@ OUTCOME_TYPE = "sidecar.outcome.v1"
 STATEMENT_TYPE = "sidecar.statement.v1"
 EVENT_BYTES_MAX = 256 << 10
 NESTING_MAX = 64
+COUNT_MAX = (1 << 53) - 1  # as far as every reader of JSON counts exactly
+_COUNTS = ("opened", "open", "finalized", "dropped", "finalized_by_hour", "finalized_before")  # of a statement
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE)
 _NANOSECONDS = re.compile(r"(\.\d{6})\d+")
 _YEARS = range(2000, 2200)
@@ -219,11 +221,27 @@ class OutcomeEvent(_Envelope):
         return self
 
 
+def is_count(value: Any) -> bool:
+    """Whether a counter of a statement can be one."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= COUNT_MAX
+
+
 class StatementEvent(_Envelope):
-    """`sidecar.statement.v1`: the counters of one tenant."""
+    """`sidecar.statement.v1`: the counters of one tenant. Those of another make are kept, and compared with nothing."""
 
     type: Literal["sidecar.statement.v1"]
     data: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _counts_are_not_below_0(self) -> Self:
+        for name in _COUNTS:
+            value = self.data.get(name)
+            counts = value if isinstance(value, dict) else {"": value}
+            for of, count in counts.items():
+                if isinstance(count, int | Decimal) and not 0 <= count <= COUNT_MAX:
+                    where = f"data.{name}.{of}"[:200].rstrip(".")
+                    raise ValueError(f"{where}: a count is a whole number from 0 to {COUNT_MAX}")
+        return self
 
 
 Event = OutcomeEvent | StatementEvent

@@ -4,7 +4,6 @@ exports' file, are the only labels from outside; of tenants there are at most `T
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -160,11 +159,9 @@ class Metrics:
             self._waiting.set(waiting)
             self._given_up.set(given_up)
             names = await tenants(connection)
-            for name in _bounded(names):
-                found = await reconcile(connection, name, self._billing.clock())
-                if found is not None:
-                    self._difference.labels(name).set(found["difference"])
-                    self._alarm.labels(name).set(found["alarm"])
+            for found in await reconcile(connection, names[:TENANTS_MAX], self._billing.clock()):
+                self._difference.labels(found["tenant"]).set(found["difference"])
+                self._alarm.labels(found["tenant"]).set(found["alarm"])
             self._untold.set(max(0, len(names) - TENANTS_MAX))
             self._runs.set(await open_runs(connection, self._billing.clock()))
             if self._billing.exports is not None:
@@ -185,7 +182,3 @@ class Metrics:
                 number, key = sender.results[result], (sender.destination.name, result)
                 self._export_answers.labels(*key).inc(number - self._export_told.get(key, 0))
                 self._export_told[key] = number
-
-
-def _bounded(names: Iterable[str]) -> list[str]:
-    return sorted(names)[:TENANTS_MAX]

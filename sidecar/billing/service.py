@@ -244,9 +244,7 @@ class Billing:
     async def books(self) -> list[dict[str, Any]]:
         """Every tenant's last statement beside the ledger."""
         async with self.database.reading() as connection:
-            names = await stated.tenants(connection)
-            found = [await reconcile.reconcile(connection, name, self.clock()) for name in names]
-        return [one for one in found if one is not None]
+            return await reconcile.reconcile(connection, await stated.tenants(connection), self.clock())
 
     async def model_prices(self) -> list[PriceVersion]:
         """What operators saved over the shipped prices of models' tokens, oldest first."""

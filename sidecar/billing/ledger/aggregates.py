@@ -16,7 +16,6 @@ decide about any other (`RatedPlan.coupling`): they are always rated from the ro
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from decimal import Decimal, localcontext
 from typing import Any
@@ -29,7 +28,8 @@ from sidecar.billing.ledger.catalog import Catalog
 from sidecar.billing.ledger.differences import Difference, Group, Noted, Sums, basis, differences, worked_out
 from sidecar.billing.ledger.entries import CHUNK, Record, account_parts, chunks, decisions_of, rows_where
 from sidecar.billing.ledger.summaries import Summaries
-from sidecar.billing.ledger.tables import decisions, movements, outcomes, pending, rated, tallies
+from sidecar.billing.ledger.tables import decisions, movements, outcomes, pending, rated
+from sidecar.billing.ledger.tallied import tally
 from sidecar.billing.ledger.upserting import upsert
 from sidecar.billing.rating.account import UNATTRIBUTED
 from sidecar.billing.rating.counts import Change, Counts
@@ -38,7 +38,6 @@ from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.price import EXACT
 from sidecar.billing.rating.sections import SectionsOf
 
-MINUTE_US = 60_000_000
 SOON_MAX = 500  # notes about a customer that are worked out while a page waits
 
 
@@ -213,7 +212,8 @@ class Aggregates:
         earned, lost = await self._summaries.change(changes, kept, sums)
         fed |= earned
         await self._rate([(name, period, kept[name]) for name, period in fed if period not in bases[name]])
-        await self._tally(group)
+        first = (row for row in group.rows if row["revision"] == 0 and (row["id"], 0) in group.noted)
+        await tally(self._connection, first)
         await self._take_off(group.noted)
         for name in lost:
             await self.rebuild(name)
@@ -251,18 +251,6 @@ class Aggregates:
         fed, _ = await self._summaries.change({customer: whole}, {customer: sections_of}, sums)
         fed |= {(customer, row.period) for row in rows if row.customer == customer}
         await self._rate([(customer, period, sections_of) for _, period in fed])
-
-    async def _tally(self, group: Group) -> None:
-        """Count sessions by tenant and minute."""
-        counts: Counter[tuple[str, int]] = Counter()
-        for row in group.rows:
-            if row["revision"] == 0 and (row["id"], 0) in group.noted:
-                counts[row["tenant"] or "", row["at_us"] // MINUTE_US * MINUTE_US] += 1
-        rows = [
-            {"tenant": tenant, "minute_us": minute_us, "sessions": number}
-            for (tenant, minute_us), number in counts.items()
-        ]
-        await upsert(self._connection, tallies, rows, adds=("sessions",))
 
     async def _add(self, changes: Mapping[str, Sums]) -> dict[str, Sums]:
         """Add movements to the sums; these as they are then."""

@@ -12,6 +12,10 @@ times, which here are the same: an hour has arrived when no fewer of it are here
 made that is not sharp, as more of it become final; the next statement has it whole. It holds for counters that began
 anew as well: what they count again, from a journal, has the times that it had.
 
+The hours and what was before them are as many as are over. When they are not, a sidecar lost count of hours, or one
+that writes none runs beside others. That is an alarm: what is `untold` may be of any hour, and is held against whatever
+is left over.
+
 A statement that tells only the sum is held against what has a time up to its own. When its `generation` is another than
 before, Redis lost its data and the counters began anew; then growth is compared: what was finalized since the first
 statement of the generation, with what arrived that happened since.
@@ -19,14 +23,15 @@ statement of the generation, with what arrived that happened since.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sidecar.billing.ledger.arrivals import Arrivals
-from sidecar.billing.ledger.stated import HOUR_US, Stated, first_of_generation, newest
+from sidecar.billing.ledger.stated import Stated, first_of_generation, newest
+from sidecar.billing.ledger.tallied import HOUR_US, Tallied, hour_of, waiting
 from sidecar.billing.rating.invoice import timestamp
 
 ALARM_US = HOUR_US  # outboxes have this long to empty before a difference is an alarm
@@ -46,17 +51,25 @@ class Compared:
         return self.stated - self.arrived
 
 
-async def reconcile(connection: AsyncConnection, tenant: str, now_us: int) -> dict[str, Any] | None:
-    """One tenant's last statement beside the ledger; None when it has none that can be read."""
-    known = await newest(connection, tenant)
-    if not known:
-        return None
-    last, arrivals = known[0], await Arrivals.of(connection, tenant)
-    shown = await _compare(connection, arrivals, last)
+async def reconcile(connection: AsyncConnection, tenants: Iterable[str], now_us: int) -> list[dict[str, Any]]:
+    """Each tenant's last statement beside the ledger, but of those that have none that can be read."""
+    waits, found = None, []
+    for tenant in tenants:
+        if known := await newest(connection, tenant):
+            if waits is None:
+                waits = await waiting(connection)
+            tallied = Tallied(connection, tenant, waits.get(tenant, Counter()))
+            found.append(await _reconcile(connection, tallied, known, now_us))
+    return found
+
+
+async def _reconcile(connection: AsyncConnection, tallied: Tallied, known: list[Stated], now_us: int) -> dict[str, Any]:
+    last = known[0]
+    shown = await _compare(connection, tallied, last)
     due = next((one for one in known if now_us - one.received_us >= ALARM_US), None)
-    judged = shown if due is last else await _compare(connection, arrivals, due) if due else None
+    judged = shown if due is last else await _compare(connection, tallied, due) if due else None
     return {
-        "tenant": tenant,
+        "tenant": last.tenant,
         "stated_at": timestamp(last.at_us),
         "received_at": timestamp(last.received_us),
         "generation": last.generation,
@@ -68,32 +81,36 @@ async def reconcile(connection: AsyncConnection, tenant: str, now_us: int) -> di
             "by_state": dict(last.by_state),
             "dropped_copies": last.dropped,
             "unexplained": last.unexplained,
+            "untold": last.untold,
         },
         "compared": {"stated": shown.stated, "arrived": shown.arrived},
         "difference": shown.missing,
-        "arrived_since": await arrivals.between(last.at_us + 1),
+        "arrived_since": await tallied.between(last.at_us + 1),
         "overdue": None
         if due is None or judged is None
         else {"stated_at": timestamp(due.at_us), "received_at": timestamp(due.received_us), "missing": judged.missing},
-        "alarm": (judged is not None and judged.missing > 0) or last.unexplained != 0,
+        "alarm": (judged is not None and judged.missing > 0) or last.unexplained != 0 or last.untold != 0,
     }
 
 
-async def _compare(connection: AsyncConnection, arrivals: Arrivals, stated: Stated) -> Compared:
+async def _compare(connection: AsyncConnection, tallied: Tallied, stated: Stated) -> Compared:
     if hours := stated.hours():
-        return await _by_hour(arrivals, hours, stated.before)
+        first_us, last_us = min(hours), max(*hours, hour_of(stated.at_us))
+        here = await tallied.by_hour(first_us, last_us + HOUR_US)
+        elder = await tallied.between(0, first_us) if stated.before or stated.untold > 0 else 0
+        return by_hour(hours, stated.before, max(stated.untold, 0), here, elder)
     first = await first_of_generation(connection, stated)
     since_us, before = (0, 0) if first is None else (first.at_us, first.finalized)
     counted = max(stated.finalized - before, 0)
-    here = await arrivals.between(since_us + 1 if since_us else 0, stated.at_us + 1)
-    return Compared(counted, min(counted, here), since_us)
+    arrived = await tallied.between(since_us + 1 if since_us else 0, stated.at_us + 1)
+    return Compared(counted, min(counted, arrived), since_us)
 
 
-async def _by_hour(arrivals: Arrivals, hours: Mapping[int, int], before: int) -> Compared:
-    """Hour by hour: what one has too many, another does not lack less for it."""
-    first_us, last_us = min(hours), max(hours)
-    here = await arrivals.by_hour(first_us, last_us + HOUR_US)
-    arrived = sum(min(number, here[hour_us]) for hour_us, number in hours.items())
-    if before:
-        arrived += min(before, await arrivals.between(0, first_us))
-    return Compared(sum(hours.values()) + before, arrived)
+def by_hour(hours: Mapping[int, int], before: int, untold: int, here: Mapping[int, int], elder: int) -> Compared:
+    """What is stated, of the hours, before them and of no hour that is told, beside what is here, of hours and `elder`.
+
+    Hour by hour: what one has too many, another does not lack less for it. What is untold may be anywhere.
+    """
+    arrived = min(before, elder) + sum(min(number, here.get(hour_us, 0)) for hour_us, number in hours.items())
+    left = elder + sum(here.values()) - arrived
+    return Compared(sum(hours.values()) + before + untold, arrived + min(untold, left))

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sidecar.billing.ledger.aggregates import MINUTE_US
+from sidecar.billing.events import is_count
 from sidecar.billing.ledger.tables import statements
+from sidecar.billing.rating.periods import to_us
 
-HOUR_US = 60 * MINUTE_US
+MINUTE_US = 60_000_000
+TENANTS_MAX = 1_000
 LOOK_BACK = 24  # statements
 LOOK_AHEAD = 4
 HOURS_MAX = 1_000  # told apart by one statement
+_HOUR = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +46,35 @@ class Stated:
         """Sessions that are over, in whatever state."""
         return sum(self.by_state.values())
 
-    def hours(self) -> Mapping[int, int]:
-        """`by_hour`, by the hours' beginnings in Unix microseconds; empty when it is of another make."""
-        if not _counts(self.by_hour) or len(self.by_hour) > HOURS_MAX:
-            return {}
-        try:
-            return {_beginning_us(hour): number for hour, number in self.by_hour.items()}
-        except ValueError:
-            return {}
-
     @property
     def unexplained(self) -> int:
         """Sessions that were opened and are neither open nor over."""
         return self.opened - self.open - self.finalized
 
+    def hours(self) -> Mapping[int, int] | None:
+        """`by_hour`, by the hours' beginnings in Unix microseconds; None when it is of another make."""
+        if not _counts(self.by_hour) or len(self.by_hour) > HOURS_MAX:
+            return None
+        try:
+            return {_beginning_us(hour): number for hour, number in self.by_hour.items()}
+        except ValueError:
+            return None
 
-async def tenants(connection: AsyncConnection) -> list[str]:
-    """Everybody who has stated anything."""
-    query = select(statements.c.subject).distinct().order_by(statements.c.subject)
+    @property
+    def untold(self) -> int:
+        """Sessions that are over and in no hour that it tells; below 0 when it tells of more than are over."""
+        hours = self.hours()
+        return 0 if hours is None else self.finalized - sum(hours.values()) - self.before
+
+
+async def tenants(connection: AsyncConnection, most: int = TENANTS_MAX) -> list[str]:
+    """Who has stated anything, by name: the first so many. A look into the index for each, however much they stated."""
+    subject = statements.c.subject
+    step = select(func.min(subject).label("subject"), literal(1).label("number")).cte("step", recursive=True)
+    following = select(func.min(subject)).where(subject > step.c.subject).scalar_subquery()
+    more = select(following, step.c.number + 1).where(step.c.subject.is_not(None), step.c.number < most)
+    step = step.union_all(more)
+    query = select(step.c.subject).where(step.c.subject.is_not(None)).order_by(step.c.number)
     return list((await connection.execute(query)).scalars())
 
 
@@ -109,10 +124,10 @@ def read(row: Mapping[Any, Any]) -> Stated | None:
     data = json.loads(row["body"])["data"]
     opened, still_open, dropped = data.get("opened"), data.get("open"), data.get("dropped", 0)
     states = data.get("finalized")
-    if not _counts(states) or not all(map(_is_count, (opened, still_open, dropped))):
+    if not _counts(states) or not all(map(is_count, (opened, still_open, dropped))):
         return None
     by_hour, before = data.get("finalized_by_hour"), data.get("finalized_before", 0)
-    if not _is_count(before):
+    if not is_count(before):
         by_hour, before = None, 0
     generation = str(data.get("generation", ""))
     return Stated(
@@ -131,14 +146,11 @@ def read(row: Mapping[Any, Any]) -> Stated | None:
 
 def _beginning_us(hour: str) -> int:
     """Of `2026-11-22T10`; raises ValueError for anything else."""
-    if len(hour) != len("2026-11-22T10"):
+    if (found := _HOUR.fullmatch(hour)) is None:
         raise ValueError(hour)
-    return round(datetime.fromisoformat(hour).replace(tzinfo=UTC).timestamp()) * 1_000_000
+    year, month, day, of_day = map(int, found.groups())
+    return to_us(datetime(year, month, day, of_day, tzinfo=UTC))
 
 
 def _counts(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_count, value.values()))
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, dict) and all(map(is_count, value.values()))
