@@ -16,6 +16,7 @@ from sidecar.billing.exports.service import Exports
 from sidecar.billing.exports.target import Result
 from sidecar.billing.ledger.catalog import read_closings
 from sidecar.billing.ledger.reconcile import reconcile
+from sidecar.billing.ledger.stated import TENANTS_MAX as LOOKED_AT
 from sidecar.billing.ledger.stated import tenants
 from sidecar.billing.ledger.tables import pending
 from sidecar.billing.service import Billing, Receipt
@@ -61,7 +62,9 @@ ALARM: Final = _measure(
     _TENANT,
 )
 NOT_SHOWN: Final = _measure(
-    "gauge", "tenants_not_shown", "Tenants whose statements are not shown here because there are too many"
+    "gauge",
+    "tenants_not_shown",
+    f"Tenants whose statements are not shown here because there are too many; {LOOKED_AT + 1 - TENANTS_MAX}: or more",
 )
 RUNS: Final = _measure("gauge", "runs_open", "Backtests and other long work that waits or goes on, of all replicas")
 EXPORT_ENTRIES: Final = _measure(

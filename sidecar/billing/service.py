@@ -24,7 +24,6 @@ from sidecar.billing.ledger import (
     entries,
     model_prices,
     reconcile,
-    stated,
     tables,
 )
 from sidecar.billing.ledger.aggregates import Aggregates
@@ -241,10 +240,10 @@ class Billing:
         async with self.database.reading() as connection:
             return await catalog.customer_names(connection, after, limit)
 
-    async def books(self) -> list[dict[str, Any]]:
+    async def books(self) -> reconcile.Reconciled:
         """Every tenant's last statement beside the ledger."""
         async with self.database.reading() as connection:
-            return await reconcile.reconcile(connection, await stated.tenants(connection), self.clock())
+            return await reconcile.reconciled(connection, self.clock())
 
     async def model_prices(self) -> list[PriceVersion]:
         """What operators saved over the shipped prices of models' tokens, oldest first."""

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import AsyncIterator
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import orjson
 import pytest
-import redis.asyncio as redis_async
+from session_facts import HOUR, RESOLVE, T0, Talk
 
 from sidecar.delivery.event import event_of
-from sidecar.sessions.store import Store
-
-_spec = importlib.util.spec_from_file_location("store_tests", Path(__file__).with_name("test_sessions_store.py"))
-parts = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(parts)
-T0, HOUR = parts.T0, parts.HOUR
 
 
 class Seller:
     """A tenant whose sessions become final under versions that write hours down, and under some that do not."""
 
-    def __init__(self, redis: redis_async.Redis) -> None:
-        self.talk = parts.Talk(Store(redis, parts.TENANT))
-        self.redis = redis
+    def __init__(self, talk: Talk) -> None:
+        self.talk, self.redis, self.key = talk, talk.store.redis, talk.store.key
         self.final = 0
 
     async def resolve(self, at_ms: int, *, hours: bool = True) -> None:
         kept = await self.redis.hgetall(self.key("finalized"))
-        await self.talk.say(at_ms, f"c-{self.final}", effects=(parts.RESOLVE,))
+        await self.talk.say(at_ms, f"c-{self.final}", effects=(RESOLVE,))
         self.final += 1
         if not hours:  # as the version did that wrote none
             await self.redis.delete(self.key("finalized"))
@@ -50,15 +40,10 @@ class Seller:
         data = await self.stated(at_ms)
         return self.final - sum(data["finalized_by_hour"].values()) - data["finalized_before"]
 
-    def key(self, name: str) -> str:
-        return self.talk.store.key(name)
-
 
 @pytest.fixture
-async def seller(redis_server) -> AsyncIterator[Seller]:
-    client = redis_async.Redis(unix_socket_path=str(redis_server.socket))
-    yield Seller(client)
-    await client.aclose()
+def seller(talk: Talk) -> Seller:
+    return Seller(talk)
 
 
 @pytest.mark.parametrize("told", [0, 2])

@@ -76,17 +76,17 @@ async def test_a_full_outbox_makes_finalization_wait_and_nothing_is_written(redi
 async def test_every_key_expires_but_those_that_are_bounded_otherwise(talk, redis):
     await talk.store.heartbeat("journal", T0, 1, dropped=3)
     await talk.store.hash_key("00")
-    await talk.store.statement(T0)
     await talk.say(0, "a", says=("m",), tool_calls=("k",))
     await talk.say(0, "b", says=("m",), effects=(RESOLVE,), tool_calls=("k",))
     await talk.tell(0, signal_effect("escalate"), "never seen")
+    assert await talk.store.statement(T0) == 1
     prefix = len(talk.store.prefix) + 1
     eternal = set()
     async for name in redis.scan_iter():
         if await redis.pttl(name) == -1:
             eternal.add(name.decode()[prefix:])
     counted = {"dropped", "counters", "finalized"}
-    assert eternal == {"outbox", "deadlines", "marks", "beats", "hash-key", "generation"} | counted
+    assert eternal == {"outbox", "deadlines", "marks", "beats", "hash-key", "generation", "told-since"} | counted
     final = await talk.store.by_alias("conversation", "b")
     assert 95 * HOUR < await redis.pttl(talk.store.key("session", final.id)) <= 96 * HOUR
     assert 95 * HOUR < await redis.pttl(talk.store.key("calls", final.id)) <= 96 * HOUR

@@ -6,7 +6,9 @@ from typing_extensions import TypedDict
 
 
 class StatedCounters(TypedDict):
-    """Counters of a statement; `unexplained` is opened minus open minus finalized, and must be 0."""
+    """Counters of a statement. `unexplained` is opened minus open minus finalized, `untold` is finalized minus what the
+    statement tells by hours, if it does: both must be 0.
+    """
 
     opened: int
     open: int
@@ -14,6 +16,7 @@ class StatedCounters(TypedDict):
     by_state: dict[str, int]
     dropped_copies: int
     unexplained: int
+    untold: int
 
 
 class Compared(TypedDict):
@@ -48,8 +51,9 @@ class TenantBooks(TypedDict):
 
 
 class BooksShown(TypedDict):
-    """Whether what the sidecars state has arrived."""
+    """Whether what the sidecars state has arrived. `more`: there are more tenants than are looked at, by name."""
 
     tenants: list[TenantBooks]
+    more: bool
     difference: int
     alarm: bool

@@ -40,8 +40,8 @@ async def post_backtest(request: web.Request) -> web.Response:
 async def get_books(request: web.Request) -> web.Response:
     """What the sidecars state as finalized, beside what has arrived."""
     found = await request.app[BILLING].books()
-    total = sum(one["difference"] for one in found)
-    return web.json_response({"tenants": found, "difference": total, "alarm": any(one["alarm"] for one in found)})
+    shown = {"tenants": found.tenants, "more": found.more, "difference": found.difference, "alarm": found.alarm}
+    return web.json_response(shown)
 
 
 async def get_alerts(request: web.Request) -> web.Response:

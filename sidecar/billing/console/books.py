@@ -32,7 +32,8 @@ def lacking(tenant: Mapping[str, Any]) -> int:
 async def show(request: web.Request) -> web.StreamResponse:
     """Statements, and closings of months."""
     billing = request.app[BILLING]
-    tenants = await billing.books()
+    books = await billing.books()
+    tenants = books.tenants
     query = select(closings.c.period, closings.c.closed_us).order_by(closings.c.seq.desc()).limit(_CLOSINGS_SHOWN)
     async with billing.database.reading() as connection:
         closed = list((await connection.execute(query)).mappings())
@@ -43,6 +44,7 @@ async def show(request: web.Request) -> web.StreamResponse:
     return render(
         request,
         "books.html",
+        more=books.more,
         tenants=sorted(tenants, key=lambda one: (not one["alarm"], -lacking(one), one["tenant"])),
         missing=missing(tenants),
         alarms=sum(one["alarm"] for one in tenants),

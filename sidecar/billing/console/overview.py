@@ -51,7 +51,7 @@ async def show(request: web.Request) -> web.StreamResponse:
         margin=margin,
         margin_note=margin_note,
         steps=_steps(summary),
-        books={"stated": bool(books), "missing": missing(books), "alarm": any(one["alarm"] for one in books)},
+        books={"stated": bool(books.tenants), "missing": missing(books.tenants), "alarm": books.alarm},
         classes=_classes(summary),
         chart=stacked(summary["days"], tuple(CLASSES)),
         nearest=await _nearest(billing, period),

@@ -30,7 +30,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from sidecar.billing.ledger.stated import Stated, first_of_generation, newest
+from sidecar.billing.ledger.stated import TENANTS_MAX, Stated, first_of_generation, newest, tenants
 from sidecar.billing.ledger.tallied import HOUR_US, Tallied, hour_of, waiting
 from sidecar.billing.rating.invoice import timestamp
 
@@ -51,14 +51,40 @@ class Compared:
         return self.stated - self.arrived
 
 
-async def reconcile(connection: AsyncConnection, tenants: Iterable[str], now_us: int) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """Each tenant's last statement beside the ledger. `more`: there are tenants beyond the first `TENANTS_MAX` by name,
+    which were not looked at.
+    """
+
+    tenants: list[dict[str, Any]]
+    more: bool
+
+    @property
+    def difference(self) -> int:
+        """Sessions that were stated and have not arrived."""
+        return sum(one["difference"] for one in self.tenants)
+
+    @property
+    def alarm(self) -> bool:
+        """Whether there is one of any tenant."""
+        return any(one["alarm"] for one in self.tenants)
+
+
+async def reconciled(connection: AsyncConnection, now_us: int) -> Reconciled:
+    """The books of all tenants."""
+    names = await tenants(connection)
+    return Reconciled(await reconcile(connection, names[:TENANTS_MAX], now_us), len(names) > TENANTS_MAX)
+
+
+async def reconcile(connection: AsyncConnection, names: Iterable[str], now_us: int) -> list[dict[str, Any]]:
     """Each tenant's last statement beside the ledger, but of those that have none that can be read."""
     waits, found = None, []
-    for tenant in tenants:
-        if known := await newest(connection, tenant):
+    for name in names:
+        if known := await newest(connection, name):
             if waits is None:
                 waits = await waiting(connection)
-            tallied = Tallied(connection, tenant, waits.get(tenant, Counter()))
+            tallied = Tallied(connection, name, waits.get(name, Counter()))
             found.append(await _reconcile(connection, tallied, known, now_us))
     return found
 
@@ -94,9 +120,11 @@ async def _reconcile(connection: AsyncConnection, tallied: Tallied, known: list[
 
 
 async def _compare(connection: AsyncConnection, tallied: Tallied, stated: Stated) -> Compared:
-    if hours := stated.hours():
-        first_us, last_us = min(hours), max(*hours, hour_of(stated.at_us))
-        here = await tallied.by_hour(first_us, last_us + HOUR_US)
+    hours = stated.hours()
+    if hours is not None:
+        end_us = hour_of(max([stated.at_us, *hours])) + HOUR_US
+        first_us = min(hours, default=end_us)
+        here = await tallied.by_hour(first_us, end_us)
         elder = await tallied.between(0, first_us) if stated.before or stated.untold > 0 else 0
         return by_hour(hours, stated.before, max(stated.untold, 0), here, elder)
     first = await first_of_generation(connection, stated)

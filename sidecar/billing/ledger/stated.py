@@ -17,7 +17,7 @@ from sidecar.billing.ledger.tables import statements
 from sidecar.billing.rating.periods import to_us
 
 MINUTE_US = 60_000_000
-TENANTS_MAX = 1_000
+TENANTS_MAX = 1_000  # looked at
 LOOK_BACK = 24  # statements
 LOOK_AHEAD = 4
 HOURS_MAX = 1_000  # told apart by one statement
@@ -67,7 +67,7 @@ class Stated:
         return 0 if hours is None else self.finalized - sum(hours.values()) - self.before
 
 
-async def tenants(connection: AsyncConnection, most: int = TENANTS_MAX) -> list[str]:
+async def tenants(connection: AsyncConnection, most: int = TENANTS_MAX + 1) -> list[str]:
     """Who has stated anything, by name: the first so many. A look into the index for each, however much they stated."""
     subject = statements.c.subject
     step = select(func.min(subject).label("subject"), literal(1).label("number")).cte("step", recursive=True)
