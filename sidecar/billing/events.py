@@ -226,22 +226,23 @@ def is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= COUNT_MAX
 
 
+def _counted(data: dict[str, Any]) -> dict[str, Any]:
+    """Refuses numbers that are no counts. What is no number at all is of another make, and compared with nothing."""
+    for name in _COUNTS:
+        value = data.get(name)
+        counts = value if isinstance(value, dict) else {"": value}
+        for of, count in counts.items():
+            if isinstance(count, int | Decimal) and not 0 <= count <= COUNT_MAX:
+                where = f"{name}.{of}"[:200].rstrip(".")
+                raise ValueError(f"{where} is a count: a whole number from 0 to {COUNT_MAX}")
+    return data
+
+
 class StatementEvent(_Envelope):
-    """`sidecar.statement.v1`: the counters of one tenant. Those of another make are kept, and compared with nothing."""
+    """`sidecar.statement.v1`: the counters of one tenant."""
 
     type: Literal["sidecar.statement.v1"]
-    data: dict[str, Any]
-
-    @model_validator(mode="after")
-    def _counts_are_not_below_0(self) -> Self:
-        for name in _COUNTS:
-            value = self.data.get(name)
-            counts = value if isinstance(value, dict) else {"": value}
-            for of, count in counts.items():
-                if isinstance(count, int | Decimal) and not 0 <= count <= COUNT_MAX:
-                    where = f"data.{name}.{of}"[:200].rstrip(".")
-                    raise ValueError(f"{where}: a count is a whole number from 0 to {COUNT_MAX}")
-        return self
+    data: Annotated[dict[str, Any], AfterValidator(_counted)]
 
 
 Event = OutcomeEvent | StatementEvent
