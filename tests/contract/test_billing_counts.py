@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 import httpx
 import pytest
@@ -20,24 +19,11 @@ async def api(ledger_url: URL) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-@pytest.mark.parametrize(
-    ("changes", "where"),
-    [
-        ({"opened": -1}, "opened"),
-        ({"open": -1.0}, "open"),
-        ({"dropped": MOST + 1}, "dropped"),
-        ({"finalized": {"RESOLVED": 1, "REVERSED": -1}}, "finalized.REVERSED"),
-        ({"finalized_by_hour": {"2026-11-22T10": -7}}, "finalized_by_hour.2026-11-22T10"),
-        ({"finalized_before": -(10**300)}, "finalized_before"),
-    ],
-)
-async def test_a_count_that_cannot_be_one_is_rejected_by_name(
-    api: httpx.AsyncClient, changes: dict[str, Any], where: str
-) -> None:
-    bad = statement(1, instant(NOW_US), 2, **changes)
+async def test_a_count_that_cannot_be_one_is_rejected_by_name(api: httpx.AsyncClient) -> None:
+    bad = statement(1, instant(NOW_US), 2, finalized={"RESOLVED": 1, "REVERSED": -1})
     answer = await post(api, event(1), bad, statement(2, instant(NOW_US), 2))
     assert answer["accepted"] == 2
-    reason = f"data: {where} is a count: a whole number from 0 to 9007199254740991"
+    reason = "data: finalized.REVERSED is a count: a whole number from 0 to 9007199254740991"
     assert answer["rejected"] == [{"id": "sta_1", "reason": reason}]
     assert (await post(api, bad))["rejected"] == answer["rejected"]
     assert (await get(api, "/v1/books"))["tenants"][0]["stated"]["finalized"] == 2

@@ -11,6 +11,8 @@ from console_pages import Console, console_on
 from console_work import words, worked_out
 from sqlalchemy.engine import URL
 
+from sidecar.billing.ledger import reconcile
+
 HOSTILE = "\"><script>alert('1')</script>\N{RIGHT-TO-LEFT OVERRIDE}"
 
 
@@ -83,6 +85,27 @@ async def test_what_is_overdue_is_not_hidden_by_a_newer_statement(console: Conso
     assert "Not arrived 2 sessions" in page
     assert "2 of 22 Nov 2026, 10:00:00" in page
     assert "Books 2 alarm: see Books" in words(await console.page("/"))
+
+
+async def test_sessions_of_no_hour_are_shown_and_said_what_to_do_about(console: Console) -> None:
+    one = statement("acme", 3, 3)
+    one["data"] |= {"finalized_by_hour": {"2026-11-22T10": 1}, "finalized_before": 0}
+    await post(console.http, event(1), event(2), event(3), one, kind=None)
+    page = words(await console.page("/books"))
+    assert "Alarms 1 " in page
+    assert "acme alarm generation g1 3 2 of no hour 3 0 0 0 4" in page
+    assert "Sessions of no hour are finished" in page
+
+
+async def test_tenants_that_are_not_looked_at_are_told_of(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconcile, "TENANTS_MAX", 2)
+    for tenant in ("a", "b"):
+        await post(console.http, statement(tenant, 0, 0))
+    assert "There are more tenants" not in words(await console.page("/books"))
+    await post(console.http, statement("c", 0, 0))
+    page = words(await console.page("/books"))
+    assert "There are more tenants than are looked at" in page
+    assert "c generation" not in page
 
 
 async def test_closed_months_are_listed(console: Console) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
+from billing_api import statement
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sidecar.billing.events import EventError, read_event
 from sidecar.billing.ledger.reconcile import by_hour
 from sidecar.billing.ledger.stated import Stated
 from sidecar.billing.ledger.tallied import HOUR_US
@@ -79,3 +82,19 @@ def test_hours_have_one_shape(hour: str) -> None:
 @pytest.mark.parametrize("by_hour", [None, [], {"2026-11-22T10": -1}, {"2026-11-22T10": True}, {"2026-11-22T10": 1.5}])
 def test_what_is_no_count_tells_no_hours(by_hour: Any) -> None:
     assert (stated(by_hour).hours(), stated(by_hour).untold) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"opened": -1}, "opened"),
+        ({"open": Decimal(-1)}, "open"),
+        ({"dropped": 1 << 53}, "dropped"),
+        ({"finalized": {"RESOLVED": 1, "REVERSED": -1}}, "finalized.REVERSED"),
+        ({"finalized_by_hour": {"2026-11-22T10": -7}}, "finalized_by_hour.2026-11-22T10"),
+        ({"finalized_before": -(10**300)}, "finalized_before"),
+    ],
+)
+def test_a_number_that_is_no_count_is_refused_by_name(changes: dict[str, Any], where: str) -> None:
+    with pytest.raises(EventError, match=f"^data: {where} is a count: a whole number from 0 to 9007199254740991$"):
+        read_event(statement(1, "2026-11-22T10:00:00Z", 2, **changes))

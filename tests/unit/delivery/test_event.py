@@ -150,6 +150,8 @@ def test_a_statement_has_one_id_per_tenant_hour_and_generation():
         "finalized_by_hour": {"2026-11-22T10": 2, "2026-11-22T09": 1},
         "finalized_before": 7,
     }
+    together = orjson.loads(statement(hours={}, before=7).body)["data"]
+    assert (together["finalized_by_hour"], together["finalized_before"]) == ({}, 7)
     assert statement().id == statement(counters={}).id == statement(at_ms=1_795_343_000_001).id
     assert len({statement().id, statement(tenant="u").id, statement(generation="h").id, statement(time_ms=0).id}) == 4
 
