@@ -139,8 +139,17 @@ class Account:
 
     @cached_property
     def gone(self) -> Mapping[str, Period]:
-        """In which period a row was taken back, by id: replaced by a later revision, or by an operator."""
-        return _gone(self.rows)
+        """In which period a row was taken back, by id: replaced by a later revision, or by an operator. Never before
+        the row counts itself.
+        """
+        found = {}
+        for row in self.rows:
+            ends = [later.entered for later in self.later(row)]
+            if row.taken_back is not None:
+                ends.append(row.taken_back)
+            if ends:
+                found[row.id] = max(row.counts_from, min(ends))
+        return found
 
     @cached_property
     def own(self) -> tuple[Row, ...]:
@@ -152,14 +161,12 @@ class Account:
         """The rows that filters may look at: of somebody, neither held nor declared not billable."""
         return tuple(row for row in self.own if self.customer.attributed and row.billable and not row.held)
 
-    def predecessor(self, row: Row) -> Row | None:
-        """The revision that a row replaced, among those that stood on an invoice by then."""
-        earlier = [
-            other
-            for other in self._by_session[row.session_id]
-            if other.revision < row.revision and other.entered <= row.entered
-        ]
-        return max(earlier, key=lambda other: (other.revision, other.order), default=None)
+    def later(self, row: Row) -> list[Row]:
+        """The revisions that replace a row, in order: the later ones of its session, and those that name it."""
+        session = self._by_session[row.session_id]
+        found = [] if len(session) == 1 else [other for other in session if other.revision > row.revision]
+        found += [other for other in self._naming.get(row.id, ()) if other not in found]
+        return sorted(found, key=lambda other: (other.revision, other.order))
 
     @property
     def sessions(self) -> Iterable[Sequence[Row]]:
@@ -168,33 +175,16 @@ class Account:
 
     @cached_property
     def _by_session(self) -> Mapping[str, list[Row]]:
-        return _by_session(self.rows)
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            found.setdefault(row.session_id, []).append(row)
+        return found
 
-
-def _by_session(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    by_session: dict[str, list[Row]] = {}
-    for row in rows:
-        by_session.setdefault(row.session_id, []).append(row)
-    return by_session
-
-
-def _gone(rows: tuple[Row, ...]) -> dict[str, Period]:
-    """In the period of the first later revision or decision, never before the row counts itself."""
-    by_id = {row.id: row for row in rows}
-    gone = {row.id: max(row.counts_from, row.taken_back) for row in rows if row.taken_back is not None}
-
-    def note(old: Row, new: Row) -> None:
-        first = min(gone.get(old.id, new.entered), new.entered)
-        gone[old.id] = max(old.counts_from, first)
-
-    by_session = _by_session(row for row in rows)
-    for row in rows:
-        if row.revision == 0:
-            continue
-        named = by_id.get(row.reverses or "")
-        if named is not None and named is not row:
-            note(named, row)
-        for other in by_session[row.session_id]:
-            if other.revision < row.revision:
-                note(other, row)
-    return gone
+    @cached_property
+    def _naming(self) -> Mapping[str, list[Row]]:
+        """Revisions by the id that they replace."""
+        found: dict[str, list[Row]] = {}
+        for row in self.rows:
+            if row.revision and row.reverses is not None and row.reverses != row.id:
+                found.setdefault(row.reverses, []).append(row)
+        return found

@@ -19,15 +19,6 @@ def limited(charge: Charge) -> bool:
     return charge.included_free > 0 and charge.model != "FLAT" and charge.overage_behavior == "CHARGE"
 
 
-def counted_by(usages: Mapping[str, Usage]) -> dict[str, set[str]]:
-    """The charges that count each row."""
-    found: dict[str, set[str]] = {}
-    for charge, usage in usages.items():
-        for use in (*usage.uses, *usage.trial):
-            found.setdefault(use.row.id, set()).add(charge)
-    return found
-
-
 def fed(section: Section, usages: Mapping[str, Usage], *, part: bool) -> dict[str, Fed]:
     """What each row of a section was to the charges that it fed: in trial if it was that to any, else free to any,
     else charged. Of a `part` of an account nobody can tell who had the free units: what turns on that "depends".
