@@ -20,9 +20,10 @@ from sidecar.billing.ledger.entries import account_rows, has_few
 from sidecar.billing.ledger.tables import customer_versions, outcomes, rated
 from sidecar.billing.rating.account import UNATTRIBUTED, Account
 from sidecar.billing.rating.cost import Costs
-from sidecar.billing.rating.invoice import NOTHING, written
+from sidecar.billing.rating.invoice import written
 from sidecar.billing.rating.movements import Movements, movements_of
 from sidecar.billing.rating.periods import Period
+from sidecar.billing.rating.taking_back import NOTHING
 from sidecar.billing.service import Billing
 
 

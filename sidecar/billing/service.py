@@ -37,11 +37,12 @@ from sidecar.billing.ledger.worth import worth
 from sidecar.billing.rating.account import Account, Customer
 from sidecar.billing.rating.backtest import Tested, backtest
 from sidecar.billing.rating.cost import Costs
-from sidecar.billing.rating.invoice import NOTHING, invoice, written
+from sidecar.billing.rating.invoice import invoice, written
 from sidecar.billing.rating.llm_cost import PriceHistory
 from sidecar.billing.rating.movements import movements_of
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.sections import SectionsOf
+from sidecar.billing.rating.taking_back import NOTHING
 from sidecar.policy.loading import LoadedPlan
 
 GRACE_US = 72 * 3_600_000_000
@@ -180,7 +181,9 @@ class Billing:
                 self.stale.add(customer)
                 movements = await asyncio.to_thread(movements_of, account, sections_of)
             costs = Costs(sections_of, movements)
-            taken = await behind.taken_back(connection, known, customer, period) if costs.credits(period) else NOTHING
+            taken = NOTHING
+            if costs.credits(period):
+                taken = await behind.taken_back(connection, known, customer, period, costs)
             return {**written(customer, costs, period, taken), **status}
 
     async def behind_line(self, line: behind.Behind) -> behind.Page:

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import localcontext
 from typing import Any
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.ledger.aggregates import Aggregates
 from sidecar.billing.ledger.catalog import Catalog
-from sidecar.billing.ledger.entries import account_rows, chunks
+from sidecar.billing.ledger.entries import account_rows, chunks, has_few
 from sidecar.billing.ledger.tables import decisions, outcomes
 from sidecar.billing.rating import invoice
-from sidecar.billing.rating.account import UNATTRIBUTED, Account, Row
-from sidecar.billing.rating.invoice import TakenBack
+from sidecar.billing.rating import taking_back as rating
+from sidecar.billing.rating.account import Account, Row
+from sidecar.billing.rating.cost import Costs
 from sidecar.billing.rating.movements import ENTERED, Books, Place, State
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.price import EXACT
 from sidecar.billing.rating.sections import Section, SectionsOf
+from sidecar.billing.rating.taking_back import Settled, TakenBack
 
 NAMED_MAX = 100  # outcomes named beside the credits of an invoice
 LOOKED_MAX = 1000  # revisions and reversals that are looked at for them: most of what is revised takes nothing back
@@ -55,59 +57,71 @@ class Behind:
     limit: int = 100
 
 
-async def taken_back(connection: AsyncConnection, catalog: Catalog, customer: str, period: Period) -> TakenBack:
-    """Outcomes that were taken back in a period; see `rating.invoice.taken_back`.
+async def taken_back(
+    connection: AsyncConnection, catalog: Catalog, customer: str, period: Period, costs: Costs
+) -> TakenBack:
+    """Outcomes behind the credits of a period; see `rating.taking_back`.
 
-    Not among them are those whose revision names another customer.
+    They are looked for where revisions of the customer are, and decisions. What is found is held against the `costs`:
+    where these move more, by a revision that names another customer for example, small accounts are rated from all of
+    their rows, and of others is said that there is more.
     """
     known, sections_of = (await catalog.customers([customer]))[customer], await catalog.sections_of(customer)
-    coupling = await catalog.coupling(customer)
-    if coupling == "account":
+    coupling, found, looked_at_all = await catalog.coupling(customer), Settled(), True
+    if coupling != "account":
+        talkers = {customer} if coupling == "conversation" else set()
+        notes = await _ends(connection, customer, period)
+        looked_at_all = len(notes) <= LOOKED_MAX
+        seen: set[str] = set()
+        for start in range(0, min(len(notes), LOOKED_MAX), NAMED_MAX):
+            group = await Aggregates(connection, catalog).group(notes[start : start + NAMED_MAX], talkers)
+            new = tuple(row for row in group.now if row.id not in seen)
+            seen |= {row.id for row in new}
+            found.add(rating.taken_back(Account(known, new), sections_of, period))
+            if len({shift.row.id for shift in found.taken}) > NAMED_MAX:
+                break
+        if (explained := costs.explained(period, found.moved())) or not looked_at_all:
+            return TakenBack.of(found, limit=NAMED_MAX, more=not (explained and looked_at_all))
+    if coupling == "account" or await has_few(connection, customer):
         account = Account(known, await account_rows(connection, customer))
-        everything = await asyncio.to_thread(list, invoice.taken_back(account, sections_of, period))
-        return _bounded({(place, row.id): row for place, row in everything}, more=False)
-    talkers = {customer} if coupling == "conversation" else set()
-    notes = await _ends(connection, customer, period)
-    found: dict[tuple[Place, str], Row] = {}
-    for start in range(0, min(len(notes), LOOKED_MAX), NAMED_MAX):
-        group = await Aggregates(connection, catalog).group(notes[start : start + NAMED_MAX], talkers)
-        some = invoice.taken_back(Account(known, group.now), sections_of, period)
-        found |= {(place, row.id): row for place, row in some}
-        if len({name for _, name in found}) > NAMED_MAX:
-            break
-    return _bounded(found, more=len(notes) > LOOKED_MAX)
+        found = await asyncio.to_thread(rating.taken_back, account, sections_of, period)
+        return TakenBack.of(found, limit=NAMED_MAX)
+    return TakenBack.of(found, limit=NAMED_MAX, more=True)
 
 
-def _bounded(found: dict[tuple[Place, str], Row], *, more: bool) -> TakenBack:
-    named = list(dict.fromkeys(name for _, name in found))
-    kept = set(named[:NAMED_MAX])
-    rows = ((place, row) for (place, name), row in found.items() if name in kept)
-    return TakenBack.of(rows, more=more or len(named) > NAMED_MAX)
+async def _ends(connection: AsyncConnection, customer: str, period: Period) -> list[dict[str, Any]]:
+    """Outcomes in whose sessions something of a customer may have been taken back in a period, in the order in which
+    they came or were decided: one more than are looked at.
 
-
-async def _ends(connection: AsyncConnection, customer: str, period: Period) -> list[dict[str, str]]:
-    """Every revision and reversal that stands on a customer's invoice of a period, in the order of arrival: one more
-    than are looked at.
+    Those that replace others and stand on the period's invoice; and those that are replaced by what stands on an
+    earlier one, since they count only now: they came late, or were held or nobody's until now. Which one replaces
+    which, rating tells by all rows of the session.
     """
-    o = outcomes.c
-    later = select(o.seq, o.session_id, o.id).where(o.revision > 0, o.shadow.is_(False)).order_by(o.seq)
-    assigned = select(decisions.c.session_id).where(decisions.c.assigned == customer)
-    decided = select(decisions.c.seq, decisions.c.session_id, decisions.c.outcome_id).where(
-        decisions.c.period == str(period), decisions.c.customer == customer, decisions.c.kind == "reverse"
+    o, d = outcomes.c, decisions.c
+    columns = (o.received_us.label("came_us"), o.seq, o.session_id, o.id.label("outcome_id"))
+    live = select(*columns).where(o.shadow.is_(False))
+    own = live.where(o.customer == customer)
+    decided = select(d.decided_us.label("came_us"), d.seq, d.session_id, d.outcome_id).where(
+        d.period == str(period), d.customer == customer, d.kind.in_(("reverse", "release"))
     )
-    parts = [decided.order_by(decisions.c.seq)]
-    for whose in (o.customer == customer, o.session_id.in_(assigned) & (o.customer == UNATTRIBUTED)):
-        parts += [
-            later.where(whose, o.period == str(period), o.late.is_(None)),
-            later.where(whose, o.late == str(period)),
-        ]
-    found: list[dict[str, str]] = []
-    for part in parts:
-        rows = await connection.execute(part.limit(LOOKED_MAX + 1 - len(found)))
-        found += [{"session_id": session, "outcome_id": identifier} for _, session, identifier in rows]
-        if len(found) > LOOKED_MAX:
-            break
-    return found
+    came_late = own.where(o.late == str(period))
+    found = [
+        *await _first(connection, decided, d.seq),
+        *await _first(connection, own.where(o.revision > 0, o.period == str(period), o.late.is_(None)), o.seq),
+        *await _first(connection, came_late.where(o.revision > 0), o.seq),
+    ]
+    # Sessions first: a database that is asked for both at once may go through all revisions.
+    replaced = {row["session_id"] for row in await _first(connection, came_late.where(o.revision == 0), o.seq)}
+    replaced |= set((await connection.execute(select(d.session_id).where(d.assigned == customer))).scalars())
+    for some in chunks(sorted(replaced)):
+        revised = live.where(o.session_id.in_(some), o.revision > 0)
+        found += (await connection.execute(revised)).mappings()
+    once = {note["outcome_id"]: dict(note) for note in sorted(found, key=lambda note: (note["came_us"], note["seq"]))}
+    return list(once.values())[: LOOKED_MAX + 1]
+
+
+async def _first(connection: AsyncConnection, query: Select[Any], seq: ColumnElement[int]) -> Sequence[RowMapping]:
+    return list((await connection.execute(query.order_by(seq).limit(LOOKED_MAX + 1))).mappings())
 
 
 async def counted(connection: AsyncConnection, catalog: Catalog, line: Behind) -> Page:
@@ -137,13 +151,15 @@ async def counted(connection: AsyncConnection, catalog: Catalog, line: Behind) -
         talkers = {customer} if coupling == "conversation" else set()
         rows = (await Aggregates(connection, catalog).group(found, talkers)).now
     account, uses = Account(known, rows), []
-    taken = _later(account, sections_of, charge, shown)
+    taken = await asyncio.to_thread(rating.marks, account, sections_of)
     with localcontext(EXACT):
         for section, usages in Books(account, sections_of).counted(State(period, ENTERED)):
             if section.start_us in sections:
-                usage = usages[charge]
+                usage, place = usages[charge], Place(section.start_us, charge)
                 pairs = [(use, False) for use in usage.uses] + [(use, True) for use in usage.trial]
-                uses += [_use(use, trial, taken.get(use.row.id)) for use, trial in pairs if use.row.id in shown]
+                uses += [
+                    _use(use, trial, taken.get((place, use.row.id))) for use, trial in pairs if use.row.id in shown
+                ]
     return Page(sorted(uses, key=lambda use: shown[use["outcome"]]), following)
 
 
@@ -162,16 +178,6 @@ def _within(sections: Mapping[int, Section], period: Period) -> Sequence[ColumnE
     start, end = min(sections), max(section.end_us for section in sections.values())
     whole = (start, end) == (period.start_us, period.end_us)
     return () if whole else (outcomes.c.at_us >= start, outcomes.c.at_us < end)
-
-
-def _later(account: Account, sections_of: SectionsOf, charge: str, shown: Iterable[str]) -> dict[str, Period]:
-    """When outcomes were taken back that the charge counted."""
-    found: dict[str, Period] = {}
-    for period in {account.gone[name] for name in shown if name in account.gone}:
-        for place, row in invoice.taken_back(account, sections_of, period, trial=True):
-            if place.charge == charge:
-                found[row.id] = period
-    return found
 
 
 async def _assigned(connection: AsyncConnection, customer: str, period: Period) -> list[RowMapping]:

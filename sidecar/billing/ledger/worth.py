@@ -19,10 +19,11 @@ from sidecar.billing.ledger.catalog import Catalog
 from sidecar.billing.ledger.entries import account_rows
 from sidecar.billing.rating.account import Account, Row
 from sidecar.billing.rating.cost import Costs
-from sidecar.billing.rating.invoice import NOTHING, money, written
+from sidecar.billing.rating.invoice import money, written
 from sidecar.billing.rating.movements import Movements, added, less, movements_of
 from sidecar.billing.rating.price import EXACT
 from sidecar.billing.rating.sections import SectionsOf
+from sidecar.billing.rating.taking_back import NOTHING
 
 
 async def worth(

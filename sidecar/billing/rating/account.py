@@ -159,14 +159,21 @@ class Account:
     @cached_property
     def chargeable(self) -> tuple[Row, ...]:
         """The rows that filters may look at: of somebody, neither held nor declared not billable."""
-        return tuple(row for row in self.own if self.customer.attributed and row.billable and not row.held)
+        return tuple(row for row in self.own if self.may_charge(row))
+
+    def may_charge(self, row: Row) -> bool:
+        """Whether filters may look at a row."""
+        mine = row.customer == self.customer.id and self.customer.attributed
+        return mine and row.billable and not row.held
 
     def later(self, row: Row) -> list[Row]:
         """The revisions that replace a row, in order: the later ones of its session, and those that name it."""
-        session = self._by_session[row.session_id]
-        found = [] if len(session) == 1 else [other for other in session if other.revision > row.revision]
-        found += [other for other in self._naming.get(row.id, ()) if other not in found]
-        return sorted(found, key=lambda other: (other.revision, other.order))
+        session, naming = self._by_session[row.session_id], self._naming.get(row.id, ())
+        if len(session) == 1 and not naming:
+            return []
+        found = {other.id: other for other in session if other.revision > row.revision}
+        found |= {other.id: other for other in naming}
+        return sorted(found.values(), key=lambda other: (other.revision, other.order))
 
     @property
     def sessions(self) -> Iterable[Sequence[Row]]:

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, get_args
 
 from sidecar.billing.rating.account import Account, Row
-from sidecar.billing.rating.feeding import Fed, counted_by, fed
+from sidecar.billing.rating.feeding import Fed, fed
 from sidecar.billing.rating.movements import ENTERED, Books, State
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.sections import SectionsOf
+from sidecar.billing.rating.taking_back import reversing
 
 EventClass = Literal[
     "charged", "free", "trial", "escalated", "inconclusive", "held", "not_billable", "unmatched", "reversed", "revised"
@@ -34,8 +35,8 @@ class Classes:
         self._books = books or Books(account, sections_of)
         self._part = books is not None
         self._fed: dict[Period, dict[str, Fed]] = {}
-        self._counted_by: dict[Period, dict[str, set[str]]] = {}
-        self._first = _first_events(account)
+        self._reversing: dict[Period, set[str]] = {}
+        self._first, self._escalated_later = _walked(account)
 
     def of_period(self, period: Period) -> Iterator[tuple[Row, EventClass]]:
         """Every event of the customer in the period, with its class."""
@@ -54,27 +55,11 @@ class Classes:
 
         By the period that ends with it so; whatever happened inside the period comes to one change or none.
         """
-        found: Counter[Period] = Counter()
-        for rows in self.account.sessions:
-            if any(_escalated(row) for row in rows):
-                self._note_escalated(found, rows)
-        return found
-
-    def _note_escalated(self, found: Counter[Period], rows: Sequence[Row]) -> None:
-        was = False
-        for period in sorted({period for row in rows for period in (row.entered, row.counts_from)}):
-            last = max((row for row in rows if row.entered <= period), key=lambda row: (row.revision, row.order))
-            waits = last.held or (last.was_held and last.counts_from > period)
-            now = last.customer == self.account.customer.id and _escalated(last) and not waits
-            first = [row for row in rows if row.id in self._first and row.entered == period]
-            at_first = any(row.customer == self.account.customer.id and self.of(row) == "escalated" for row in first)
-            found[period] += now - was - at_first
-            was = now
+        return self._escalated_later
 
     def _of_first(self, row: Row) -> EventClass | Literal["depends"]:
         """A session's first event, under the first that holds."""
-        later = row.counts_from > row.entered
-        if row.held or (row.was_held and later):
+        if _waits(row, row.entered):
             return "held"
         if _escalated(row):
             return "escalated"
@@ -82,23 +67,13 @@ class Classes:
             return "inconclusive"
         if not row.billable:
             return "not_billable"
-        return (None if later else self.feeds(row)) or "unmatched"
+        return (None if row.counts_from > row.entered else self.feeds(row)) or "unmatched"
 
     def _of_later(self, row: Row) -> EventClass:
-        """A later revision takes a charge back when one that counted its predecessor does not count it, whatever
-        others do: tokens may be charged of either.
-        """
-        before = self.account.predecessor(row)
-        took_back = before is not None and self._charges(before) - self._charges(row)
-        return "reversed" if took_back else "revised"
-
-    def _charges(self, row: Row) -> set[str]:
-        """Those that count the row on the first invoice on which it counts."""
-        if row.counts_from not in self._counted_by:
-            found = self._counted_by[row.counts_from] = {}
-            for _, usages in self._books.counted(State(row.counts_from, ENTERED)):
-                found |= counted_by(usages)
-        return self._counted_by[row.counts_from].get(row.id, set())
+        """A later revision is told by what it takes back."""
+        if row.entered not in self._reversing:
+            self._reversing[row.entered] = reversing(self._books, row.entered)
+        return "reversed" if row.id in self._reversing[row.entered] else "revised"
 
     def feeds(self, row: Row) -> Fed | None:
         """What the row is to the charges of the first invoice on which it counts; None when it feeds none."""
@@ -109,20 +84,42 @@ class Classes:
         return self._fed[row.counts_from].get(row.id)
 
 
-def _escalated(row: Row) -> bool:
-    return row.data.get("escalated_to_human") is True
-
-
 def count(pairs: Iterator[tuple[Row, EventClass]]) -> Counter[EventClass]:
     """How many events are in each class."""
     return Counter(kind for _, kind in pairs)
 
 
-def _first_events(account: Account) -> set[str]:
-    """Ids of the first event of each session: its earliest revision 0, among those of the earliest invoice."""
-    firsts: dict[str, Row] = {}
-    for row in account.rows:
-        known = firsts.get(row.session_id)
-        if row.revision == 0 and (known is None or (row.entered, row.order) < (known.entered, known.order)):
-            firsts[row.session_id] = row
-    return {row.id for row in firsts.values()}
+def _walked(account: Account) -> tuple[set[str], Counter[Period]]:
+    """Ids of the first event of each session, and the periods by which how many sessions more were escalated.
+
+    The first event is the earliest revision 0, among those of the earliest invoice.
+    """
+    firsts, found = set[str](), Counter[Period]()
+    for rows in account.sessions:
+        first = min((row for row in rows if row.revision == 0), key=lambda row: (row.entered, row.order), default=None)
+        if first is not None:
+            firsts.add(first.id)
+        if any(_escalated(row) for row in rows):
+            _note_escalated(found, account.customer.id, rows, first)
+    return firsts, found
+
+
+def _note_escalated(found: Counter[Period], customer: str, rows: Sequence[Row], first: Row | None) -> None:
+    was = False
+    for period in sorted({period for row in rows for period in (row.entered, row.counts_from)}):
+        last = max((row for row in rows if row.entered <= period), key=lambda row: (row.revision, row.order))
+        now, at_first = (
+            row is not None and row.customer == customer and _escalated(row) and not _waits(row, period)
+            for row in (last, first if first is not None and first.entered == period else None)
+        )
+        found[period] += now - was - at_first
+        was = now
+
+
+def _escalated(row: Row) -> bool:
+    return row.data.get("escalated_to_human") is True
+
+
+def _waits(row: Row, period: Period) -> bool:
+    """Whether an outcome still waits for an operator when a period ends."""
+    return row.held or (row.was_held and row.counts_from > period)

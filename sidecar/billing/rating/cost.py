@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal, localcontext
 
 from sidecar.billing.rating.feeding import limited
-from sidecar.billing.rating.movements import DEPEND, ENTERED, NONE, PAID, TAKEN_BACK, Movements, State, Units
+from sidecar.billing.rating.movements import DEPEND, ENTERED, NONE, PAID, TAKEN_BACK, Movements, Place, State, Units
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.price import EXACT, ZERO, Price, price, round_amount
 from sidecar.billing.rating.sections import Section, SectionsOf
@@ -101,6 +101,16 @@ class Costs:
         """What this and earlier sections no longer cost because of what was taken back in the period."""
         changes = self._changes(State(period, ENTERED), State(period, TAKEN_BACK))
         return [Change(change.section, -change.amount) for change in changes]
+
+    def explained(self, period: Period, found: Mapping[Place, Decimal]) -> bool:
+        """Whether what is taken back in a period moves the units that were `found`, of charges paid by units."""
+        moved: dict[Place, Decimal] = {}
+        for start in self._moved_between(State(period, ENTERED), State(period, TAKEN_BACK)):
+            counting = {charge.id for charge in self._section(start).plan.charges if charge.model != "FLAT"}
+            for at, name, units in self._moved[start]:
+                if at == State(period, TAKEN_BACK) and name in counting and units.units:
+                    moved[Place(start, name)] = units.units
+        return moved == {place: units for place, units in found.items() if units}
 
     def charged(self, period: Period) -> Charged:
         """How many outcomes the invoice charges, in the same three steps as its amounts."""

@@ -2,83 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from decimal import Decimal, localcontext
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from sidecar.billing.rating.account import Account, Row
+from sidecar.billing.rating.account import Account
 from sidecar.billing.rating.cost import Change, Cost, Costs, Line
-from sidecar.billing.rating.movements import ENTERED, TAKEN_BACK, Books, Place, State, movements_of, parts
+from sidecar.billing.rating.movements import movements_of
 from sidecar.billing.rating.periods import Period, from_us
 from sidecar.billing.rating.price import EXACT, ZERO, Step, round_amount
 from sidecar.billing.rating.sections import SectionsOf
+from sidecar.billing.rating.taking_back import TakenBack, taken_back
 from sidecar.billing.rating.usage import RatedPlan
 from sidecar.policy.plan import Charge
 
 ALERT_PERCENT = (50, 80, 100)
 
 
-@dataclass(frozen=True, slots=True)
-class TakenBack:
-    """Outcomes that a period's credits take back, by the beginning of the section that had counted them, each in the
-    order of time and id; `more`: there may be others, which were not looked at.
-    """
-
-    rows: Mapping[int, Sequence[Row]]
-    more: bool = False
-
-    @classmethod
-    def of(cls, found: Iterable[tuple[Place, Row]], *, more: bool = False) -> TakenBack:
-        """Each once, whichever charges had counted it."""
-        rows: dict[int, dict[str, Row]] = {}
-        for place, row in found:
-            rows.setdefault(place.start_us, {})[row.id] = row
-        return cls({start: sorted(some.values(), key=lambda row: row.order) for start, some in rows.items()}, more)
-
-
-NOTHING = TakenBack({})
-
-
 def invoice(account: Account, sections_of: SectionsOf, period: Period) -> dict[str, Any]:
     """Rate a period from an account's rows. See `written`."""
     costs = Costs(sections_of, movements_of(account, sections_of))
     return written(account.customer.id, costs, period, TakenBack.of(taken_back(account, sections_of, period)))
-
-
-def taken_back(
-    account: Account, sections_of: SectionsOf, period: Period, *, trial: bool = False
-) -> Iterator[tuple[Place, Row]]:
-    """The outcomes that were taken back in a period, with the charges that they had counted units for until then.
-
-    One that never counted is none of them, however it was replaced; nor is one whose next revision took its units over,
-    in a window of their session. One whose next revision counts beside it is: a line has the units of both. Units in
-    trial cost nothing; with `trial`, they are looked at as well.
-    """
-    with localcontext(EXACT):
-        for part in parts(account, sections_of):
-            ended = {row.id: row for row in part.chargeable if part.gone.get(row.id) == period}
-            if not ended:
-                continue
-            books = Books(part, sections_of)
-            before, after = (_units(books, State(period, phase), trial=trial) for phase in (ENTERED, TAKEN_BACK))
-            for (place, session), units in before.items():
-                if sum(units.values()) != sum(after.get((place, session), {}).values()):
-                    yield from ((place, ended[one]) for one in units if one in ended)
-
-
-def _units(books: Books, state: State, *, trial: bool) -> dict[tuple[Place, str], dict[str, Decimal]]:
-    """The units that each outcome brings to charges that are paid by units, by charge and session."""
-    found: dict[tuple[Place, str], dict[str, Decimal]] = {}
-    for section, usages in books.counted(state):
-        for charge in section.plan.charges:
-            usage = usages[charge.id]
-            for use in (*usage.uses, *(usage.trial if trial else ())):
-                if use.units and charge.model != "FLAT":
-                    units = found.setdefault((Place(section.start_us, charge.id), use.row.session_id), {})
-                    units[use.row.id] = units.get(use.row.id, ZERO) + use.units
-    return found
 
 
 def written(customer: str, costs: Costs, period: Period, taken: TakenBack) -> dict[str, Any]:
@@ -253,9 +198,11 @@ def _change(change: Change) -> dict[str, Any]:
 
 
 def _named(change: Change, taken: TakenBack) -> dict[str, Any]:
-    rows = taken.rows.get(change.section.start_us, ())
+    named = taken.at(change.section.start_us)
     return {
-        "outcomes": [row.id for row in rows],
-        "sessions": [row.session_id for row in rows],
+        "outcomes": [row.id for row in named.taken],
+        "sessions": [row.session_id for row in named.taken],
+        "instead": [row.id for row in named.instead],
+        "instead_sessions": [row.session_id for row in named.instead],
         "more": taken.more,
     }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
-from sidecar.billing.rating.account import Customer
+from sidecar.billing.rating.account import Customer, Row
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.usage import RatedPlan
 
@@ -25,6 +25,11 @@ class Section:
     plan_id: str
     plan: RatedPlan
     customer: Customer
+
+    def ties(self, charge: str, row: Row) -> Iterator[Hashable]:
+        """What a row shares with others that can bring its units to a charge in its stead, of any section."""
+        for inside, tie in self.plan.ties(charge, self.customer, row):
+            yield (self.start_us if inside else None, tie)
 
 
 SectionsOf = Callable[[Period], Sequence[Section]]

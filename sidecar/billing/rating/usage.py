@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
@@ -90,18 +90,31 @@ class Meter:
 
     def _take(self, taken: set[tuple[Any, ...]], row: Row, facts: Facts, *, within_period: bool) -> bool:
         """Take the row's place in every window; False when one is taken already, or the field is missing."""
+        places = self._places(row, facts, within_period=within_period)
+        if places is None or places & taken:
+            return False
+        taken |= places
+        return True
+
+    def _places(self, row: Row, facts: Facts, *, within_period: bool) -> set[tuple[Any, ...]] | None:
         places = set()
         for index, unique in enumerate(self._conditions.unique):
             if unique.window == "BILLING_PERIOD" and not within_period:
                 continue
             value = lookup(facts, unique.path)
             if value is MISSING:
-                return False
+                return None
             places.add((index, _scope(unique, row), _hashable(value)))
-        if places & taken:
-            return False
-        taken |= places
-        return True
+        return places
+
+    def ties(self, row: Row, facts: Facts) -> Iterator[tuple[bool, Hashable]]:
+        """What a row shares with those that can bring its units in its stead, and whether within one section alone."""
+        for place in self._places(row, facts, within_period=True) or ():
+            yield self._conditions.unique[place[0]].window == "BILLING_PERIOD", (self.metric.id, *place)
+        if self.metric.aggregation == "UNIQUE" and self._path:
+            yield True, (self.metric.id, _hashable(lookup(facts, self._path)))
+        if self.metric.aggregation == "MAX":
+            yield True, (self.metric.id,)
 
     def units(self, rows: Iterable[tuple[Row, Facts]]) -> list[Use]:
         """What each row brings. UNIQUE: 1 for a new value; MAX: what it raises the highest by. Sums to the metric."""
@@ -177,6 +190,13 @@ class RatedPlan:
         now = [(row, _facts(row, customer)) for row in rows]
         passing = {name: meter.passing(before, now) for name, meter in self.meters.items()}
         return {charge.id: self._charge_usage(charge, customer, passing) for charge in self.charges}
+
+    def ties(self, charge: str, customer: Customer, row: Row) -> Iterator[tuple[bool, Hashable]]:
+        """What a row shares with others that can bring its units to a charge in its stead; see `Meter.ties`."""
+        facts = _facts(row, customer)
+        for one in self.charges:
+            for name in one.metrics if one.id == charge else ():
+                yield from self.meters[name].ties(row, facts)
 
     def _charge_usage(
         self, charge: Charge, customer: Customer, passing: Mapping[str, list[tuple[Row, Facts]]]
