@@ -362,10 +362,14 @@ _EMPTY = (None, None, None)
 
 
 def _taken(change: dict[str, Any]) -> str:
-    """How many outcomes a credit takes back; it names the first hundred."""
-    if not change["outcomes"]:
-        return ""
-    return f": {count(len(change['outcomes']), 'outcome')}{' or more' if change['more'] else ''} taken back"
+    """How many outcomes a credit takes back, and how many are charged in their stead; it names the first hundred."""
+    more = " or more" if change["more"] else ""
+    said = [
+        f"{count(len(change[name]), 'outcome')}{more} {done}"
+        for name, done in (("outcomes", "taken back"), ("instead", "charged instead"))
+        if change[name]
+    ]
+    return f": {', '.join(said)}" if said else ""
 
 
 def _negative(amount: str) -> str:

@@ -146,10 +146,13 @@ Change = TypedDict("Change", {"period": str, "from": str, "currency": str, "amou
 
 class Credit(Change):
     """What an earlier (or this) period no longer costs, with the first hundred outcomes that were taken back, and their
-    sessions in the same order; `more`: there may be others.
+    sessions in the same order; `instead`, those that are charged now since these are not: what a credit below zero is
+    of. `more`: there may be others.
     """
 
     sessions: list[str]
+    instead: list[str]
+    instead_sessions: list[str]
     more: bool
 
 
@@ -174,7 +177,9 @@ class Invoice(TypedDict):
 
 
 class Use(TypedDict):
-    """An outcome that a line counts; `taken_back` is the period whose invoice credits it, null while it stands."""
+    """An outcome that a line counts; `taken_back` is the period whose invoice credits it, null while it stands, or
+    another has taken its place.
+    """
 
     outcome: str
     session_id: str

@@ -69,8 +69,8 @@ def invoice(made: dict[str, Any]) -> web.Response:
 
 
 def _named(credit: dict[str, Any]) -> int | None:
-    """How many outcomes a credit takes back; None when it does not name all."""
-    return None if credit["more"] else len(credit["outcomes"])
+    """How many outcomes a credit takes back, or one below zero charges instead; None when it does not name all."""
+    return None if credit["more"] else len(credit["instead" if credit["amount"].startswith("-") else "outcomes"])
 
 
 def _negative(amount: str) -> str:

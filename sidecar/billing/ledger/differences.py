@@ -20,7 +20,7 @@ from sidecar.billing.rating.price import EXACT
 from sidecar.billing.rating.sections import Section, SectionsOf
 from sidecar.billing.rating.usage import Coupling
 
-SUMMED_AS = 2  # what sums hold: another number makes all that were made before outdated
+SUMMED_AS = 3  # what sums hold: another number makes all that were made before outdated
 Noted = set[tuple[str, int]]  # an outcome, and 0 or the number of a decision about it
 Sums = dict[tuple[Place, State], Units]
 
