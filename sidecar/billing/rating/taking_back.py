@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
 from typing import NamedTuple
@@ -158,21 +159,24 @@ def reversing(books: Books, period: Period) -> set[str]:
     """Ids of the revisions that take a charge back in a period: where an outcome that counted has no more part in its
     charge, and nothing came in its place in any section, the first revision after it that this charge does not count.
 
-    Judged by the customer's own plans: what a revision takes from another customer is that one's credit alone.
+    Judged by the customer's own plans: what a revision takes from another customer is that one's credit alone. Where
+    plans differ, the charges that not all of them have stand for each other.
     """
-    found = set[str]()
-    taken = _settled(books, _shifts(books, period), lambda shift: shift.place.charge).taken
-    after = _counting(books, State(period, TAKEN_BACK)) if taken else {}
+    shifts = _shifts(books, period)
+    if not shifts:
+        return set()
+    common = frozenset.intersection(*(books.section_of(shift.row).plan.paid for shift in shifts))
+    settled = _settled(books, shifts, lambda shift: shift.place.charge if shift.place.charge in common else None)
+    after, found = _counting(books, State(period, TAKEN_BACK)), set[str]()
     counted = {(place.charge, identifier) for place, identifier, _ in after}
-    standing = {identifier for _, identifier in counted}
-    for shift in taken:
+    for shift in settled.taken:
         charge = shift.place.charge
         later = [row for row in books.account.later(shift.row) if row.entered <= period]
         first = next((row for row in later if not _would_count(books, period, charge, row)), None)
         if first is None and later:
-            last, gone = later[-1], books.account.gone.get(later[-1].id)
-            pays = (charge, last.id) in counted or (_lacks(books, charge, last) and last.id in standing)
-            if not pays and (gone is None or gone > period):
+            last = later[-1]
+            stands = books.account.gone.get(last.id, period.next) > period
+            if stands and not any((one, last.id) in counted for one in _asked(books, charge, last)):
                 first = last  # another has its place in a window
         if first is not None and first.entered == period:
             found.add(first.id)
@@ -180,21 +184,18 @@ def reversing(books: Books, period: Period) -> set[str]:
 
 
 def _would_count(books: Books, period: Period, charge: str, row: Row) -> bool:
-    """Whether a charge counts a row if nothing else has its place in a window. In a section whose plan does not have
-    the charge, whether any counts it.
-    """
+    """Whether a charge counts a row if nothing else has its place in a window."""
     if row.counts_from > period or not books.account.may_charge(row):
         return False
     section = books.section_of(row)
     usages = section.plan.usage(section.customer, (), [row])
-    asked = [charge]
-    if _lacks(books, charge, row):
-        asked = [one.id for one in section.plan.charges if one.model != "FLAT"]
-    return any(usages[one].uses or usages[one].trial for one in asked)
+    return any(usages[one].uses or usages[one].trial for one in _asked(books, charge, row))
 
 
-def _lacks(books: Books, charge: str, row: Row) -> bool:
-    return all(one.id != charge or one.model == "FLAT" for one in books.section_of(row).plan.charges)
+def _asked(books: Books, charge: str, row: Row) -> AbstractSet[str]:
+    """The charge, or any where a row's plan does not have it."""
+    paid = books.section_of(row).plan.paid
+    return {charge} if charge in paid else paid
 
 
 def marks(account: Account, sections_of: SectionsOf) -> Mapping[tuple[Place, str], Period]:

@@ -109,8 +109,9 @@ class Meter:
 
     def ties(self, row: Row, facts: Facts) -> Iterator[tuple[bool, Hashable]]:
         """What a row shares with those that can bring its units in its stead, and whether within one section alone."""
-        for place in self._places(row, facts, within_period=True) or ():
-            yield self._conditions.unique[place[0]].window == "BILLING_PERIOD", (self.metric.id, *place)
+        for index, *place in self._places(row, facts, within_period=True) or ():
+            unique = self._conditions.unique[index]
+            yield unique.window == "BILLING_PERIOD", (unique.window, unique.path, *place)
         if self.metric.aggregation == "UNIQUE" and self._path:
             yield True, (self.metric.id, _hashable(lookup(facts, self._path)))
         if self.metric.aggregation == "MAX":
@@ -148,6 +149,7 @@ class RatedPlan:
         self.digest = digest
         self.currency = plan.currency_code
         self.charges = plan.all_charges()
+        self.paid = frozenset(charge.id for charge in self.charges if charge.model != "FLAT")  # by units
         self.meters = {metric.id: Meter(metric) for metric in plan.metrics}
         self.windowed = any(meter.windowed for meter in self.meters.values())
         couplings = {meter.coupling for meter in self.meters.values()}
