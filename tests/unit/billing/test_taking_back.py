@@ -6,9 +6,10 @@ those that stand counts. It asks each place before and after what a month takes 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from sidecar.billing.rating.classes import CLASSES, Classes
 from sidecar.billing.rating.invoice import invoice, timestamp
 from sidecar.billing.rating.movements import ENTERED, Books, State, parts
 from sidecar.billing.rating.periods import DAY_US, Period
-from sidecar.billing.rating.sections import Closings, SectionsOf, sections
+from sidecar.billing.rating.sections import Closings, SectionsOf, always, sections
 from sidecar.billing.rating.summary import summary
 from sidecar.billing.rating.taking_back import marks
 from sidecar.billing.rating.usage import RatedPlan
@@ -29,14 +30,17 @@ START_US, CHANGE_US = OCTOBER.start_us, NOVEMBER.start_us + 14 * DAY_US
 CONVERSATIONS = (None, "x", "x", "y", "y")  # of the sessions
 
 
-def plan_of(window: str | None, rate: int = 1, charge: str = "c") -> RatedPlan:
+def plan_source(window: str | None, rate: int = 1, charge: str = "c") -> str:
     unique = f", {{field: outcome, operator: UNIQUE_WITHIN_WINDOW, window: {window}}}" if window else ""
     good = "{field: outcome, operator: EQUALS, value: RESOLVED}"
-    source = (
+    return (
         f"rate_plan: {{name: p, metrics: [{{id: m{charge}, aggregation: COUNT, filter_conditions: [{good}{unique}]}}], "
         f"charges: [{{id: {charge}, metrics: [m{charge}], model: PER_UNIT, rate: {rate}}}]}}"
     )
-    return RatedPlan(load_plan(source.encode(), "p").plan)
+
+
+def plan_of(window: str | None, rate: int = 1, charge: str = "c") -> RatedPlan:
+    return RatedPlan(load_plan(plan_source(window, rate, charge).encode(), "p").plan)
 
 
 @dataclass(frozen=True)
@@ -257,3 +261,89 @@ def test_a_line_marks_whose_place_is_empty(story, window, second) -> None:
                         ]
                         shown[use.row.id] = marked[0] if marked else None
         assert shown == expected
+
+
+# Case by case.
+
+
+def case(window: str | None, *rows: Told, second: str | None = None) -> tuple[Account, SectionsOf]:
+    account, sections_of, _ = told(list(rows), window, second)
+    return account, sections_of
+
+
+def kinds(account: Account, sections_of: SectionsOf, month: Period) -> dict[str, str]:
+    return {row.id: kind for row, kind in Classes(account, sections_of).of_period(month)}
+
+
+def credits_of(account: Account, sections_of: SectionsOf, month: Period) -> list[tuple[str, str, list[str], list[str]]]:
+    lines = invoice(account, sections_of, month)["credit_lines"]
+    return [(line["from"][:10], line["amount"], line["outcomes"], line["instead"]) for line in lines]
+
+
+def test_a_resolution_that_takes_the_place_of_another_gives_nothing_back() -> None:
+    same_month = case("SESSION", Told(0, 0, 1, good=True), Told(0, 1, 2, good=True))
+    assert kinds(*same_month, OCTOBER) == {"out_0_0": "charged", "out_0_1": "revised"}
+    assert credits_of(*same_month, OCTOBER) == []
+    next_month = case("SESSION", Told(0, 0, 1, good=True), Told(0, 1, 40, good=True))
+    assert kinds(*next_month, NOVEMBER) == {"out_0_1": "revised"}
+    assert credits_of(*next_month, NOVEMBER) == [
+        ("2026-10-01", "1.00", ["out_0_0"], []), ("2026-11-01", "-1.00", [], ["out_0_1"]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("second", ["c", "d"])
+def test_where_the_plan_changes_in_between_each_section_names_its_own(second: str) -> None:
+    rows = [Told(0, 0, 32, good=True), Told(0, 1, 50, good=True), Told(2, 0, 51, good=True), Told(2, 1, 52, good=False)]
+    found = case("SESSION", *rows, second=second)
+    assert kinds(*found, NOVEMBER) == {
+        "out_0_0": "charged", "out_0_1": "revised", "out_2_0": "charged", "out_2_1": "reversed",
+    }  # fmt: skip
+    assert credits_of(*found, NOVEMBER) == [("2026-11-01", "1.00", ["out_0_0"], [])], "of the other, one for the other"
+    more = case("SESSION", *rows, Told(3, 0, 53, good=True), Told(3, 1, 54, good=False), second=second)
+    assert credits_of(*more, NOVEMBER)[1] == ("2026-11-15", "2.00", ["out_2_0", "out_3_0"], ["out_0_1"])
+
+
+def test_the_next_of_a_conversation_moves_up() -> None:
+    found = case(
+        "CONVERSATION", Told(1, 0, 1, good=True), Told(2, 0, 2, good=True), Told(1, 1, 3, good=False),
+        Told(2, 1, 40, good=False),
+    )  # fmt: skip
+    assert kinds(*found, OCTOBER)["out_1_1"] == "revised"
+    assert (credits_of(*found, OCTOBER), kinds(*found, NOVEMBER)) == ([], {"out_2_1": "reversed"})
+    assert credits_of(*found, NOVEMBER) == [("2026-10-01", "1.00", ["out_2_0"], [])]
+    assert {name: month for (_, name), month in marks(*found).items()} == {"out_1_0": NOVEMBER, "out_2_0": NOVEMBER}
+
+
+def test_a_resolution_that_finds_its_new_place_taken_takes_its_own_back() -> None:
+    """It names another value, which another session had before."""
+    source = plan_source("CONVERSATION").replace("{field: outcome, operator: UNIQUE", "{field: kind, operator: UNIQUE")
+    plan, rows = RatedPlan(load_plan(source.encode(), "p").plan), []
+    for t, kind in ((Told(1, 0, 1, good=True), "a"), (Told(2, 0, 2, good=True), "b"), (Told(1, 1, 3, good=True), "b")):
+        row = row_of(t)
+        rows.append(replace(row, data={**row.data, "kind": kind}))
+    found = Account(Customer("c"), tuple(rows)), always(plan, Customer("c"))
+    assert kinds(*found, OCTOBER)["out_1_1"] == "reversed"
+    assert credits_of(*found, OCTOBER) == [("2026-10-01", "1.00", ["out_1_0"], [])]
+
+
+def test_it_is_the_revision_that_does_not_count_whichever_came_first() -> None:
+    found = case(
+        "SESSION", Told(0, 0, 1, good=True), Told(0, 1, 70, good=True), Told(0, 2, 40, good=False)
+    )  # fmt: skip
+    assert kinds(*found, NOVEMBER) == {"out_0_2": "reversed"}
+    assert kinds(*found, DECEMBER) == {"out_0_1": "revised"}
+    chain = case(None, *(Told(0, number, number, good=number < 2) for number in range(3)))
+    assert kinds(*chain, OCTOBER) == {"out_0_0": "charged", "out_0_1": "revised", "out_0_2": "reversed"}
+
+
+@pytest.mark.parametrize(("size", "expected"), [(2, ("3", ["out_0_0"], [])), (8, ("-3", [], ["out_0_1"]))])
+def test_of_a_sum_only_what_is_more_or_less_moves(size: int, expected: tuple) -> None:
+    source = plan_source("SESSION").replace("aggregation: COUNT", "aggregation: SUM, event_field: size")
+    plan, rows = RatedPlan(load_plan(source.encode(), "p").plan), []
+    for t, n in ((Told(0, 0, 1, good=True), 5), (Told(0, 1, 2, good=True), size)):
+        row = row_of(t)
+        rows.append(replace(row, data={**row.data, "size": n}))
+    found = Account(Customer("c"), tuple(rows)), always(plan, Customer("c"))
+    amount, taken, instead = expected
+    assert credits_of(*found, OCTOBER) == [("2026-10-01", f"{amount}.00", taken, instead)]
+    assert kinds(*found, OCTOBER)["out_0_1"] == "revised"
