@@ -18,7 +18,7 @@ from sidecar.billing.ledger.entries import account_rows, chunks, has_few
 from sidecar.billing.ledger.tables import decisions, outcomes
 from sidecar.billing.rating import invoice
 from sidecar.billing.rating import taking_back as rating
-from sidecar.billing.rating.account import Account, Row
+from sidecar.billing.rating.account import Account, Customer, Row
 from sidecar.billing.rating.cost import Costs
 from sidecar.billing.rating.movements import ENTERED, Books, Place, State
 from sidecar.billing.rating.periods import Period
@@ -62,31 +62,35 @@ async def taken_back(
 ) -> TakenBack:
     """Outcomes behind the credits of a period; see `rating.taking_back`.
 
-    They are looked for where revisions of the customer are, and decisions. What is found is held against the `costs`:
-    where these move more, by a revision that names another customer for example, small accounts are rated from all of
-    their rows, and of others is said that there is more.
+    They are looked for where revisions of the customer are, and decisions. What is found is held against the `costs`.
+    Where these move more, by a revision that names another customer for example, a small account is rated from all of
+    its rows, and of a large one it is said that there is more.
     """
     known, sections_of = (await catalog.customers([customer]))[customer], await catalog.sections_of(customer)
-    coupling, found, looked_at_all = await catalog.coupling(customer), Settled(), True
-    if coupling != "account":
-        talkers = {customer} if coupling == "conversation" else set()
-        notes = await _ends(connection, customer, period)
-        looked_at_all = len(notes) <= LOOKED_MAX
-        seen: set[str] = set()
-        for start in range(0, min(len(notes), LOOKED_MAX), NAMED_MAX):
-            group = await Aggregates(connection, catalog).group(notes[start : start + NAMED_MAX], talkers)
-            new = tuple(row for row in group.now if row.id not in seen)
-            seen |= {row.id for row in new}
-            found.add(rating.taken_back(Account(known, new), sections_of, period))
-            if len({shift.row.id for shift in found.taken}) > NAMED_MAX:
-                break
-        if (explained := costs.explained(period, found.moved())) or not looked_at_all:
-            return TakenBack.of(found, limit=NAMED_MAX, more=not (explained and looked_at_all))
-    if coupling == "account" or await has_few(connection, customer):
-        account = Account(known, await account_rows(connection, customer))
-        found = await asyncio.to_thread(rating.taken_back, account, sections_of, period)
-        return TakenBack.of(found, limit=NAMED_MAX)
-    return TakenBack.of(found, limit=NAMED_MAX, more=True)
+    if await catalog.coupling(customer) != "account":
+        found, all_ = await _found(connection, catalog, known, period)
+        explained = costs.explained(period, found.moved())
+        if explained or not all_ or not await has_few(connection, customer):
+            return TakenBack.of(found, limit=NAMED_MAX, more=not (explained and all_))
+    account = Account(known, await account_rows(connection, customer))
+    return TakenBack.of(await asyncio.to_thread(rating.taken_back, account, sections_of, period), limit=NAMED_MAX)
+
+
+async def _found(
+    connection: AsyncConnection, catalog: Catalog, customer: Customer, period: Period
+) -> tuple[Settled, bool]:
+    """What the sessions of `_ends` have taken back, until there is more than is named; and whether that is all."""
+    sections_of = await catalog.sections_of(customer.id)
+    talkers = {customer.id} if await catalog.coupling(customer.id) == "conversation" else set()
+    notes, found, seen = await _ends(connection, customer.id, period), Settled(), set[str]()
+    for start in range(0, min(len(notes), LOOKED_MAX), NAMED_MAX):
+        group = await Aggregates(connection, catalog).group(notes[start : start + NAMED_MAX], talkers)
+        new = tuple(row for row in group.now if row.id not in seen)  # whatever is tied comes at once
+        seen |= {row.id for row in new}
+        found.add(rating.taken_back(Account(customer, new), sections_of, period))
+        if len({shift.row.id for shift in found.taken}) > NAMED_MAX:
+            return found, False
+    return found, len(notes) <= LOOKED_MAX
 
 
 async def _ends(connection: AsyncConnection, customer: str, period: Period) -> list[dict[str, Any]]:
@@ -94,7 +98,7 @@ async def _ends(connection: AsyncConnection, customer: str, period: Period) -> l
     they came or were decided: one more than are looked at.
 
     Those that replace others and stand on the period's invoice; and those that are replaced by what stands on an
-    earlier one, since they count only now: they came late, or were held or nobody's until now. Which one replaces
+    earlier one, since they count only now: they came late, or were nobody's until now. Which one replaces
     which, rating tells by all rows of the session.
     """
     o, d = outcomes.c, decisions.c
@@ -102,7 +106,7 @@ async def _ends(connection: AsyncConnection, customer: str, period: Period) -> l
     live = select(*columns).where(o.shadow.is_(False))
     own = live.where(o.customer == customer)
     decided = select(d.decided_us.label("came_us"), d.seq, d.session_id, d.outcome_id).where(
-        d.period == str(period), d.customer == customer, d.kind.in_(("reverse", "release"))
+        d.period == str(period), d.customer == customer, d.kind == "reverse"
     )
     came_late = own.where(o.late == str(period))
     found = [
