@@ -59,6 +59,16 @@ def test_only_the_shells_look_at_the_wall_clock():
     assert found == CLOCK_SHELLS
 
 
+def test_no_generator_lends_its_caller_a_decimal_context():
+    """Between two values the caller would compute in it, and may leave it set."""
+    for path in PRODUCT:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.With) and any("localcontext" in ast.dump(item) for item in node.items):
+                assert not any(isinstance(one, ast.Yield | ast.YieldFrom) for one in ast.walk(node)), (
+                    f"{name(path)}:{node.lineno}: compute first, then yield"
+                )
+
+
 def test_nothing_is_left_for_later_and_no_test_is_skipped():
     marks = re.compile(
         r"# *(?:TO" r"DO|FIX" r"ME|XX" r"X)\b|mark\.(?:sk" r"ip|xf" r"ail)|pytest\.sk" r"ip\(|Not" r"ImplementedError"
