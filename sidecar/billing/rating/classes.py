@@ -11,7 +11,7 @@ from sidecar.billing.rating.feeding import Fed, fed
 from sidecar.billing.rating.movements import ENTERED, Books, State
 from sidecar.billing.rating.periods import Period
 from sidecar.billing.rating.sections import SectionsOf
-from sidecar.billing.rating.taking_back import reversing
+from sidecar.billing.rating.taking_back import reversing, reversing_of
 
 EventClass = Literal[
     "charged", "free", "trial", "escalated", "inconclusive", "held", "not_billable", "unmatched", "reversed", "revised"
@@ -72,7 +72,11 @@ class Classes:
     def _of_later(self, row: Row) -> EventClass:
         """A later revision is told by what it takes back."""
         if row.entered not in self._reversing:
-            self._reversing[row.entered] = reversing(self._books, row.entered)
+            self._reversing[row.entered] = (
+                reversing_of(self._books, row.entered)
+                if self._part
+                else reversing(self.account, self._books.sections_of, row.entered)
+            )
         return "reversed" if row.id in self._reversing[row.entered] else "revised"
 
     def feeds(self, row: Row) -> Fed | None:

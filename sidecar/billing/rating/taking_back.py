@@ -10,7 +10,7 @@ asks over all sections: a resolution that another of the next month takes the pl
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from decimal import Decimal, localcontext
@@ -67,15 +67,21 @@ class Settled:
 def taken_back(account: Account, sections_of: SectionsOf, period: Period) -> Settled:
     """What a period takes back of each section, of all of an account."""
     found = Settled()
-    for part in parts(account, sections_of):
-        if period in part.gone.values():
-            found.add(taken_back_of(Books(part, sections_of), period))
+    for books in _ending(account, sections_of, period):
+        found.add(taken_back_of(books, period))
     return found
 
 
 def taken_back_of(books: Books, period: Period) -> Settled:
     """The same of books, of an account or of a part of one."""
     return _settled(books, _shifts(books, period), lambda shift: (shift.place, shift.trial))
+
+
+def _ending(account: Account, sections_of: SectionsOf, period: Period) -> Iterator[Books]:
+    """The parts of an account of which anything ends in a period, a few of many."""
+    for part in parts(account, sections_of):
+        if period in part.gone.values():
+            yield Books(part, sections_of)
 
 
 def _shifts(books: Books, period: Period) -> list[Shift]:
@@ -155,8 +161,13 @@ def _follow(left: list[Decimal], came: int, leaving: list[int]) -> Iterable[int]
     return found
 
 
-def reversing(books: Books, period: Period) -> set[str]:
-    """Ids of the revisions that take a charge back in a period: where an outcome that counted has no more part in its
+def reversing(account: Account, sections_of: SectionsOf, period: Period) -> set[str]:
+    """Ids of the revisions that take a charge back in a period, of all of an account."""
+    return {identifier for books in _ending(account, sections_of, period) for identifier in reversing_of(books, period)}
+
+
+def reversing_of(books: Books, period: Period) -> set[str]:
+    """The same of books, of an account or of a part of one: where an outcome that counted has no more part in its
     charge, and nothing came in its place in any section, the first revision after it that this charge does not count.
 
     Judged by the customer's own plans: what a revision takes from another customer is that one's credit alone. Where

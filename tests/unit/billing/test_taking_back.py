@@ -20,7 +20,7 @@ from sidecar.billing.rating.movements import ENTERED, Books, State, parts
 from sidecar.billing.rating.periods import DAY_US, Period
 from sidecar.billing.rating.sections import Closings, SectionsOf, always, sections
 from sidecar.billing.rating.summary import summary
-from sidecar.billing.rating.taking_back import marks
+from sidecar.billing.rating.taking_back import marks, reversing_of
 from sidecar.billing.rating.usage import RatedPlan
 from sidecar.policy.loading import load_plan
 
@@ -221,6 +221,7 @@ def test_reversed_are_the_revisions_that_took_a_charge_back(story, window, secon
         entered = [row.id for row in oracle.rows if row.entered == month]
         assert sorted(row.id for row, _ in kinds) == sorted(entered)
         assert {row.id for row, kind in kinds if kind == "reversed"} == oracle.reversing(month)
+        assert reversing_of(Books(account, sections_of), month) == oracle.reversing(month), "in one piece"
         assert {row.id: kind for part in by_parts for row, kind in part.of_period(month)} == {
             row.id: kind for row, kind in kinds
         }
