@@ -67,7 +67,7 @@ async def test_a_disputed_outcome_is_reversed_in_the_period_of_the_decision(
     assert december["credit_lines"] == [
         {
             "period": "2026-11", "from": "2026-11-01T00:00:00Z", "currency": "USD", "amount": "2.00",
-            "outcomes": ["out_1"], "sessions": ["ses_1"], "more": False,
+            "outcomes": ["out_1"], "sessions": ["ses_1"], "instead": [], "instead_sessions": [], "more": False,
         }
     ]  # fmt: skip
     await post(api, reversal(3, of=1, time="2026-12-05T00:00:00Z"))
