@@ -35,12 +35,15 @@ EXPLICIT_IDS_MAX = 8
 HANDED_ON_IDS_MAX = 32
 
 # An unbroken run of letters and digits is random, rather than a name or a number, from so many characters on: digits
-# alone; of letters and digits mixed, all that is no word in it; of letters alone likewise. A word has three letters or
-# more and begins as in `camelCase`; so `getCustomerOrderStatus` has nothing beside its words, `weather2forecast` a 2.
+# alone; of letters alone, all that is no word, which is any two small letters or more, or begins as in `camelCase`; of
+# letters and digits mixed, all that cannot be read as a word, a number counting two at most. So `call_k3jx9qpl` tells,
+# and `getCustomerOrderStatus2025` and `weather2forecast` do not. Nor does `html2pdf`: where a 2 or a 4 stands between
+# two parts, as much is asked as of letters alone.
 DIGITS_ALONE_MIN = 16
-MIXED_MIN = 8
-MIXED_UNWORDED_MIN = 6
 LETTERS_UNWORDED_MIN = 10
+MIXED_MIN = 8
+MIXED_UNREADABLE_MIN = 4
+NUMBER_COUNTS_MAX = 2
 # In a path, where a number may be an id: what a mixed run has beside its words, and a long one of small letters alone.
 PATH_UNWORDED_MIN = 2
 PATH_LETTERS_MIN = 20
@@ -50,6 +53,9 @@ _PATH_ID_SHAPE = re.compile(r"[A-Za-z0-9_.:~-]+")
 _VERSION = re.compile(r"v[0-9]+[a-z0-9.]*")
 _RUN = re.compile(r"[A-Za-z0-9]+")
 _WORD = re.compile(r"[A-Z]?[a-z]{2,}")
+_PART = re.compile(r"[0-9]+|[A-Z]?[a-z]+|[A-Z]+")
+_READABLE = re.compile(r"(?=[a-z]*[aeiouy])(?![a-z]*[^aeiouy]{5})[a-z]{3,}", re.IGNORECASE)
+_TO_OR_FOR = re.compile(r"[A-Za-z]+[24][A-Za-z]+")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _SESSION_HEADER = re.compile(r"x-.+-session-id")
 _PARENT_HEADER = re.compile(r"x-(.+-)?parent-session-id")
@@ -275,7 +281,19 @@ def _run_tells(run: str) -> bool:
         return len(run) >= DIGITS_ALONE_MIN
     if run.isalpha():
         return _unworded(run) >= LETTERS_UNWORDED_MIN
-    return len(run) >= MIXED_MIN and _unworded(run) >= MIXED_UNWORDED_MIN
+    least = LETTERS_UNWORDED_MIN if _TO_OR_FOR.fullmatch(run) else MIXED_UNREADABLE_MIN
+    return len(run) >= MIXED_MIN and _unreadable(run) >= least
+
+
+def _unreadable(run: str) -> int:
+    """How many characters are no part of anything that can be read as a word, or as a number."""
+    unreadable = 0
+    for part in _PART.findall(run):
+        if part.isdigit():
+            unreadable += min(len(part), NUMBER_COUNTS_MAX)
+        elif part.isupper() or not _READABLE.fullmatch(part):
+            unreadable += len(part)
+    return unreadable
 
 
 def _trace(exchange: Exchange) -> list[str]:

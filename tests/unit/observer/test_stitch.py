@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+import string
 from typing import Any
 
 import pytest
@@ -7,7 +9,14 @@ import pytest
 from sidecar.identity import Key, key, session_base
 from sidecar.observer.apis.call import Call, ToolCall
 from sidecar.observer.locators import parse_locators
-from sidecar.observer.stitch import API_CONVERSATION, EXPLICIT_IDS_MAX, HANDED_ON_IDS_MAX, KNOWN_IDS, Stitcher
+from sidecar.observer.stitch import (
+    API_CONVERSATION,
+    EXPLICIT_IDS_MAX,
+    HANDED_ON_IDS_MAX,
+    KNOWN_IDS,
+    Stitcher,
+    is_telling,
+)
 
 HASH_KEY = b"k" * 32
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -262,6 +271,15 @@ def test_tool_calls_of_a_cut_answer_are_not_made(wire, stitcher: Stitcher) -> No
         ("chatcmpl-tool-2fa0d5c1b8e64f", True),
         ("call_0", False),
         ("call_12345678", False),
+        ("call_k3jx9qpl", True),
+        ("call_9ab2d0qz", True),
+        ("q7Xb2LmTz", True),
+        ("web_search_1byjy32y4hvq", True),
+        ("call_weather2", False),
+        ("call_html2text", False),
+        ("functions.text2sql:1", False),
+        ("lookupOrder20251125", False),
+        ("call_step12run", False),
         ("functions.get_weather:0", False),
         ("call_resolve_conversation_1", False),
         ("chatcmpl-123", False),
@@ -281,6 +299,21 @@ def test_ids_that_could_be_met_twice_by_accident_say_nothing(
 ) -> None:
     call = Call("x", tool_results=(identity,))
     assert bool(stitcher.stitch(wire.exchange(wire.get("/")), call).keys) is telling
+
+
+@pytest.mark.parametrize(
+    ("alphabet", "length"),
+    [
+        (string.ascii_lowercase + string.digits, 8),  # Ollama
+        (string.ascii_letters + string.digits, 9),  # Mistral
+        (string.ascii_lowercase + string.digits, 12),
+        (string.ascii_letters + string.digits, 24),
+    ],
+)
+def test_most_random_ids_tell(alphabet: str, length: int) -> None:
+    chance = random.Random(length)
+    ids = ["call_" + "".join(chance.choices(alphabet, k=length)) for _ in range(1000)]
+    assert sum(map(is_telling, ids)) > 600
 
 
 @pytest.mark.parametrize(
