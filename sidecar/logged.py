@@ -27,6 +27,7 @@ _OBSERVER = {
     "fact_applied": "an observation or a signal reached Redis",
     "fact_refused": "a fact can never be applied; it is passed over",
     "signal_late": "a signal came too late: its session is forgotten; it has no effect",
+    "signal_ambiguous": "a signal's id is that of several conversations, and its customer tells none; it has no effect",
     "webhook_over": "too many signals wait for a conversation that no traffic has shown; their sender keeps them",
     "facts_applied": "facts are applied",
     "facts_wait": "facts wait in the journal",

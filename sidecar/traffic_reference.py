@@ -64,12 +64,14 @@ takes the other in, and its evidence says so. What was finalized stays as it is.
 
 Nothing has to be changed in an agent. A call is found again by the first of these that leads to a session:
 
-1. A request's own id (`Idempotency-Key`, `amz-sdk-invocation-id`), which SDKs repeat with each attempt.
+1. A request's own id (`Idempotency-Key`, `amz-sdk-invocation-id`), which SDKs repeat with each attempt; unless another
+   customer is named.
 2. What an earlier answer made up and the request sends back: the id of the previous response, of a task, of the tool
    calls that it brings results for; unless another customer is named. Ids of calls that servers number anew (`call_0`)
-   or name after the function do not count. An id that two conversations' answers made, from a cache say, or drawn from
-   a thousand (`chatcmpl-123`), puts nothing together: handed on, it leads to the one of the same customer, else of the
-   same history, else of the same key; is that not one conversation, what follows decides.
+   or name after the function do not count; short random ones (`call_k3jx9qpl`) do, but for those that could be a name.
+   An id that two conversations' answers made, from a cache say, or drawn from a thousand (`chatcmpl-123`), puts nothing
+   together: handed on, it leads to the one of the same customer, else of the same history, else of the same key; is
+   that not one conversation, or have 32 made the id, what follows decides.
 3. The request itself, if it is sent again after a failure or an abort, or says that it is (`x-stainless-retry-count`).
 4. The history that is sent with it, up to the last answer. System prompts, white space and the results of tools do not
    count. Conversations that look alike stay apart: of as many as stand at the same point, each continuation takes one.
@@ -151,6 +153,10 @@ _METRICS = (
         "ids of answers and tool calls that another conversation's answer had made: a cache, or a server with few ids",
     ),
     (
+        '`sidecar_tenant_count{what="signals_ambiguous"}`',
+        "signals by such an id, of which nothing tells whom they mean: name the conversation, or the customer",
+    ),
+    (
         '`sidecar_tenant_count{what="keys_of_other_sessions"}`',
         "ids that belong to another session still open: something shared, such as one MCP session for all",
     ),
@@ -172,7 +178,8 @@ _METRICS = (
     ),
     (
         '`sidecar_tenant_count{what="text_sessions_dropped"}`, `…{what="texts_dropped"}`, `…{what="aliases_dropped"}`',
-        "bounds: 32 sessions for one text, 256 texts and 256 ids for one session; the oldest go",
+        "bounds: 32 sessions for one text, or for one id that several answers made; for one session 256 of these, and"
+        " 256 other ids; the oldest go",
     ),
     (
         '`sidecar_events_total{event="observation_early"}`',

@@ -189,8 +189,8 @@ class AdminServer:
             return None
         if applied.status == "duplicate":
             return {"duplicate": True}
-        if applied.status == "waiting":
-            return {"waiting": True}
+        if applied.status in {"waiting", "ambiguous"}:
+            return {applied.status: True}
         return {"session_id": applied.session_id} if applied.session_id else {}
 
     async def _sessions(self, request: web.Request) -> web.Response:

@@ -272,8 +272,10 @@ class Applier:
         self._holes.discard((row.producer, row.sequence))
         if answer.status == "refused":
             log.error("fact_refused", row=row.row, reason=answer.reason)
-        if answer.status == "late":
+        elif answer.status == "late":
             log.warning("signal_late", row=row.row)
+        elif answer.status == "ambiguous":
+            log.warning("signal_ambiguous", row=row.row)
         self._count(f"{row.kind}_{answer.status}", 1)
         log.debug("fact_applied", kind=row.kind, row=row.row, status=answer.status, session_id=answer.session_id)
         if row.kind == "signal" and row.producer == self._journal.id:
@@ -346,17 +348,18 @@ class Applier:
 
     async def _rewind(self, producer: str, mark: int) -> None:
         """Back to the producer's first row after `mark`. A row missing from the journal is a hole, and passed over."""
-        self._count("rewind", 1)
         self._acknowledged[producer] = mark
         first = await asyncio.to_thread(self._journal.first_after, producer, mark)
         if first is None:
             self._hole(producer, mark, None)
+            self._count("rewind", 1)
             return
         for row in await asyncio.to_thread(self._journal.after, first - 1, 1):
             if self._previous(row) > mark:
                 self._hole(producer, mark, row.sequence)
                 self._holes.add((producer, row.sequence))
         self._cursor = min(self._cursor, first - 1)
+        self._count("rewind", 1)
         await self._hold()
 
     def _hole(self, producer: str, mark: int, sequence: int | None) -> None:

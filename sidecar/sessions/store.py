@@ -27,7 +27,7 @@ from sidecar.sessions.runner import text as _text
 from sidecar.sessions.scripts import LIMITS
 from sidecar.sessions.view import SessionView, read_session, rfc3339
 
-Status = Literal["applied", "duplicate", "waiting", "late", "rewind", "early", "full", "refused", "error"]
+Status = Literal["applied", "duplicate", "waiting", "late", "ambiguous", "rewind", "early", "full", "refused", "error"]
 Fact = Observation | Signal
 
 DEAD_LETTERS_MAX = 100_000
@@ -48,10 +48,11 @@ class Posted:
 class Applied:
     """What became of one fact.
 
-    `applied`, `duplicate`, `waiting` (a signal before its session), `late` (one after its session was forgotten) and
-    `refused` (it can never be applied; `reason`) are final. `rewind`: Redis is behind, `mark` says where; `early`:
-    another replica may still bring what tells the session; `full`: the outbox has no room; `error`: Redis said `reason`
-    (out of memory, loading, …). After these it has to come again.
+    `applied`, `duplicate`, `waiting` (a signal before its session), `late` (one after its session was forgotten),
+    `ambiguous` (one by an id that several conversations have) and `refused` (it can never be applied; `reason`) are
+    final. `rewind`: Redis is behind, `mark` says where; `early`: another replica may still bring what tells the
+    session; `full`: the outbox has no room; `error`: Redis said `reason` (out of memory, loading, …). After these it
+    has to come again.
     """
 
     status: Status
@@ -65,7 +66,7 @@ class Applied:
     @property
     def final(self) -> bool:
         """Whether the fact need not come again."""
-        return self.status in {"applied", "duplicate", "waiting", "late", "refused"}
+        return self.status in {"applied", "duplicate", "waiting", "late", "ambiguous", "refused"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,14 +179,14 @@ class Store(Producers):
             told = f"{len(signal.source.encode())}:{signal.source}{signal.id}".encode()
             pipeline.llen(self.key("waiting", _awaited(signal)))
             pipeline.exists(self.key("signal", hashlib.sha1(told, usedforsecurity=False).hexdigest()))
-            for kind in ("alias",) if signal.alias else ("session", "merged"):
+            for kind in ("alias", "text") if signal.alias else ("session", "merged"):
                 pipeline.exists(self.key(kind, _awaited(signal)))
         found = iter(await pipeline.execute() if signals else ())
         over: Flags = []
         coming: Counter[str] = Counter()
         for signal in signals:
             name, waiting = _awaited(signal), int(next(found))
-            known = sum(int(next(found)) for _ in range(2 if signal.alias else 3)) > 0
+            known = sum(int(next(found)) for _ in range(3)) > 0
             over.append(not known and waiting + coming[name] >= LIMITS["waiting"])
             coming[name] += not known and not over[-1]
         return over
@@ -227,7 +228,11 @@ class Store(Producers):
 
     async def by_alias(self, kind: str, value: str) -> SessionView | None:
         """The session that an id leads to; for a conversation's id its newest. None of one that several have made."""
-        found = await self.redis.get(self.key("alias", alias_digest(self.tenant, kind, value)))
+        digest = alias_digest(self.tenant, kind, value)
+        found = await self.redis.get(self.key("alias", digest))
+        if found is None:
+            makers = await self.redis.hkeys(self.key("text", digest))  # they may be one by now
+            found = makers[0] if len(makers) == 1 else None
         return await self.session(_text(found).partition(" ")[0]) if found is not None else None
 
     async def list(self, limit: int = 100, state: str | None = None) -> Views:

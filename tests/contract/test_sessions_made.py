@@ -7,10 +7,9 @@ from typing import Any
 import orjson
 import pytest
 import redis.asyncio as redis_async
-from calls import MINUTE, SECOND, T0, TENANT, TERMS, Calls, named, texts
+from calls import MINUTE, SECOND, T0, TENANT, Calls, named, texts
 
 from sidecar import identity
-from sidecar.intake.signal import Signal
 from sidecar.observer.observe import Observing
 from sidecar.observer.reader import RawExchange
 from sidecar.policy.effect import Effect
@@ -213,16 +212,6 @@ async def test_who_comes_back_after_the_end_hands_on_what_the_former_session_mad
     two = await calls.make(TOOL, says=("again",), at=LATE)
     assert two != one
     assert await calls.make(TOOL, says=("and again",), at=LATE + SECOND) == two
-
-
-async def test_a_signal_by_an_id_that_several_made_is_for_nobody(calls):
-    effect = Effect("told", "signal", "resolve", "RESOLVED")
-    signal = Signal("s", 1, TENANT, "crm", "s-1", T0 + LATE, effect, TERMS, alias=RESPONSE)
-    one = await calls.make(made=(RESPONSE,), caller="k1")
-    two = await calls.make(made=(RESPONSE,), caller="k2")
-    (answer,) = await calls.apply((signal, 0))
-    assert answer.status == "late", answer
-    assert [(await calls.store.session(each)).state for each in (one, two)] == ["AI_HANDLING"] * 2
 
 
 # -- as it comes over the wire -----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@
 --              producer's last observations: an answer that was lost on its way is given again
 --   waiting    a signal whose session is not known yet: kept until it is
 --   late       a signal whose session is forgotten already, and whose conversation has no other: without effect
+--   ambiguous  a signal by an id that the answers of several conversations made: without effect
 --   rewind     Redis is behind, or of another generation: mark is what it has; nothing written
 --   early      which session it belongs to may depend on what another replica has yet to apply; nothing written
 --   full       the outbox has no room for what this would post; nothing written
@@ -56,14 +57,14 @@ local function apply_effect(work, session, effect, at, origin)
 end
 
 -- The sessions that a signal is for: one named by id; else the conversation's newest, and for what takes money back
--- every one that is open or can still be revised.
+-- every one that is open or can still be revised. None with true: its id is that of several conversations.
 local function targets(work, signal)
   if signal.session_id then
     return { find(work, signal.session_id) }
   end
-  local session = session_of_alias(work, signal.alias)
+  local session, several = addressed(work, signal)
   if not session then
-    return {}
+    return {}, several
   end
   local takes_back = signal.effect.event == 'escalate' or signal.effect.event == 'unresolve'
   local all = siblings(work, session.root, takes_back and LIMITS.siblings)
@@ -295,12 +296,16 @@ local function receive(work, signal)
     count(work, 'signals_duplicate')
     return 'duplicate', nil
   end
-  local sessions = targets(work, signal)
+  local sessions, several = targets(work, signal)
   if #sessions > 0 then
     apply_signal(work, signal, sessions)
     return 'applied', sessions[1]
   end
-  if signal.alias and redis.call('EXISTS', key('alias', signal.alias)) == 1 then
+  if several then
+    count(work, 'signals_ambiguous')
+    return 'ambiguous', nil
+  end
+  if signal.alias and redis.call('EXISTS', key('alias', signal.alias), key('text', signal.alias)) > 0 then
     count(work, 'signals_late')
     return 'late', nil
   end

@@ -34,7 +34,8 @@ local function write_aliases(work, session, digests, ttl)
   return dropped
 end
 
--- Of too many at one text the one goes that has been there the longest, of those that were passed first.
+-- Of too many at one text the one goes that has been there the longest, of those that were passed first; of those that
+-- handed an id on before those that made it.
 local function make_room(work, name)
   if redis.call('HLEN', name) < LIMITS.text_sessions then
     return
@@ -43,7 +44,7 @@ local function make_room(work, name)
   local raw = redis.call('HGETALL', name)
   for i = 1, #raw, 2 do
     local mark, at = string.match(raw[i + 1], '^(%a)(%d+)')
-    local rank = (mark == 'e' and 1e15 or 0) + tonumber(at)
+    local rank = ((mark == 'e' or mark == 'm') and 1e15 or 0) + tonumber(at)
     if not least or rank < least then
       oldest, least = raw[i], rank
     end
@@ -72,6 +73,15 @@ local function write_texts(work, session, texts, ttl)
       redis.call('PEXPIRE', name, int(ttl))
     end
   end
+end
+
+-- What a session has at a text besides what its own exchange brought. It lives as long as the session does, and makes that
+-- live no longer.
+local function write_entered(work, entered)
+  local session = entered.session
+  local ttl = work.dirty[session.id] and ttl_of(session) or redis.call('PTTL', key('session', session.id))
+  write_texts(work, session, { entered }, ttl)
+  keep(key('texts', session.id), ttl)
 end
 
 -- First requests that failed: remembered until they are sent again.
@@ -234,6 +244,9 @@ local function commit(work)
     write_sibling(session)
   end
   write_failures(work)
+  for _, each in ipairs(work.entered) do
+    write_entered(work, each)
+  end
   for _, passed in ipairs(work.passed) do
     local name = key('text', passed.digest)
     local value = redis.call('HGET', name, passed.id)
@@ -243,6 +256,10 @@ local function commit(work)
   end
   for _, session in ipairs(work.order) do
     write_session(work, session)
+  end
+  for digest, holder in pairs(work.shared) do
+    redis.call('DEL', key('alias', digest))
+    redis.call('LREM', key('aliases', holder.id), 1, digest)
   end
   for _, event in ipairs(work.events) do
     redis.call('XADD', key('outbox'), '*', 'kind', 'outcome', 'body', event.body)

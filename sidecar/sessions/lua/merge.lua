@@ -100,6 +100,29 @@ local function take_state(work, into, from)
   end
 end
 
+-- What tells more stands before what tells less: an open end before a passed one, who made an id before who handed it on.
+local STRENGTH = { e = 3, p = 2, w = 1, m = 2, h = 1 }
+
+-- Of what two sessions that are one have at the same text that which stays. Of two alike the later; but an id was handed
+-- on since the first time.
+local function stronger(one, other)
+  if STRENGTH[one.mark] ~= STRENGTH[other.mark] then
+    return STRENGTH[one.mark] > STRENGTH[other.mark] and one or other
+  end
+  local earlier, later = one, other
+  if other.at < one.at then
+    earlier, later = other, one
+  end
+  return one.mark == 'h' and earlier or later
+end
+
+local function take_text(work, digest, into, from)
+  local theirs, own = entry_at(work, digest, from.id), entry_at(work, digest, into.id)
+  if theirs then
+    enter(work, digest, into, own and stronger(own, theirs) or theirs, from.id)
+  end
+end
+
 -- Everything that leads to the one leads to the other from now on.
 local function take_names(work, into, from)
   local registered = work.registered[into.id] or {}
@@ -111,14 +134,19 @@ local function take_names(work, into, from)
     end
   end
   work.registered[into.id] = registered
-  local texts = work.texts[into.id] or {}
-  for _, digest in ipairs(redis.call('LRANGE', key('texts', from.id), 0, -1)) do
-    local value = redis.call('HGET', key('text', digest), from.id)
-    if value then
-      table.insert(texts, { digest = digest, value = value, instead = from.id })
+  local texts = redis.call('LRANGE', key('texts', from.id), 0, -1)
+  for _, each in ipairs(work.entered) do
+    if each.session.id == from.id then
+      each.session = into
+      table.insert(texts, each.digest)
     end
   end
-  work.texts[into.id] = texts
+  for _, digest in ipairs(texts) do
+    take_text(work, digest, into, from)
+  end
+  for _, each in ipairs(work.passed) do
+    each.id = each.id == from.id and into.id or each.id
+  end
   for _, sibling in ipairs(siblings(work, from.root, LIMITS.siblings)) do
     if sibling.id ~= from.id and into.root ~= from.root then
       sibling.root = into.root
@@ -177,7 +205,7 @@ local function merge_all(work, session, o, own)
     if not is_made_up(k) then
       join(session_of_alias(work, k.digest), k.kind, k.digest, i)
     elseif not has(work, session, k) then
-      join(giver(work, o, k, i), k.kind, k.digest, i)
+      join(giver(work, o, k), k.kind, k.digest, i)
     end
   end
   for _, k in ipairs(o.made) do

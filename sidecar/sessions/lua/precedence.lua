@@ -19,20 +19,20 @@ local function held_apart(o, session, upto)
   return false
 end
 
--- Whether a key may lead the exchange to the session: nothing joins what something stronger holds apart.
-local function may_join(o, session, kind, number)
-  if kind == 'conversation' then
-    return not held_apart(o, session, number)
-  end
-  return not (o.conversation and is_named(session))
-end
-
 local function of_two_customers(one, other)
   return one.customer ~= nil and other.customer ~= nil and one.customer ~= other.customer
 end
 
--- Texts and the trace may lead to the session: of two customers who say the same, or whose matters one job handles, each
--- has a conversation of his own.
+-- Whether anything but an explicit id may lead the exchange to the session. Of two customers who say the same, whose
+-- requests have the same id, or whose matters one job handles, each has a conversation of his own.
 local function may_be(o, session)
-  return may_join(o, session, 'text') and not of_two_customers(o, session)
+  return not (o.conversation and is_named(session)) and not of_two_customers(o, session)
+end
+
+-- Whether the exchange's key number `number` may.
+local function may_join(o, session, kind, number)
+  if kind == 'conversation' then
+    return not held_apart(o, session, number)
+  end
+  return may_be(o, session)
 end

@@ -1,6 +1,6 @@
 -- stitch.lua: which session an observation belongs to. Nothing here writes to Redis; see work.lua.
 --
--- An id leads to one session (alias:<digest>), but for those that answers make up (made.lua); a text to several (texts.lua).
+-- An id leads to one session (alias:<digest>); one that several answers made (made.lua), and a text (texts.lua), to several.
 
 -- The session that the exchange belongs to, how it was found, and whether nothing that another replica has yet to say
 -- could change that.
@@ -11,7 +11,7 @@ local function locate(work, o)
       trace = k
     elseif is_made_up(k) then
       handed_on = true
-      local session = giver(work, o, k, i)
+      local session = giver(work, o, k)
       if session then
         return session, k.kind, is_sure(work, o, session)
       end

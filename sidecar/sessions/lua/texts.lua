@@ -6,10 +6,16 @@
 --   p  passed: something has followed, or the request was answered; tip: where the conversation stood then
 --   w  wanted: a session began with a request that follows this, and nobody was known to have answered so
 --   f  failed: a first request that opened no session (no id then, but who sent it); it may be sent again
+--   m, h  of an id that several answers made: made.lua
+-- Of one text, LIMITS.text_sessions are remembered; of one session, LIMITS.texts texts. What is over is counted.
 -- What continues takes an open end; so of conversations that look alike each continuation finds one of its own.
 
 local function text_value(mark, at, tip)
   return mark .. int(at) .. ' ' .. (tip or '')
+end
+
+local function in_time(one, other)
+  return one.at < other.at or (one.at == other.at and one.id < other.id)
 end
 
 -- The sessions that came by a text: {{id, mark, at, tip} …}.
@@ -20,9 +26,7 @@ local function entries(work, digest)
       local mark, at, tip = string.match(raw[i + 1], '^(%a)(%d+) (.*)$')
       table.insert(found, { id = raw[i], mark = mark, at = tonumber(at), tip = tip })
     end
-    table.sort(found, function(one, other)
-      return one.at < other.at or (one.at == other.at and one.id < other.id)
-    end)
+    table.sort(found, in_time)
     work.entries[digest] = found
   end
   return work.entries[digest]
@@ -76,13 +80,33 @@ local function common(one, other)
   return found, n
 end
 
-local function mark_at(work, digest, id)
+-- What the session has at a text; nil when it did not come by it.
+local function entry_at(work, digest, id)
   for _, entry in ipairs(entries(work, digest)) do
     if entry.id == id then
-      return entry.mark
+      return entry
     end
   end
   return nil
+end
+
+local function mark_at(work, digest, id)
+  local entry = entry_at(work, digest, id)
+  return entry and entry.mark
+end
+
+-- From now on the session has this at a text, besides what its own exchange brings; `instead` of a part of it.
+local function enter(work, digest, session, entry, instead)
+  local all = { { id = session.id, mark = entry.mark, at = entry.at, tip = entry.tip } }
+  for _, other in ipairs(entries(work, digest)) do
+    if other.id ~= session.id and other.id ~= instead then
+      table.insert(all, other)
+    end
+  end
+  table.sort(all, in_time)
+  work.entries[digest] = all
+  local value = text_value(entry.mark, entry.at, entry.tip)
+  table.insert(work.entered, { session = session, digest = digest, value = value, instead = instead })
 end
 
 local function pass(work, digest, id)
@@ -224,11 +248,10 @@ local function takes_up(work, session, o)
     return mark == 'e'
   end
   for _, digest in ipairs({ t.recalls[1] or '', unpack((t.answers or {})[1] or {}) }) do
-    for _, entry in ipairs(entries(work, digest)) do
-      if entry.id == session.id and stands(work, { session = session, entry = entry }) then
-        pass(work, entry.tip, session.id)
-        return true
-      end
+    local entry = entry_at(work, digest, session.id)
+    if entry and stands(work, { session = session, entry = entry }) then
+      pass(work, entry.tip, session.id)
+      return true
     end
   end
   return false
@@ -328,12 +351,14 @@ end
 
 -- Whether the session has the answer to a later attempt of the same request, applied by a replica that was quicker.
 local function answered_since(work, session, o)
-  for _, entry in ipairs(entries(work, o.thread.asked)) do
-    if entry.id == session.id and entry.mark == 'p' and entry.at >= o.at_ms then
-      return true
-    end
-  end
-  return false
+  local entry = entry_at(work, o.thread.asked, session.id)
+  return entry ~= nil and entry.mark == 'p' and entry.at >= o.at_ms
+end
+
+-- Whether the session has gone on already from what the exchange reaches: it began with what follows.
+local function is_wanted(work, session, o)
+  local entry = entry_at(work, o.thread.reaches, session.id)
+  return entry ~= nil and entry.mark == 'w' and entry.at >= o.at_ms
 end
 
 -- Remembers where the exchange stands among the texts; ids name it better where it has any.
@@ -359,7 +384,7 @@ local function register_text(work, session, located, o, opened)
     put(t.asked, t.reaches and 'p' or 'e', o.at_ms, t.reaches)
   end
   if t.reaches then
-    put(t.reaches, 'e', o.at_ms)
+    put(t.reaches, is_wanted(work, session, o) and 'p' or 'e', o.at_ms)
     for _, digest in ipairs(t.makes) do
       put(digest, 'p', o.at_ms, t.reaches)
     end

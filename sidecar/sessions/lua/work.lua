@@ -7,7 +7,7 @@
 --   session:<id>     string  the session as JSON                 timeline:<id>  list   what happened, as JSON
 --   calls:<id>       set     digests of tool calls seen          aliases:<id>   list   digests that lead here
 --   alias:<digest>   string  session id (and more: made.lua)     sessions:<root> zset  sessions of a conversation
---   text:<digest>    hash    session id → mark (texts.lua)       texts:<id>     list   texts that lead here
+--   text:<digest>    hash    session id → mark (texts, made.lua) texts:<id>     list   texts that lead here
 --   merged:<id>      string  the session that it became a part of
 --   seen:<root>      set     digests of user messages seen       number:<base>  string running number of a base
 --   waiting:<name>   list    signals that came before            signal:<sha1>  string who brought this signal
@@ -34,7 +34,8 @@ local function new_work()
   return {
     sessions = {}, dirty = {}, order = {}, events = {}, counters = {}, notes = {}, aliases = {}, registered = {},
     seen = {}, calls = {}, opened = {}, taken = {}, used = {}, waiting = {}, finalized = {},
-    entries = {}, texts = {}, passed = {}, moved = {}, gone = {}, failures = {}, moves = {}, hours = {},
+    entries = {}, texts = {}, entered = {}, shared = {}, passed = {}, moved = {}, gone = {}, failures = {}, moves = {},
+    hours = {},
   }
 end
 

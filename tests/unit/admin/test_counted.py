@@ -12,7 +12,7 @@ ROOT = Path(sidecar.__file__).parent
 # What is counted under a name that is put together, or handed on: each place, and the names it can give.
 _FINAL = {
     "observation": ("applied", "duplicate", "refused"),
-    "signal": ("applied", "duplicate", "waiting", "late", "refused"),
+    "signal": ("applied", "duplicate", "waiting", "late", "ambiguous", "refused"),
 }
 PUT_TOGETHER = {
     "sessions/applier.py": {f"{kind}_{status}" for kind, said in _FINAL.items() for status in said},
