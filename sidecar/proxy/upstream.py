@@ -110,6 +110,10 @@ class UpstreamConnection(asyncio.Protocol):
             said = unread(self.transport)
             if said:
                 self.data_received(said)
+                heir = self.transport.get_protocol()
+                if heir is not self:  # it was 101: a tunnel speaks here now, and is not told by the event loop any more
+                    heir.connection_lost(exc)
+                    return
         client, self.client = self.client, None
         self.origin.forget(self)
         if client is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -27,12 +28,19 @@ class Transport(asyncio.Transport):
         self.left = 0
         self.ends: list[str] = []
         self.protocol: asyncio.Protocol | None = None
+        self.sock: socket.socket | None = None
 
     def write(self, data) -> None:
         self.written += data
 
     def set_protocol(self, protocol) -> None:
         self.protocol = protocol
+
+    def get_protocol(self):
+        return self.protocol
+
+    def get_extra_info(self, name, default=None):
+        return self.sock if name == "socket" else default
 
     def is_closing(self) -> bool:
         return bool(self.ends)
@@ -67,6 +75,7 @@ class Scene:
         origin = Origin(Upstream.parse("http://origin.example"), self.status)
         self.near, self.far = Transport(), Transport()
         self.upstream = UpstreamConnection(origin)
+        self.far.protocol = self.upstream
         self.upstream.connection_made(self.far)
         origin.release(self.upstream)
         self.route = Route(0, origin, self.status)
@@ -95,6 +104,24 @@ async def test_a_side_whose_peer_is_full_stays_unread_until_there_is_room(full):
     far.protocol.data_received(b"down")
     assert near.written == SWITCH + b"down"
     assert far.written.endswith(b"beginningup")
+
+
+async def test_a_101_that_is_found_behind_a_reset_makes_a_tunnel_that_ends():
+    """The rest of the request could not be written any more; what the origin said before is still in the kernel."""
+    scene = Scene()
+    ours, peer = socket.socketpair()
+    with ours:
+        peer.sendall(SWITCH + b"last words")
+        peer.close()
+        scene.far.sock = ours
+        scene.upstream.connection_lost(ConnectionResetError())
+    assert scene.near.written == SWITCH + b"last words"
+    assert scene.near.ends == ["abort"]
+    assert scene.status.get(Slot.UPSTREAM_CONNECTIONS) == 0
+    assert scene.status.get(Slot.ABORTED_BY_ORIGIN) == 1
+    scene.near.protocol.connection_lost(None)
+    assert not scene.route.connections
+    assert scene.status.get(Slot.CONNECTIONS_OPEN) == scene.status.get(Slot.EXCHANGES_OPEN) == 0
 
 
 @pytest.mark.parametrize("gone", ["client", "origin"])
