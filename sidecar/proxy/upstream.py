@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections import deque
+from collections import OrderedDict
 from typing import Final, Protocol, cast
 
 from sidecar.proxy import dialling
@@ -176,9 +176,10 @@ class Origin:
         self._idle: dict[UpstreamConnection, None] = {}  # the last one released is the first one taken
         self._all: set[UpstreamConnection] = set()
         self._dialling: set[asyncio.Task[None]] = set()
-        self._connecting = 0
+        self._connecting: set[UpstreamConnection] = set()  # those that are not there yet
         self._promised = 0  # room for connections, given to requests that have waited and not taken by them yet
-        self._turns: deque[asyncio.Future[UpstreamConnection | None]] = deque()  # requests waiting for a connection
+        # Requests that wait for a connection, first come first served, and whether it must be a fresh one.
+        self._turns: OrderedDict[asyncio.Future[UpstreamConnection | None], bool] = OrderedDict()
         self._addresses = dialling.Addresses()
         self._loop = asyncio.get_running_loop()
 
@@ -206,10 +207,10 @@ class Origin:
         connection.resume_reading()
         if self._tls is not None and connection.exchanges == 1:
             self._tls.remember(connection.transport.get_extra_info("ssl_object"))
-        if self._turns and self._give_turn(connection):
-            return
         connection.idle_since = self._loop.time()
         self._idle[connection] = None
+        if self._turns:
+            self._give_turns()
 
     def discard(self, connection: UpstreamConnection) -> None:
         """End a connection that must not be used again."""
@@ -219,16 +220,21 @@ class Origin:
 
     def opened(self, connection: UpstreamConnection) -> None:
         """Count a connection that is there."""
+        self._connecting.discard(connection)
         self._all.add(connection)
         self._status.add(Slot.UPSTREAM_CONNECTIONS)
 
     def forget(self, connection: UpstreamConnection) -> None:
-        """Drop a connection that is gone."""
+        """Drop a connection that is gone; its room is for who waits."""
+        self._drop(connection)
+        self._give_turns()
+
+    def _drop(self, connection: UpstreamConnection) -> None:
+        self._connecting.discard(connection)
         if connection in self._all:
             self._all.remove(connection)
             self._status.add(Slot.UPSTREAM_CONNECTIONS, -1)
         self._idle.pop(connection, None)
-        self._give_room()
 
     def close_idle(self, now: float) -> None:
         """Close what has been idle for long; called every few seconds."""
@@ -283,92 +289,100 @@ class Origin:
 
     @property
     def _full(self) -> bool:
-        return len(self._all) + self._connecting + self._promised >= self._connections_max
+        return len(self._all) + len(self._connecting) + self._promised >= self._connections_max
 
     async def _next_connection(self, *, fresh: bool) -> UpstreamConnection:
         if self._full:
             self._status.add(Slot.UPSTREAM_WAITS)
             try:
                 async with asyncio.timeout(self._connect_seconds):
-                    connection = await self._waited_for(fresh=fresh)
+                    waited_for = await self._waited_for(fresh=fresh)
             except TimeoutError:
                 self._status.add(Slot.UPSTREAM_REFUSED)
                 reason = f"{self._connections_max} connections to {self._name} are in use"
                 raise UpstreamError(503, "no-capacity", reason) from None
-            if connection is not None:
-                return connection
-        self._connecting += 1
+            if waited_for is not None:
+                return waited_for
+        connection = UpstreamConnection(self)
+        self._connecting.add(connection)
         try:
-            connection = await self._dial()
+            await self._dial(connection)
         except BaseException:
-            self._connecting -= 1
-            self._give_room()
+            self.forget(connection)  # even if it was there: of one that is given up, the event loop may not tell
             raise
-        self._connecting -= 1
         self._status.add(Slot.UPSTREAM_CONNECTS)
         return connection
 
     async def _waited_for(self, *, fresh: bool) -> UpstreamConnection | None:
         """The next connection that comes free, or None: there is room to make one."""
+        turn = self._queue(fresh=fresh)
+        self._give_turns()
         while True:
-            if fresh and self._idle:  # one that nobody uses makes room for a fresh one
-                self.discard(next(iter(self._idle)))
-            connection = await self._turn()
+            connection = await self._given(turn)
             if connection is None:
                 self._promised -= 1
                 return None
-            if connection.transport.is_closing():
-                continue
-            if not fresh:
+            if not connection.transport.is_closing():
                 return connection
-            self.discard(connection)
+            turn = self._queue(fresh=fresh)  # it has just ended, which costs nobody the turn
+            self._turns.move_to_end(turn, last=False)
 
-    async def _turn(self) -> UpstreamConnection | None:
-        """Wait, first come first served, for a connection that becomes free (None: for room to make one)."""
+    def _queue(self, *, fresh: bool) -> asyncio.Future[UpstreamConnection | None]:
         turn: asyncio.Future[UpstreamConnection | None] = self._loop.create_future()
-        self._turns.append(turn)
+        self._turns[turn] = fresh
+        return turn
+
+    async def _given(self, turn: asyncio.Future[UpstreamConnection | None]) -> UpstreamConnection | None:
+        """Wait for what `turn` brings; who is cancelled gives it back."""
         try:
             return await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # it was given, and nobody is there to take it any more
+            self._turns.pop(turn, None)
+            if not turn.cancelled():  # it was given, and nobody is there to take it any more
                 connection = turn.result()
                 if connection is None:
                     self._promised -= 1
-                    self._give_room()
+                    self._give_turns()
                 else:
                     self.release(connection)
-            elif turn in self._turns:
-                self._turns.remove(turn)
             raise
 
-    def _give_room(self) -> None:
-        """Promise the room for one connection, if there is any, to the request that has waited longest."""
-        if self._turns and not self._full and self._give_turn(None):
-            self._promised += 1
-
-    def _give_turn(self, connection: UpstreamConnection | None) -> bool:
-        """Hand a connection, or the room for one, to the request that has waited longest; False when none waits."""
+    def _give_turns(self) -> None:
+        """Give what there is to the requests that wait, in their order: an idle connection, or else the room to make
+        one; to who needs a fresh one, the room of an idle one.
+        """
         while self._turns:
-            turn = self._turns.popleft()
+            turn, fresh = next(iter(self._turns.items()))
             if not turn.done():
+                connection = None if fresh else self.take(None)
+                if connection is None:
+                    if self._full and not self._end_idle():
+                        return
+                    self._promised += 1
                 turn.set_result(connection)
-                return True
+            del self._turns[turn]
+
+    def _end_idle(self) -> bool:
+        """Make room: end the connection that has been idle for longest. False when there is none."""
+        for connection in self._idle:
+            self.discard(connection)
+            self._drop(connection)
+            return True
         return False
 
     @property
     def _name(self) -> str:
         return str(self.upstream.address)
 
-    async def _dial(self) -> UpstreamConnection:
-        """A fresh connection, TLS handshake done; raises UpstreamError."""
+    async def _dial(self, connection: UpstreamConnection) -> None:
+        """Connect it, TLS handshake done; raises UpstreamError."""
         try:
             async with asyncio.timeout(self._connect_seconds):
-                if self.upstream.address.path:
-                    path = self.upstream.address.path
-                    connection = UpstreamConnection(self)
+                path = self.upstream.address.path
+                if path:
                     await self._loop.create_unix_connection(lambda: connection, path)
-                    return connection
-                return await self._dial_addresses()
+                else:
+                    await self._dial_addresses(connection)
         except TimeoutError:
             seconds = self._connect_seconds
             raise UpstreamError(504, "connect-timeout", f"no connection to {self._name} within {seconds:g} s") from None
@@ -379,10 +393,9 @@ class Origin:
         except OSError as error:
             raise UpstreamError(502, "unreachable", f"{self._name} cannot be reached: {error}") from None
 
-    async def _dial_addresses(self) -> UpstreamConnection:
+    async def _dial_addresses(self, connection: UpstreamConnection) -> None:
         """The name is resolved anew each time, so that DNS changes are followed."""
         address = self.upstream.address
-        connection = UpstreamConnection(self)
         protocol: asyncio.Protocol = connection
         if self._tls is not None:
             protocol = TlsTransport(self._tls.to_origin(address.host), connection, self._loop)
@@ -399,4 +412,3 @@ class Origin:
                 raise
         if isinstance(protocol, TlsTransport):
             await protocol.handshake()
-        return connection
