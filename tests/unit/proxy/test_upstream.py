@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 
 import pytest
+import uvloop
 
 from sidecar.proxy import dialling
 from sidecar.proxy.config import Upstream
@@ -171,6 +172,108 @@ async def test_room_goes_to_who_has_waited_longest_and_not_to_who_has_just_come(
     assert newcomer.got is None
     origin.release(second)
     assert await newcomer.connection() is second
+
+
+async def test_what_must_be_fresh_has_its_turn_among_others(place):
+    origin = place.origin(connections_max=1)
+    used = await Caller(origin).connection()
+    first, fresh, last = Caller(origin), Caller(origin, fresh=True), Caller(origin)
+    await until(lambda: place.status.get(Slot.UPSTREAM_WAITS) == 3)
+    origin.release(used)
+    assert await first.connection() is used
+    origin.release(used)
+    latecomer = Caller(origin)
+    made = await fresh.connection()
+    assert made is not used
+    assert last.got is latecomer.got is None
+    for waiting in (last, latecomer):
+        origin.release(made)
+        assert await waiting.connection() is made
+    assert place.status.get(Slot.UPSTREAM_CONNECTS) == 2
+
+
+async def test_each_that_must_be_fresh_ends_one_connection_and_no_more(place):
+    origin = place.origin(connections_max=3)
+    kept, *used = [await Caller(origin).connection() for _ in range(3)]
+    fresh = [Caller(origin, fresh=True) for _ in range(2)]
+    await until(lambda: place.status.get(Slot.UPSTREAM_WAITS) == 2)
+    for connection in (*used, kept):
+        origin.release(connection)
+    made = [await waiting.connection() for waiting in fresh]
+    assert not {kept, *used} & set(made)
+    assert origin.take(None) is kept
+    assert place.status.get(Slot.UPSTREAM_CONNECTIONS) == 3
+
+
+async def test_a_connection_that_ends_as_it_is_given_costs_nobody_the_turn(place):
+    origin = place.origin(connections_max=1)
+    used = await Caller(origin).connection()
+    first, second = Caller(origin), Caller(origin)
+    await until(lambda: place.status.get(Slot.UPSTREAM_WAITS) == 2)
+    origin.release(used)
+    origin.discard(used)  # as when its origin ends it in that moment
+    made = await first.connection()
+    assert made is not used
+    assert second.got is None
+    origin.release(made)
+    assert await second.connection() is made
+
+
+async def test_a_connection_that_is_just_there_counts_once(place):
+    """A request that comes in the same turn of the event loop finds the room that is left."""
+    origin = place.origin(connections_max=2)
+    opened, callers = origin.opened, []
+
+    def opened_and_asked_for(connection):
+        opened(connection)
+        if not callers:
+            callers.append(Caller(origin))
+
+    origin.opened = opened_and_asked_for
+    first = await Caller(origin).connection()
+    assert await callers[0].connection() is not first
+    assert place.status.get(Slot.UPSTREAM_WAITS) == 0
+
+
+async def test_a_connection_that_comes_free_as_another_is_asked_for_is_taken(place):
+    """Its client saw none that was idle, and the task that makes one has not begun."""
+    origin = place.origin(connections_max=1)
+    used = await Caller(origin).connection()
+    caller = Caller(origin)
+    origin.release(used)
+    assert await caller.connection() is used
+
+
+async def leave_as_it_is_made(place: Place) -> None:
+    origin = place.origin(connections_max=1)
+    opened = origin.opened
+
+    def opened_and_left(connection):
+        opened(connection)
+        leaving.task.cancel()
+
+    origin.opened = opened_and_left
+    leaving = Caller(origin)
+    await until(leaving.task.done)
+    assert leaving.got is None
+    assert place.status.get(Slot.UPSTREAM_CONNECTIONS) == 0
+    origin.opened = opened
+    await Caller(origin).connection()
+    assert place.status.get(Slot.UPSTREAM_CONNECTIONS) == 1
+
+
+def test_a_connection_whose_client_leaves_as_it_is_made_is_not_counted():
+    """On uvloop, which closes it without telling its protocol."""
+
+    async def scene() -> None:
+        place = Place()
+        await place.start()
+        try:
+            await leave_as_it_is_made(place)
+        finally:
+            await place.close()
+
+    uvloop.run(scene())
 
 
 async def test_what_an_origin_says_behind_its_answer_is_dropped_and_its_connection_not_used_again(place):
