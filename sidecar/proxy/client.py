@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final, cast
+from typing import cast
 
 from sidecar.proxy.answers import error_answer
 from sidecar.proxy.limits import Awaits, Note, crowd
 from sidecar.proxy.route import Route
-from sidecar.proxy.sockets import Gate, Hold, broken, unsent
+from sidecar.proxy.sockets import THROWN_AWAY_BYTES_MAX, Gate, Hold, broken, unsent
 from sidecar.proxy.upstream import WRITE_HIGH_BYTES, WRITE_LOW_BYTES
 from sidecar.wire.framing import Role, Scanner
 from sidecar.wire.status import Slot
-
-# How much a client may send between two sweeps once everything is said: more waits, so that throwing it away is no work
-# without end.
-_THROWN_AWAY_BYTES_MAX: Final = 16 << 20
 
 
 class ClientSocket(asyncio.Protocol):
@@ -30,7 +26,6 @@ class ClientSocket(asyncio.Protocol):
         "_route",
         "_scanner",
         "_thrown_away",
-        "_timer",
         "_transport",
         "_welcome",
         "waiting",
@@ -47,7 +42,6 @@ class ClientSocket(asyncio.Protocol):
         self._closing = False  # everything is said; what the client still sends is not read into anything
         self._client_ended = False
         self._thrown_away = 0  # bytes since the last sweep
-        self._timer: asyncio.TimerHandle | None = None  # for the answer (`Route.answer_seconds`)
         self._welcome: bool | None = None  # not one connection too many; None: not counted yet
         self.waiting: Note | None = None
 
@@ -71,10 +65,8 @@ class ClientSocket(asyncio.Protocol):
         """What this connection waits for, for the sweep (`limits`)."""
         if self._serves():
             return Awaits.NOTHING
-        if self._closing:
-            return Awaits.TAKING if self.unsent() else Awaits.CLOSE
-        if self._full:
-            return Awaits.TAKING  # its next request waits for that
+        if self._closing or self._full:
+            return Awaits.TAKING  # its end, or its next request, waits for that
         if self._scanner.begun:
             return Awaits.HEAD
         return Awaits.FIRST_BYTE if self._scanner.fresh else Awaits.REQUEST
@@ -85,7 +77,7 @@ class ClientSocket(asyncio.Protocol):
 
     def look(self) -> None:
         """Notice a client that has reset its connection while it is not read; called by the sweep."""
-        if self._gate.held and broken(self._transport):
+        if self._gate.held and broken(self._transport, ended=self._closing):
             self._client_gone(ConnectionResetError())
             self._transport.abort()
         elif self._thrown_away:
@@ -101,13 +93,18 @@ class ClientSocket(asyncio.Protocol):
         """Close now."""
         self._transport.abort()
 
-    def expire(self, answer: bytes) -> None:
-        """The client has had its time: send `answer`, if any, and close."""
-        if answer:
-            self._transport.write(answer)
-            self._close()
-        else:
+    def expire(self, awaits: Awaits, seconds: float) -> None:
+        """The client has had its time.
+
+        A head that was begun and not finished is answered 408. A connection on which nothing was asked is closed
+        without an answer: its client may take whatever comes for the answer to a request that it is just sending.
+        """
+        if awaits is Awaits.HEAD:
+            self._dismiss(408, "header-timeout", f"the request's head was not complete within {seconds:g} s")
+        elif awaits is Awaits.FIRST_BYTE or awaits is Awaits.REQUEST:
             self._leave()
+        else:
+            self._transport.abort()
 
     def _serves(self) -> bool:
         """Whether an exchange is in progress."""
@@ -126,7 +123,12 @@ class ClientSocket(asyncio.Protocol):
             self._transport.abort()
         else:
             reason = f"{route.connections_max} connections are open, and no more are allowed"
-            self.expire(error_answer(503, "too-many-connections", reason))
+            self._dismiss(503, "too-many-connections", reason)
+
+    def _dismiss(self, status: int, code: str, reason: str) -> None:
+        """Say why, where no request can be answered, and close."""
+        self._transport.write(error_answer(status, code, reason))
+        self._close()
 
     def _close(self) -> None:
         """Everything is said. The client gets the end right behind it, and what it still sends is thrown away until it
@@ -151,19 +153,5 @@ class ClientSocket(asyncio.Protocol):
 
     def _throw_away(self, data: bytes) -> None:
         self._thrown_away += len(data)
-        if self._thrown_away > _THROWN_AWAY_BYTES_MAX:
+        if self._thrown_away > THROWN_AWAY_BYTES_MAX:
             self._gate.hold(Hold.CLOSING)
-
-    def _start_timer(self) -> None:
-        """From here on it is the origin's turn, where its turn has a bound."""
-        seconds = self._route.answer_seconds
-        if seconds is not None and self._timer is None:
-            self._timer = self._loop.call_later(seconds, self._no_answer)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _no_answer(self) -> None:
-        """The origin has had its time."""

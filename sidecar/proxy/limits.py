@@ -8,7 +8,7 @@ note; one that takes what was written, however slowly, does. The walk is made in
 clients do not hold up the one that talks.
 
 A connection that serves a request, or carries another protocol, has no timeout at all: streams run for hours, and a
-model may think for many minutes before its first byte.
+model may think for many minutes before its first byte. Only at the admin address (`admin`) is a request bounded too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from enum import IntEnum
 from itertools import islice
 from typing import Final, Protocol
 
-from sidecar.proxy.answers import error_answer
 from sidecar.wire.status import Slot, StatusPage
 
 TICK_SECONDS: Final = 0.5
@@ -41,8 +40,17 @@ class Awaits(IntEnum):
     FIRST_BYTE = 1  # of the first request
     HEAD = 2  # the rest of a request's head
     REQUEST = 3  # the next request, if there is one
-    TAKING = 4  # what was written has yet to be taken
+    TAKING = 4  # what was written has yet to be taken, if anything is left of it
     CLOSE = 5  # everything is said and taken; the client has yet to close
+    BODY = 6  # the rest of a request's body
+    ANSWER = 7  # an answer to begin
+
+
+_COUNTED: Final = {
+    Awaits.FIRST_BYTE: Slot.HEADER_TIMEOUTS,
+    Awaits.HEAD: Slot.HEADER_TIMEOUTS,
+    Awaits.REQUEST: Slot.IDLE_TIMEOUTS,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +73,7 @@ class Waiting(Protocol):
     waiting: Note | None
 
     def awaits(self) -> Awaits:
-        """What it waits for."""
+        """What it waits for; TAKING when it is for all that was written to be taken, whether that is so or not."""
 
     def unsent(self) -> int:
         """How many bytes of what was written have yet to be taken; asked of those that wait for just that."""
@@ -73,23 +81,24 @@ class Waiting(Protocol):
     def look(self) -> None:
         """Notice what nobody tells of."""
 
-    def expire(self, answer: bytes) -> None:
-        """Send `answer`, if any, and close."""
-
-    def abort(self) -> None:
-        """Close now."""
+    def expire(self, awaits: Awaits, seconds: float) -> None:
+        """It has waited for this longer than the seconds that there are for it: end it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
     """In seconds. `header`: for a request's head, from its first byte on, or from the connection for the first one.
     `idle`: between two requests, and for a client to take anything of what was said to it. `close`: for a client that
-    has taken everything, the end included, to close as well.
+    has taken everything, the end included, to close as well. At the admin address, `body`: for the body of a request,
+    longer than the observer itself waits for one; `answer`: for an answer to a whole request to begin, which one that
+    is stopped never does.
     """
 
     header: float = 30.0
     idle: float = 300.0
     close: float = 5.0
+    body: float = 15.0
+    answer: float = 5.0
 
     def overdue(self, connection: Waiting, now: float) -> Awaits:
         """What `connection` has waited for too long, NOTHING when it has not; notes since when it waits."""
@@ -99,39 +108,30 @@ class Timeouts:
             return awaits
         since, note = now, connection.waiting
         unsent = connection.unsent() if awaits is Awaits.TAKING else 0
+        if awaits is Awaits.TAKING and not unsent:
+            awaits = Awaits.CLOSE
         if note is not None and note.holds(awaits, unsent):
             since = note.since
         connection.waiting = Note(awaits, since, unsent)
-        return awaits if now - since > self._seconds(awaits) else Awaits.NOTHING
+        return awaits if now - since > self.seconds(awaits) else Awaits.NOTHING
 
-    def _seconds(self, awaits: Awaits) -> float:
+    def seconds(self, awaits: Awaits) -> float:
+        """How long `awaits` may take."""
         if awaits in {Awaits.FIRST_BYTE, Awaits.HEAD}:
             return self.header
-        return self.close if awaits is Awaits.CLOSE else self.idle
+        bounds = {Awaits.CLOSE: self.close, Awaits.BODY: self.body, Awaits.ANSWER: self.answer}
+        return bounds.get(awaits, self.idle)
 
 
 def end_overdue(connection: Waiting, now: float, timeouts: Timeouts, status: StatusPage) -> None:
-    """End `connection` if it has had its time.
-
-    A head that was begun and not finished is answered 408. A connection on which nothing was asked is closed without
-    an answer: its client may take whatever comes for the answer to a request that it is just sending.
-    """
+    """End `connection` if it has had its time, and count that."""
     awaits = timeouts.overdue(connection, now)
     if awaits is Awaits.NOTHING:
         return
     connection.waiting = None
-    if awaits is Awaits.HEAD:
-        status.add(Slot.HEADER_TIMEOUTS)
-        reason = f"the request's head was not complete within {timeouts.header:g} s"
-        connection.expire(error_answer(408, "header-timeout", reason))
-    elif awaits is Awaits.FIRST_BYTE:
-        status.add(Slot.HEADER_TIMEOUTS)
-        connection.expire(b"")
-    elif awaits is Awaits.REQUEST:
-        status.add(Slot.IDLE_TIMEOUTS)
-        connection.expire(b"")
-    else:
-        connection.abort()
+    if awaits in _COUNTED:
+        status.add(_COUNTED[awaits])
+    connection.expire(awaits, timeouts.seconds(awaits))
 
 
 async def sweep(connections: Sequence[Waiting], timeouts: Timeouts, status: StatusPage) -> None:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from sidecar.proxy.answers import error_answer
 from sidecar.proxy.client import ClientSocket
 from sidecar.proxy.exchange import Exchange, gather
 from sidecar.proxy.route import Route
@@ -162,8 +161,6 @@ class ClientConnection(ClientSocket):
             exchange.response_done = True
         if exchange.response_done:
             self._finish(exchange)
-        elif self._route.answer_seconds is not None and not exchange.response_begun:
-            self._start_timer()
 
     def _refuse(self, error: FramingError) -> None:
         """The client's bytes are not HTTP/1.1."""
@@ -173,8 +170,7 @@ class ClientConnection(ClientSocket):
                 self._route.status.add(Slot.HEADS_TOO_LARGE)
         exchange = self._exchange
         if exchange is None:
-            self._transport.write(error_answer(error.status, error.code, error.reason))
-            self._close()
+            self._dismiss(error.status, error.code, error.reason)
         elif exchange.response_begun:
             self._end_exchange(EndFlag.ABORTED_BY_CLIENT)
             self._drop_upstream()
@@ -207,12 +203,8 @@ class ClientConnection(ClientSocket):
     def connect_failed(self, error: UpstreamError) -> None:
         """The connection asked for cannot be had."""
         self._dial = None
-        if self._exchange is None:
-            return
-        if self._route.answer_seconds is None:
+        if self._exchange is not None:
             self._fail(self._exchange, error.status, error.code, error.reason)
-        else:
-            self._fail(self._exchange, 503, "no-answer", f"the observer does not answer ({error.reason})")
 
     def response_whole(self, head: Head, data: bytes) -> None:
         """A whole response in one piece, as most are: the same as its events."""
@@ -230,8 +222,6 @@ class ClientConnection(ClientSocket):
         exchange.replay = None
         if not head.keep_alive:
             exchange.keep_alive = False
-        if self._timer is not None:
-            self._stop_timer()
 
     def response_events(self, events: list[Event]) -> None:
         """Parts of the response arrived: copy them, write them on."""
@@ -258,11 +248,6 @@ class ClientConnection(ClientSocket):
             self._gate.hold(Hold.UPSTREAM_FULL)
         else:
             self._gate.release(Hold.UPSTREAM_FULL)
-        exchange = self._exchange
-        if self._route.answer_seconds is not None and exchange is not None and not exchange.response_begun:
-            self._stop_timer()
-            if full or exchange.request_done:  # else it is the client's turn
-                self._start_timer()
 
     def upstream_ended(self) -> bool:
         """The origin sends no more: perhaps that is how its response ends."""
@@ -293,12 +278,14 @@ class ClientConnection(ClientSocket):
             self._end_exchange(0)
             self._close()
             return
-        if self._route.answer_seconds is not None and not exchange.response_begun:
-            self._fail(exchange, 503, "no-answer", "the observer went away before it answered")
-            return
-        self._end_exchange(EndFlag.ABORTED_BY_CLIENT if self._client_ended else EndFlag.ABORTED_BY_ORIGIN)
         cut = upstream is not None and END in upstream.scanner.eof()  # a FIN would pass the body off as whole
-        if cut or isinstance(error, ConnectionResetError):
+        self._cut_off(exchange, broken=cut or isinstance(error, ConnectionResetError))
+
+    def _cut_off(self, exchange: Exchange, *, broken: bool) -> None:
+        """The rest of the answer, or all of it, will not come: so it is for the client, as directly."""
+        exchange.flags |= (EndFlag.ABORTED_BY_CLIENT if self._client_ended else EndFlag.ABORTED_BY_ORIGIN).value
+        self._end_exchange(0)
+        if broken:
             self._closing = True
             reset(self._transport)
         else:
@@ -367,12 +354,6 @@ class ClientConnection(ClientSocket):
         else:
             self._fail(exchange, 502, "bad-response", f"the origin's answer is not HTTP/1.1: {error.reason}")
 
-    def _no_answer(self) -> None:
-        self._timer = None
-        if self._exchange is not None and not self._exchange.response_begun:
-            seconds = self._route.answer_seconds or 0.0
-            self._fail(self._exchange, 503, "no-answer", f"the observer does not answer (waited {seconds:g} s)")
-
     def _fail(self, exchange: Exchange, status: int, code: str, reason: str) -> None:
         """Answer in the origin's place and close."""
         self._transport.write(exchange.answer(status, code, reason))
@@ -395,7 +376,6 @@ class ClientConnection(ClientSocket):
             exchange.end()
 
     def _drop_upstream(self) -> None:
-        self._stop_timer()
         if self._dial is not None:
             self._dial.cancel()
             self._dial = None

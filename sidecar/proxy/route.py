@@ -61,16 +61,16 @@ class Client(Waiting, Protocol):
     def drain(self) -> None:
         """Close when idle, else after the exchange in progress."""
 
+    def abort(self) -> None:
+        """Close now."""
+
 
 @dataclass(slots=True)
 class Route:
     """One listener.
 
     `authority` replaces the value of Host (None preserves it). `copy(listener)` begins the copy of an exchange. `local`
-    gives the answer to requests that are answered here. With `answer_seconds` a 503 takes the place of an answer that
-    has not begun so long after its request was complete, or after the origin stopped taking it, or whose connection is
-    lost before it begins (only for the admin address: towards an origin a lost connection is passed on as direct). More
-    than `connections_max` connections are refused.
+    gives the answer to requests that are answered here. More than `connections_max` connections are refused.
     """
 
     index: int
@@ -79,7 +79,6 @@ class Route:
     authority: bytes | None = None
     copy: Callable[[int], Copy] = no_copy
     local: Callable[[Head], bytes | None] | None = None
-    answer_seconds: float | None = None
     counted: bool = True
     limits: Limits = DEFAULT_LIMITS
     connections_max: int = 8192

@@ -13,6 +13,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final
 
+from sidecar.proxy.admin import AdminConnection
 from sidecar.proxy.children import Children
 from sidecar.proxy.config import Address, Config, Upstream
 from sidecar.proxy.health import Health
@@ -28,7 +29,6 @@ from sidecar.wire.lag import watch_loop
 from sidecar.wire.ring import RingWriter
 from sidecar.wire.status import STATUS_BYTES, Slot, StatusPage
 
-_ANSWER_SECONDS: Final = 5.0  # for the observer to begin an answer: a stopped one accepts connections all the same
 _POOL_TICK_SECONDS: Final = 1.0
 _FILES_TICK_SECONDS: Final = 2.0
 _ADMIN_CONNECTIONS_MAX: Final = 256
@@ -127,11 +127,10 @@ class Server:
             Origin(Upstream.parse(f"unix:{self._config.observer_socket}"), StatusPage(bytearray(STATUS_BYTES))),
             status,
             local=self._health(status, children).answer,
-            answer_seconds=_ANSWER_SECONDS,
             counted=False,
             connections_max=_ADMIN_CONNECTIONS_MAX,
         )
-        listening["admin"] = await self._open(admin, Address.parse(self._config.admin_listen))
+        listening["admin"] = await self._open(admin, Address.parse(self._config.admin_listen), kind=AdminConnection)
         _write_atomically(Path(self._config.runtime_dir, "listening.json"), json.dumps(listening))
         self._log.info("listening", **listening)
 
@@ -174,12 +173,19 @@ class Server:
             observer_alive=lambda: observer.alive if observer is not None else None,
         )
 
-    async def _open(self, route: Route, address: Address, tls: TlsFiles | None = None) -> str:
+    async def _open(
+        self,
+        route: Route,
+        address: Address,
+        tls: TlsFiles | None = None,
+        *,
+        kind: type[ClientConnection] = ClientConnection,
+    ) -> str:
         """Listen; returns the address with the port that was taken for port 0."""
         loop, config = self._loop, self._config
 
         def connection() -> ClientConnection:
-            return ClientConnection(route, loop)
+            return kind(route, loop)
 
         listener = await listen(
             connection,

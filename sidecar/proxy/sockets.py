@@ -16,6 +16,9 @@ from typing import Any, Final
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 _UNREAD_BYTES_MAX: Final = 262_144
+# How much a client may send each half second once everything is said: more waits, so that throwing it away is no work
+# without end.
+THROWN_AWAY_BYTES_MAX: Final = 16 << 20
 # Nothing but the kernel's probes tells a peer that thinks from one whose machine is gone, and they keep the way open
 # through gateways that forget connections without traffic after some minutes. A dead peer is noticed after three.
 _PROBES: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 20, "TCP_KEEPCNT": 6}

@@ -6,8 +6,9 @@ arrives goes into one of them, and what it holds in clear is handed on at once, 
 of the other and is written on at once. So nothing waits here, and backpressure is the plain transport's own.
 
 An end is the peer's farewell (close_notify). There are no halves here: an end is answered by ours, and then the
-connection closes. One that ends without a farewell is lost, with no `eof_received`: it was cut, or its peer spared
-itself the trouble. Renegotiation, which TLS 1.3 has no more, is refused (`tls`), so no write has to wait for a read.
+connection closes; what the peer sends in between is thrown away, within a bound for each half second. One that ends
+without a farewell is lost, with no `eof_received`: it was cut, or its peer spared itself the trouble. Renegotiation,
+which TLS 1.3 has no more, is refused (`tls`), so no write has to wait for a read.
 
 The event loop has TLS of its own. It asks OpenSSL for 256 kB at a time, memory that the kernel maps and takes back for
 each answer, and accounts for what is buffered a second time (docs/performance.md).
@@ -21,12 +22,14 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, Final, cast
 
-from sidecar.proxy.sockets import unread, unsent
+from sidecar.proxy.sockets import THROWN_AWAY_BYTES_MAX, unread, unsent
 
 # The most that a record holds in clear (RFC 8446 section 5.1): a read of this size leaves nothing of it behind.
 _RECORD_BYTES_MAX: Final = 16_384
 # How long the peer may take to answer our farewell, once all that was written has gone out.
 _FAREWELL_SECONDS: Final = 5.0
+# How long one that sends very much meanwhile is not read (`THROWN_AWAY_BYTES_MAX`).
+_REST_SECONDS: Final = 0.5
 
 _NOBODY: Final = asyncio.Protocol()
 
@@ -60,6 +63,7 @@ class TlsTransport(asyncio.Protocol):
         "_protocol",
         "_shaken",
         "_state",
+        "_thrown_away",
         "_timer",
         "_tls",
     )
@@ -80,6 +84,7 @@ class TlsTransport(asyncio.Protocol):
         self._protocol = protocol
         self._loop = loop
         self._state = _State.HANDSHAKE
+        self._thrown_away = 0  # bytes since the last rest
         self._made = False  # the protocol knows of the connection
         self._error: Exception | None = None
         self._shaken: asyncio.Future[None] | None = None
@@ -128,7 +133,7 @@ class TlsTransport(asyncio.Protocol):
         elif self._state is _State.HANDSHAKE:
             self._shake()
         elif self._state is _State.CLOSING:
-            self._throw_away()
+            self._throw_away(len(data))
 
     def eof_received(self) -> bool:
         """asyncio: the peer sends no more, and has said no farewell."""
@@ -286,16 +291,25 @@ class TlsTransport(asyncio.Protocol):
         elif self._outgoing.pending:
             self._send()
 
-    def _throw_away(self) -> None:
+    def _throw_away(self, size: int) -> None:
         """Look for the answer to our farewell in what arrives."""
         try:
             while self._tls.read(_RECORD_BYTES_MAX):
                 pass
         except ssl.SSLWantReadError:
+            self._thrown_away += size
+            if self._thrown_away > THROWN_AWAY_BYTES_MAX:
+                self._thrown_away = 0
+                self._plain.pause_reading()
+                self._loop.call_later(_REST_SECONDS, self._rested)
             return
         except ssl.SSLError:
             pass
         self._close_plain()
+
+    def _rested(self) -> None:
+        if self._state is _State.CLOSING and not self._plain.is_closing():
+            self._plain.resume_reading()
 
     def _farewell_unanswered(self) -> None:
         if self._plain.is_closing() or not unsent(self._plain):

@@ -132,7 +132,7 @@ class Tunnel:
     def drain(self) -> None:
         """It ends when its ends do."""
 
-    def expire(self, _answer: bytes) -> None:
+    def expire(self, _awaits: Awaits, _seconds: float) -> None:
         """Nothing can be said in another protocol."""
         self.abort()
 

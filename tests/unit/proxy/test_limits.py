@@ -21,7 +21,7 @@ from sidecar.proxy.limits import (
 )
 from sidecar.wire.status import STATUS_BYTES, Slot, StatusPage
 
-TIMEOUTS = Timeouts(header=10.0, idle=100.0, close=2.0)
+TIMEOUTS = Timeouts(header=10.0, idle=100.0, close=2.0, body=20.0, answer=4.0)
 
 
 class Connection:
@@ -31,7 +31,8 @@ class Connection:
         self.state = state
         self.waiting = None
         self.left = 1000
-        self.done: list[bytes] = []
+        self.asked = 0
+        self.done: list[tuple[Awaits, float]] = []
         self.looks = 0
 
     def awaits(self) -> Awaits:
@@ -39,16 +40,14 @@ class Connection:
 
     def unsent(self) -> int:
         assert self.state is Awaits.TAKING
+        self.asked += 1
         return self.left
 
     def look(self) -> None:
         self.looks += 1
 
-    def expire(self, answer: bytes) -> None:
-        self.done.append(answer.partition(b"\r\n")[0])
-
-    def abort(self) -> None:
-        self.done.append(b"abort")
+    def expire(self, awaits: Awaits, seconds: float) -> None:
+        self.done.append((awaits, seconds))
 
 
 @pytest.fixture
@@ -63,19 +62,21 @@ def look(connection, status, *times):
 
 
 @pytest.mark.parametrize(
-    ("state", "last", "over", "done", "slot"),
+    ("state", "seconds", "slot"),
     [
-        (Awaits.FIRST_BYTE, 15.0, 15.1, b"", Slot.HEADER_TIMEOUTS),
-        (Awaits.HEAD, 15.0, 15.1, b"HTTP/1.1 408 Request Timeout", Slot.HEADER_TIMEOUTS),
-        (Awaits.REQUEST, 105.0, 105.1, b"", Slot.IDLE_TIMEOUTS),
-        (Awaits.TAKING, 105.0, 105.1, b"abort", None),
-        (Awaits.CLOSE, 7.0, 7.1, b"abort", None),
+        (Awaits.FIRST_BYTE, 10.0, Slot.HEADER_TIMEOUTS),
+        (Awaits.HEAD, 10.0, Slot.HEADER_TIMEOUTS),
+        (Awaits.REQUEST, 100.0, Slot.IDLE_TIMEOUTS),
+        (Awaits.TAKING, 100.0, None),
+        (Awaits.CLOSE, 2.0, None),
+        (Awaits.BODY, 20.0, None),
+        (Awaits.ANSWER, 4.0, None),
     ],
 )
-def test_each_state_has_its_time_and_its_end(status, state, last, over, done, slot):
+def test_each_state_has_its_time_and_its_end(status, state, seconds, slot):
     connection = Connection(state)
-    assert look(connection, status, 5.0, 6.0, last) == []
-    assert look(connection, status, over) == [done]
+    assert look(connection, status, 5.0, 6.0, 5.0 + seconds) == []
+    assert look(connection, status, 5.1 + seconds) == [(state, seconds)]
     counted = {name: status.get(name) for name in Slot if status.get(name)}
     assert counted == ({slot: 1} if slot else {})
 
@@ -90,7 +91,7 @@ def test_a_request_begins_the_time_anew(status):
     look(connection, status, 0.0, 90.0)
     connection.waiting = None  # as the connection does when a head is whole
     assert look(connection, status, 150.0, 249.0) == []
-    assert look(connection, status, 251.0) == [b""]
+    assert look(connection, status, 251.0) == [(Awaits.REQUEST, 100.0)]
 
 
 def test_a_head_after_a_long_rest_has_its_own_time(status):
@@ -98,14 +99,14 @@ def test_a_head_after_a_long_rest_has_its_own_time(status):
     look(connection, status, 0.0, 90.0)
     connection.state = Awaits.HEAD
     assert look(connection, status, 95.0, 104.0) == []
-    assert look(connection, status, 106.0)[0].startswith(b"HTTP/1.1 408")
+    assert look(connection, status, 106.0) == [(Awaits.HEAD, 10.0)]
 
 
 def test_the_first_byte_does_not_renew_the_time(status):
     connection = Connection(Awaits.FIRST_BYTE)
     look(connection, status, 0.0, 9.0)
     connection.state = Awaits.HEAD
-    assert look(connection, status, 9.5, 10.5)[0].startswith(b"HTTP/1.1 408")
+    assert look(connection, status, 9.5, 10.5) == [(Awaits.HEAD, 10.0)]
 
 
 def test_who_takes_a_little_has_time_to_take_the_rest(status):
@@ -115,7 +116,16 @@ def test_who_takes_a_little_has_time_to_take_the_rest(status):
         connection.left -= 1
     connection.left += 1
     assert look(connection, status, now + 100.0) == []
-    assert look(connection, status, now + 101.0) == [b"abort"]
+    assert look(connection, status, now + 101.0) == [(Awaits.TAKING, 100.0)]
+
+
+def test_who_has_taken_everything_has_a_time_of_its_own_to_close(status):
+    connection = Connection(Awaits.TAKING)
+    look(connection, status, 0.0, 90.0)
+    connection.left = 0
+    assert look(connection, status, 91.0, 93.0) == []
+    assert look(connection, status, 93.1) == [(Awaits.CLOSE, 2.0)]
+    assert connection.asked == 5  # which is a system call: once each time
 
 
 def test_to_close_is_a_time_of_its_own(status):
@@ -125,7 +135,7 @@ def test_to_close_is_a_time_of_its_own(status):
         look(connection, status, 0.0, 9.0)
         connection.state = Awaits.CLOSE
         assert look(connection, status, 9.5, 11.5) == []
-        assert look(connection, status, 11.6) == [b"abort"]
+        assert look(connection, status, 11.6) == [(Awaits.CLOSE, 2.0)]
 
 
 async def test_a_sweep_looks_at_every_connection(status):
@@ -133,7 +143,7 @@ async def test_a_sweep_looks_at_every_connection(status):
     for connection in connections:
         connection.waiting = Note(Awaits.FIRST_BYTE, -1e9)
     await sweep(connections, TIMEOUTS, status)
-    assert all((connection.done, connection.looks) == ([b""], 1) for connection in connections)
+    assert all((connection.done, connection.looks) == ([(Awaits.FIRST_BYTE, 10.0)], 1) for connection in connections)
 
 
 @given(st.integers(1, 10**6), st.integers(1, 10**6), st.integers(0, 20), st.integers(64, 10**6))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import ssl
 
 import pytest
+from relays import GET, OK, Scene, answer_and_close, ask, never_answer
 
 from sidecar.proxy.config import Upstream
 from sidecar.proxy.limits import Awaits, Timeouts, sweep
@@ -19,97 +18,12 @@ from sidecar.wire.message import read_response
 from sidecar.wire.records import EndFlag
 from sidecar.wire.status import STATUS_BYTES, Slot, StatusPage
 
-GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-class RecordingCopy:
-    def __init__(self, log: list[tuple[object, ...]]) -> None:
-        self.log = log
-        self.ended = False
-
-    def request(self, data: bytes, head_bytes: int = 0) -> None:
-        self.log.append(("request", data, head_bytes))
-
-    def response(self, data: bytes, head_bytes: int = 0) -> None:
-        self.log.append(("response", data, head_bytes))
-
-    def last(self, data: bytes, head_bytes: int, flags: int) -> None:
-        self.response(data, head_bytes)
-        self.end(flags)
-        self.ended = True
-
-    def end(self, flags: int = 0) -> None:
-        if not self.ended:
-            self.log.append(("end", flags))
-
-
-class Scene:
-    """A relay listening on one port before an origin on another, both in this event loop."""
-
-    def __init__(self) -> None:
-        self.status = StatusPage(bytearray(STATUS_BYTES))
-        self.copied: list[tuple[object, ...]] = []
-        self.servers: list[asyncio.AbstractServer] = []
-        self.writers: list[asyncio.StreamWriter] = []
-
-    async def origin(self, serve, path: str | None = None) -> str:
-        async def serve_and_keep(reader, writer):
-            self.writers.append(writer)
-            await serve(reader, writer)
-
-        if path:
-            self.servers.append(await asyncio.start_unix_server(serve_and_keep, path))
-            return f"unix:{path}"
-        server = await asyncio.start_server(serve_and_keep, "127.0.0.1", 0)
-        self.servers.append(server)
-        return f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-
-    async def relay(self, upstream: str, origin_options=None, **options) -> int:
-        origin = Origin(Upstream.parse(upstream), self.status, **(origin_options or {}))
-        options.setdefault("copy", lambda _listener: RecordingCopy(self.copied))
-        self.route = Route(0, origin, self.status, **options)
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: ClientConnection(self.route, loop), "127.0.0.1", 0)
-        self.servers.append(server)
-        return server.sockets[0].getsockname()[1]
-
-    async def close(self) -> None:
-        for server in self.servers:
-            server.close()
-        self.route.abort()
-        self.route.origin.close()
-        for writer in self.writers:
-            writer.close()
-        await asyncio.sleep(0.02)  # the loop closes transports in its next rounds
-
 
 @pytest.fixture
 async def scene():
     scene = Scene()
     yield scene
     await scene.close()
-
-
-async def ask(port: int, request: bytes) -> bytes:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(request)
-    try:
-        async with asyncio.timeout(20):
-            return await reader.read()
-    finally:
-        writer.close()
-
-
-async def answer_and_close(reader, writer):
-    await reader.readuntil(b"\r\n\r\n")
-    writer.write(OK)
-    writer.close()
-
-
-async def never_answer(reader, writer):
-    await reader.read()
-    writer.close()
 
 
 async def test_the_copy_comes_first_and_is_complete(scene):
@@ -156,71 +70,6 @@ async def test_a_name_that_does_not_resolve(scene):
     port = await scene.relay("http://nowhere.invalid")
     answer = read_response(await ask(port, GET), method="GET", eof=True)
     assert (answer.status, answer.get("x-sidecar-error")) == (502, "unreachable")
-
-
-async def test_the_admin_address_relays_to_a_unix_socket(scene, tmp_path):
-    url = await scene.origin(answer_and_close, str(tmp_path / "observer.sock"))
-    port = await scene.relay(url, answer_seconds=5.0)
-    assert await ask(port, GET.replace(b"Host", b"Connection: close\r\nHost")) == OK
-
-
-@pytest.mark.parametrize("observer", ["absent", "stopped", "dying"])
-async def test_the_admin_address_without_an_observer(scene, tmp_path, observer):
-    path = str(tmp_path / "observer.sock")
-
-    async def die(reader, writer):
-        await reader.readuntil(b"\r\n\r\n")
-        writer.transport.abort()
-
-    if observer != "absent":
-        await scene.origin(never_answer if observer == "stopped" else die, path)
-    port = await scene.relay(f"unix:{path}", answer_seconds=0.2)
-    answer = read_response(await ask(port, GET), method="GET", eof=True)
-    assert (answer.status, answer.get("x-sidecar-error")) == (503, "no-answer")
-    assert "observer" in json.loads(answer.body)["error"]["message"]
-
-
-async def test_the_observer_has_its_time_from_where_the_request_is_complete(scene, tmp_path):
-    """A body that comes slowly is the observer's to give up on."""
-
-    async def give_up(reader, writer):
-        await reader.readuntil(b"\r\n\r\n")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.6):
-                await reader.readexactly(9)
-        writer.write(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
-        writer.close()
-
-    port = await scene.relay(await scene.origin(give_up, str(tmp_path / "observer.sock")), answer_seconds=0.2)
-    answer = await ask(port, b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nslow")
-    assert answer.startswith(b"HTTP/1.1 408 ")
-
-
-async def test_an_observer_that_stops_taking_a_body_has_its_time(scene, tmp_path):
-    async def stop(reader, writer):
-        writer.transport.pause_reading()
-
-    port = await scene.relay(await scene.origin(stop, str(tmp_path / "observer.sock")), answer_seconds=0.2)
-    answer = await ask(port, b"POST / HTTP/1.1\r\nContent-Length: 900000000\r\n\r\n" + bytes(8_000_000))
-    assert answer.startswith(b"HTTP/1.1 503 ")
-
-
-async def test_an_observer_that_takes_a_body_slowly_has_time(scene, tmp_path):
-    body = bytes(4_000_000)
-
-    async def take_slowly(reader, writer):
-        await reader.readuntil(b"\r\n\r\n")
-        left = len(body)
-        while left:
-            left -= len(await reader.readexactly(min(left, 500_000)))
-            await asyncio.sleep(0.15)  # in all longer than the time for an answer
-        writer.write(OK)
-        writer.close()
-
-    port = await scene.relay(await scene.origin(take_slowly, str(tmp_path / "observer.sock")), answer_seconds=1.0)
-    head = b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
-    answer = await ask(port, head + body)
-    assert answer == OK
 
 
 async def test_local_answers_take_their_turn_in_a_pipeline(scene):

@@ -1,0 +1,127 @@
+"""A client's socket without what is said on it: how it is ended, and what a sweep notices."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from sidecar.proxy.client import ClientSocket
+from sidecar.proxy.config import Upstream
+from sidecar.proxy.limits import Awaits
+from sidecar.proxy.route import Route
+from sidecar.proxy.sockets import THROWN_AWAY_BYTES_MAX
+from sidecar.proxy.upstream import Origin
+from sidecar.wire.status import STATUS_BYTES, StatusPage
+
+
+class Transport(asyncio.Transport):
+    """Writes to a socket that the event loop does not know, and notes what becomes of it."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
+        self.sock = sock
+        self.written = b""
+        self.reading = True
+        self.ends: list[str] = []
+
+    def write(self, data) -> None:
+        self.written += data
+
+    def write_eof(self) -> None:
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def get_extra_info(self, name, default=None):
+        return self.sock if name == "socket" else default
+
+    def is_closing(self) -> bool:
+        return bool(self.ends)
+
+    def close(self) -> None:
+        self.ends.append("close")
+
+    def abort(self) -> None:
+        self.ends.append("abort")
+
+    def set_write_buffer_limits(self, high=None, low=None) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+class Socket(ClientSocket):
+    """One on which everything is thrown away once it closes, as the relay does."""
+
+    def data_received(self, data: bytes) -> None:
+        self._throw_away(data)
+
+    def say_last(self) -> None:
+        self._close()
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[tuple[Socket, Transport, socket.socket]]:
+    status = StatusPage(bytearray(STATUS_BYTES))
+    route = Route(0, Origin(Upstream.parse("http://origin.example"), status), status)
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as peer:
+        ours, _ = listener.accept()
+        with ours:
+            client, transport = Socket(route, asyncio.get_running_loop()), Transport(ours)
+            client.connection_made(transport)
+            yield client, transport, peer
+
+
+@pytest.mark.parametrize(
+    ("awaits", "said", "ends"),
+    [
+        (Awaits.FIRST_BYTE, b"", ["close"]),
+        (Awaits.HEAD, b"HTTP/1.1 408 Request Timeout", []),  # the end goes out behind the answer
+        (Awaits.REQUEST, b"", ["close"]),
+        (Awaits.TAKING, b"", ["abort"]),
+        (Awaits.CLOSE, b"", ["abort"]),
+    ],
+)
+async def test_each_that_waited_too_long_has_its_end(awaits, said, ends):
+    with connected() as (client, transport, peer):
+        client.expire(awaits, 7.0)
+        assert transport.written.partition(b"\r\n")[0] == said
+        assert transport.ends == ends
+        if said:
+            assert b"within 7 s" in transport.written
+            assert peer.recv(1) == b""
+
+
+async def test_a_client_that_has_ended_too_is_no_break_while_it_is_not_read():
+    """It has sent more than is thrown away at a time, and its end behind that: it still reads its answer."""
+    with connected() as (client, transport, peer):
+        client.say_last()
+        client.data_received(bytes(THROWN_AWAY_BYTES_MAX + 1))
+        peer.shutdown(socket.SHUT_WR)
+        assert not transport.reading
+        client.look()
+        assert transport.ends == []
+        assert transport.reading
+
+
+async def test_a_client_that_has_reset_its_connection_is_one():
+    with connected() as (client, transport, peer):
+        client.say_last()
+        client.data_received(bytes(THROWN_AWAY_BYTES_MAX + 1))
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        client.look()
+        assert transport.ends == ["abort"]
