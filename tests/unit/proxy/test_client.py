@@ -14,7 +14,7 @@ from sidecar.proxy.client import ClientSocket
 from sidecar.proxy.config import Upstream
 from sidecar.proxy.limits import Awaits
 from sidecar.proxy.route import Route
-from sidecar.proxy.sockets import THROWN_AWAY_BYTES_MAX
+from sidecar.proxy.sockets import THROWN_AWAY_BYTES_MAX, broken
 from sidecar.proxy.upstream import Origin
 from sidecar.wire.status import STATUS_BYTES, StatusPage
 
@@ -85,6 +85,12 @@ def connected() -> Iterator[tuple[Socket, Transport, socket.socket]]:
             yield client, transport, peer
 
 
+async def until(condition) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
 @pytest.mark.parametrize(
     ("awaits", "said", "ends"),
     [
@@ -112,6 +118,7 @@ async def test_a_client_that_has_ended_too_is_no_break_while_it_is_not_read():
         client.data_received(bytes(THROWN_AWAY_BYTES_MAX + 1))
         peer.shutdown(socket.SHUT_WR)
         assert not transport.reading
+        await until(lambda: broken(transport))  # by the signs of one whose end of ours is still open
         client.look()
         assert transport.ends == []
         assert transport.reading
@@ -123,5 +130,6 @@ async def test_a_client_that_has_reset_its_connection_is_one():
         client.data_received(bytes(THROWN_AWAY_BYTES_MAX + 1))
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.close()
+        await until(lambda: broken(transport, ended=True))
         client.look()
         assert transport.ends == ["abort"]

@@ -12,6 +12,7 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sidecar.proxy.sockets import THROWN_AWAY_BYTES_MAX
 from sidecar.proxy.tls import RenewedContext, client_files, server_files
 from sidecar.proxy.tls_transport import TlsTransport
 
@@ -286,6 +287,31 @@ def test_a_peer_that_never_answers_our_farewell_is_cut_once_it_has_taken_all(sce
     ((_, call),) = scene.loop.later
     call()
     assert "abort" in scene.plain.calls
+
+
+@pytest.mark.parametrize("then", ["open", "over"])
+def test_a_peer_that_sends_very_much_behind_our_farewell_is_read_on_later(scene, then):
+    scene.ours.close()
+    ((_, farewell),) = scene.loop.later
+    taken = 0
+    for _ in range(2):
+        scene.plain.calls.clear()
+        begun = taken
+        while not scene.plain.calls:
+            piece = scene.peer_says(bytes(1 << 20))
+            scene.ours.data_received(piece)
+            taken += len(piece)
+            assert taken - begun < THROWN_AWAY_BYTES_MAX + (2 << 20)
+        assert taken - begun > THROWN_AWAY_BYTES_MAX
+        assert scene.plain.calls == ["pause_reading"]
+        (rested,) = (call for _, call in scene.loop.later if call != farewell)
+        if then == "over":
+            farewell()
+        rested()
+        scene.loop.later = [(5.0, farewell)]
+        assert scene.plain.calls[1:] == (["resume_reading"] if then == "open" else ["abort"])
+        if then == "over":
+            return
 
 
 def test_a_record_that_was_touched_ends_the_connection_and_what_came_before_it_counts(scene):
