@@ -8,10 +8,15 @@ import json
 
 import pytest
 from relays import GET, OK, Scene, answer_and_close, ask, never_answer
+from transports import Transport
 
 from sidecar.proxy.admin import AdminConnection
-from sidecar.proxy.limits import Timeouts
+from sidecar.proxy.config import Upstream
+from sidecar.proxy.limits import Awaits, Timeouts
+from sidecar.proxy.route import Route
+from sidecar.proxy.upstream import Origin, UpstreamConnection
 from sidecar.wire.message import read_response
+from sidecar.wire.status import STATUS_BYTES, StatusPage
 
 POST = b"POST /v1/signals HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n"
 
@@ -140,6 +145,25 @@ async def test_the_rest_of_a_body_that_is_answered_already_is_not_waited_for(adm
     async with asyncio.timeout(20):
         assert await reader.read() == said
     writer.close()
+
+
+async def test_an_answer_that_is_still_read_then_arrives_whole():
+    """The end stands behind it, as behind any last answer."""
+    status = StatusPage(bytearray(STATUS_BYTES))
+    origin = Origin(Upstream.parse("unix:/nowhere"), status)
+    near, far = Transport(), Transport()
+    upstream = UpstreamConnection(origin)
+    upstream.connection_made(far)
+    origin.release(upstream)
+    client = AdminConnection(Route(0, origin, status), asyncio.get_running_loop())
+    client.connection_made(near)
+    client.data_received(POST)
+    upstream.data_received(OK)
+    near.left = 3
+    assert client.awaits() is Awaits.BODY
+    client.expire(Awaits.BODY, 15.0)
+    assert (near.written, near.ends, far.ends) == (OK, [], ["abort"])
+    assert client.awaits() is Awaits.TAKING
 
 
 @pytest.mark.parametrize(("body", "status"), [(b"", 408), (b"0123456789", 503)])

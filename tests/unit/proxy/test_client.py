@@ -9,62 +9,25 @@ import struct
 from collections.abc import Iterator
 
 import pytest
+from transports import Transport
 
 from sidecar.proxy.client import ClientSocket
 from sidecar.proxy.config import Upstream
-from sidecar.proxy.limits import Awaits
+from sidecar.proxy.limits import Awaits, Timeouts, end_overdue
 from sidecar.proxy.route import Route
 from sidecar.proxy.sockets import THROWN_AWAY_BYTES_MAX, broken
 from sidecar.proxy.upstream import Origin
 from sidecar.wire.status import STATUS_BYTES, StatusPage
 
 
-class Transport(asyncio.Transport):
-    """Writes to a socket that the event loop does not know, and notes what becomes of it."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        super().__init__()
-        self.sock = sock
-        self.written = b""
-        self.reading = True
-        self.ends: list[str] = []
-
-    def write(self, data) -> None:
-        self.written += data
-
-    def write_eof(self) -> None:
-        self.sock.shutdown(socket.SHUT_WR)
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def get_extra_info(self, name, default=None):
-        return self.sock if name == "socket" else default
-
-    def is_closing(self) -> bool:
-        return bool(self.ends)
-
-    def close(self) -> None:
-        self.ends.append("close")
-
-    def abort(self) -> None:
-        self.ends.append("abort")
-
-    def set_write_buffer_limits(self, high=None, low=None) -> None:
-        pass
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
-
-
 class Socket(ClientSocket):
     """One on which everything is thrown away once it closes, as the relay does."""
+
+    asked = 0
+
+    def unsent(self) -> int:
+        self.asked += 1
+        return super().unsent()
 
     def data_received(self, data: bytes) -> None:
         self._throw_away(data)
@@ -109,6 +72,17 @@ async def test_each_that_waited_too_long_has_its_end(awaits, said, ends):
         if said:
             assert b"within 7 s" in transport.written
             assert peer.recv(1) == b""
+
+
+async def test_what_it_has_yet_to_take_is_asked_for_once():
+    """It is a system call, for each that closes, twice a second."""
+    with connected() as (client, transport, _):
+        client.say_last()
+        transport.left = 3
+        for asked in (1, 2):
+            end_overdue(client, 0.0, Timeouts(), StatusPage(bytearray(STATUS_BYTES)))
+            assert client.asked == asked
+        assert client.waiting.awaits is Awaits.TAKING
 
 
 async def test_a_client_that_has_ended_too_is_no_break_while_it_is_not_read():

@@ -6,6 +6,7 @@ import asyncio
 import socket
 
 import pytest
+from transports import Transport
 
 from sidecar.proxy.config import Upstream
 from sidecar.proxy.limits import Timeouts, end_overdue
@@ -16,55 +17,6 @@ from sidecar.wire.status import STATUS_BYTES, Slot, StatusPage
 
 UPGRADE = b"POST / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: x\r\nContent-Length: 1000\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"
-
-
-class Transport(asyncio.Transport):
-    """Keeps what is written, whether it is read, and who reads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.reading = True
-        self.left = 0
-        self.ends: list[str] = []
-        self.protocol: asyncio.Protocol | None = None
-        self.sock: socket.socket | None = None
-
-    def write(self, data) -> None:
-        self.written += data
-
-    def set_protocol(self, protocol) -> None:
-        self.protocol = protocol
-
-    def get_protocol(self):
-        return self.protocol
-
-    def get_extra_info(self, name, default=None):
-        return self.sock if name == "socket" else default
-
-    def is_closing(self) -> bool:
-        return bool(self.ends)
-
-    def close(self) -> None:
-        self.ends.append("close")
-
-    def abort(self) -> None:
-        self.ends.append("abort")
-
-    def get_write_buffer_size(self) -> int:
-        return self.left
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def set_write_buffer_limits(self, high=None, low=None) -> None:
-        pass
-
-    def pause_reading(self) -> None:
-        self.reading = False
-
-    def resume_reading(self) -> None:
-        self.reading = True
 
 
 class Scene:
