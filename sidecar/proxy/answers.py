@@ -13,7 +13,8 @@ def error_answer(status: int, code: str, reason: str, *, head_only: bool = False
     """An error with a plain reason, in the shape that SDKs of agent APIs show to their users; closes the connection.
 
     `code` is a word of the header X-Sidecar-Error: bad-head, bad-body, head-too-large, header-timeout,
-    too-many-connections, bad-response, unreachable, refused, tls-failure, connect-timeout, no-capacity, no-answer.
+    body-timeout, too-many-connections, bad-response, unreachable, refused, tls-failure, connect-timeout, no-capacity,
+    no-answer.
     `head_only` is for answers to HEAD.
     """
     body = {"error": {"type": "sidecar_error", "code": code, "message": f"outcome-sidecar: {reason}"}}
