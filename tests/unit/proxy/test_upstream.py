@@ -299,7 +299,7 @@ async def test_waiting_is_bounded_by_the_time_to_connect(place):
     assert origin.take(None) is busy
 
 
-@pytest.mark.parametrize("when", ["waiting", "given"])
+@pytest.mark.parametrize("when", ["waiting", "given", "given room"])
 async def test_a_turn_that_nobody_takes_any_more_is_the_next_ones(place, when):
     origin = place.origin(connections_max=1)
     used = await Caller(origin).connection()
@@ -308,11 +308,15 @@ async def test_a_turn_that_nobody_takes_any_more_is_the_next_ones(place, when):
     if when == "given":
         origin.release(used)
         leaving.task.cancel()
+    elif when == "given room":
+        origin.discard(used)
+        origin.forget(used)
+        leaving.task.cancel()
     else:
         leaving.task.cancel()
         await asyncio.sleep(0)
         origin.release(used)
-    assert await staying.connection() is used
+    assert (await staying.connection() is used) == (when != "given room")
     assert leaving.got is None
 
 
