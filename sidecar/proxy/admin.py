@@ -11,7 +11,7 @@ from sidecar.proxy.exchange import Exchange
 from sidecar.proxy.limits import Awaits
 from sidecar.proxy.relay import ClientConnection
 from sidecar.proxy.upstream import UpstreamError
-from sidecar.wire.framing import Head
+from sidecar.wire.framing import Event, Head
 from sidecar.wire.records import EndFlag
 
 
@@ -51,10 +51,15 @@ class AdminConnection(ClientConnection):
         """There is no observer."""
         super().connect_failed(UpstreamError(503, "no-answer", f"the observer does not answer ({error.reason})"))
 
-    def _answered(self, exchange: Exchange, head: Head) -> None:
-        super()._answered(exchange, head)
-        if head.status < 200:  # 100 Continue is no answer yet
-            exchange.response_begun = False
+    def response_events(self, events: list[Event]) -> None:
+        """Parts of the response arrived; 100 Continue is no answer yet.
+
+        Seen here and not in `_answered`, which runs for every exchange and is called faster while it has one version.
+        """
+        super().response_events(events)
+        heads = [event for event in events if isinstance(event, Head)]
+        if heads and heads[-1].status < 200 and self._exchange is not None:
+            self._exchange.response_begun = False
 
     def _cut_off(self, exchange: Exchange, *, broken: bool) -> None:
         if exchange.response_begun:
