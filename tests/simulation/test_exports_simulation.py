@@ -6,7 +6,6 @@ fails, loses its answer, or is away for longer than it remembers ids. Which answ
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 from billing_api import DAY_US, event, post
 from export_targets import FAULTS
-from exporting import METER, Setting, exporting, units
+from exporting import METER, Setting, exporting, feed_until_idle, units
 from ledgers import postgres_database, postgres_server
 from sqlalchemy import select
 from sqlalchemy.engine import URL
@@ -117,8 +116,7 @@ async def run(it: Setting, kind: str, seed: int, *, away: bool) -> History:
     for round_number in range(14):
         await history.step()
         await it.note()
-        senders = [sender for exports in it.replicas for sender in exports.senders]
-        await asyncio.gather(*(sender.step() for sender in senders for _ in range(chance.randint(0, 3))))
+        await feed_until_idle([sender for sender in it.senders if chance.random() < 0.6])
         it.clock.now_us += chance.randint(1, 600) * 1_000_000
         await sums_are_counts(it)
         if away and round_number in {5, 10}:

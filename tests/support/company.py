@@ -19,6 +19,7 @@ from typing import Any
 from billing_api import Clock
 from console_server import NOBODY_IS_ASKED, ConsoleServer, console_server
 from export_targets import FAKES, SECRET, Fake
+from exporting import feed_until_idle
 
 from sidecar import identity
 from sidecar.billing.exports.config import load_exports
@@ -297,9 +298,7 @@ class _Story:
         hour = f"{until:%Y-%m-%dT%H}"
         await self._send([statement_event(Statement(SELLER, hour, _ms(until), "g1", counters, finalized, 0))])
         await self._server.settle()
-        for sender in self._exports.senders:
-            while await sender.step():
-                pass
+        await feed_until_idle(self._exports.senders)
 
     async def _send(self, events: list[Event]) -> None:
         request = request_of(events)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from export_targets import FAKES, SECRET, Fake
 from sqlalchemy.engine import URL
 
 from sidecar.billing.exports.config import load_exports
+from sidecar.billing.exports.sender import Sender
 from sidecar.billing.exports.service import Exports
 from sidecar.billing.exports.targets import TARGETS
 from sidecar.billing.ledger.database import Database
@@ -23,6 +25,19 @@ KINDS = sorted(TARGETS)
 LATER = "2026-11-22T12:00:00Z"  # two hours after the outcomes
 
 
+async def feed_until_idle(senders: Sequence[Sender]) -> None:
+    """Send as upkeep does, all side by side, until nothing is due or on its way at any of them."""
+
+    async def feed(sender: Sender) -> bool:
+        worked = False
+        while await sender.feed():
+            worked = True
+        return worked
+
+    while any(await asyncio.gather(*(feed(sender) for sender in senders))):
+        pass
+
+
 @dataclass
 class Setting:
     api: httpx.AsyncClient
@@ -30,17 +45,16 @@ class Setting:
     replicas: list[Exports]
     fakes: dict[str, Fake]
 
+    @property
+    def senders(self) -> list[Sender]:
+        return [sender for exports in self.replicas for sender in exports.senders]
+
     async def note(self) -> None:
         await self.api.upkeep.settle()
 
     async def send(self) -> None:
         """Every replica, until nothing is due."""
-        busy = True
-        while busy:
-            busy = False
-            for exports in self.replicas:
-                for sender in exports.senders:
-                    busy |= await sender.step()
+        await feed_until_idle(self.senders)
 
     async def run(self, seconds: int = 0) -> None:
         self.clock.now_us += seconds * 1_000_000

@@ -11,6 +11,7 @@ from aiohttp import web
 from billing_api import Clock, event, post, simple_plan
 from console_server import ConsoleServer, console_server
 from export_targets import FAKES, SECRET
+from exporting import feed_until_idle
 
 from sidecar.billing.exports.config import load_exports
 from sidecar.billing.exports.service import Exports
@@ -65,8 +66,7 @@ async def hostile(folder: Path) -> AsyncIterator[ConsoleServer]:
             answer = await server.api.post(f"/v1/outcomes/out_90/{kind}", json=body)
             assert answer.is_success, answer.text
         await server.settle()
-        while await exports.senders[0].step():
-            pass
+        await feed_until_idle(exports.senders)
         server.named = {
             "customers": CUSTOMER, "lines": "pricing", "sessions": SESSION, "plans": PLAN, "exports": "hook",
             "backtest": await server.backtest(PLAN, "2026-11"),

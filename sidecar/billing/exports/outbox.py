@@ -132,20 +132,17 @@ async def _take(
     moves: list[Move] = []
     for row in rows:
         change: dict[str, Any]
-        stop = gate(row, destination.traits, now_us)
-        frozen = (
-            None if stop else await _frozen(connection, destination, row, facts[row["customer"]].as_of(now_us), now_us)
-        )
-        if isinstance(stop, Wait):
-            change = {"next_us": stop.until_us, "claim": None}
-        elif stop is not None:
-            change = {"state": "parked", "cause": stop.cause, "reason": stop.reason}
-        elif isinstance(frozen, Park):
-            change = {"state": "parked", "cause": frozen.cause, "reason": frozen.reason}
+        facts_now = facts[row["customer"]].as_of(now_us)
+        step = gate(row, destination.traits, now_us) or await _frozen(connection, destination, row, facts_now, now_us)
+        # Without a claim: one that expired is nobody's any more.
+        if isinstance(step, Wait):
+            change = {"next_us": step.until_us, "claim": None}
+        elif isinstance(step, Park):
+            change = {"state": "parked", "cause": step.cause, "reason": step.reason, "claim": None}
         else:
             unsure = row["unsure_us"]
             change = {
-                **(frozen or {}),
+                **step,
                 "claim": token,
                 "next_us": now_us + CLAIM_US,
                 "attempts": row["attempts"] + 1,

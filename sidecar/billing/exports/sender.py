@@ -52,13 +52,6 @@ class Sender:
         await asyncio.gather(*self._on_their_way, return_exceptions=True)
         await self._http.aclose()
 
-    async def step(self) -> bool:
-        """Try one batch that is due, to its end; whether there was anything to do."""
-        batches = await self._claim(1)
-        for claimed in batches or ():
-            await self._finish(claimed)
-        return batches is not None
-
     async def feed(self) -> bool:
         """Begin with batches that are due, as soon as one more may be on its way; whether there was anything to do.
 
