@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import secrets
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NamedTuple
 
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sidecar.billing.exports.config import Destination
+from sidecar.billing.exports.due import any_due, due, firsts
 from sidecar.billing.exports.gate import CAUSES, Park, Wait, act_of, after, gate
 from sidecar.billing.exports.sums import Move, move
 from sidecar.billing.exports.tables import export_events
@@ -25,7 +26,6 @@ from sidecar.billing.ledger.catalog import read_customers
 from sidecar.billing.ledger.database import Database
 
 CLAIM_US = 90_000_000  # longer than a request may take
-_LOOKED_AT = 8  # entries for each request, so that those of several customers are found
 _CLAIMING = 0x5EED << 32  # an advisory lock for each target, far from those of the ledger
 _E = export_events
 
@@ -47,72 +47,30 @@ class Answered(NamedTuple):
     retry_after_us: int | None = None
 
 
-def _due(destination: Destination, now_us: int, busy: Sequence[tuple[str, str]]) -> Any:
-    """Waiting, due, of nobody who is busy, and with every earlier entry about the same outcome acknowledged."""
-    earlier = _E.alias("earlier")
-    open_before = (
-        select(earlier.c.seq)
-        .where(
-            earlier.c.outcome_id == _E.c.outcome_id,
-            earlier.c.target == _E.c.target,
-            earlier.c.meter == _E.c.meter,
-            earlier.c.number < _E.c.number,
-            earlier.c.state != "acknowledged",
-        )
-        .exists()
-    )
-    return and_(
-        _E.c.target == destination.name,
-        _E.c.meter.in_(list(destination.meters)),
-        _E.c.state == "waiting",
-        _E.c.next_us <= now_us,
-        *(or_(_E.c.customer != customer, _E.c.meter != meter) for meter, customer in busy),
-        ~open_before,
-    )
-
-
-async def _busy(connection: AsyncConnection, destination: Destination, now_us: int) -> Sequence[tuple[str, str]]:
-    """Meters and customers of entries on their way, where a customer's go alone."""
-    if not destination.traits.customer_alone:
-        return ()
-    claimed = and_(_E.c.target == destination.name, _E.c.claim.is_not(None), _E.c.next_us > now_us)
-    rows = await connection.execute(select(_E.c.meter, _E.c.customer).where(claimed).distinct())
-    return [(row.meter, row.customer) for row in rows]
-
-
 async def claim(
     database: Database, destination: Destination, now_us: int, requests_max: int = 1
 ) -> list[list[Claimed]] | None:
     """What up to `requests_max` requests carry, those entries left out that may not be sent; None: nothing is due."""
     async with database.reading() as connection:
-        due = _due(destination, now_us, await _busy(connection, destination, now_us))
-        if (await connection.execute(select(_E.c.seq).where(due).limit(1))).first() is None:
+        if not await any_due(connection, destination, now_us):
             return None
     traits = destination.traits
     # Two that claim at once would not see each other's customers.
     lock = _CLAIMING + zlib.crc32(destination.name.encode()) if traits.customer_alone else None
-    most = requests_max * traits.batch_max
     async with database.writing(lock=lock) as connection:
-        due = _due(destination, now_us, await _busy(connection, destination, now_us))
-        query = select(_E).where(due).order_by(_E.c.next_us, _E.c.seq)
-        query = query.limit(most * _LOOKED_AT if traits.customer_alone else most)
-        rows = [dict(row) for row in (await connection.execute(query.with_for_update(skip_locked=True))).mappings()]
+        query = select(_E).where(due(destination, now_us))
+        most = requests_max * traits.batch_max
         if traits.customer_alone:
-            rows = _first_of_each(rows)
+            query = query.where(_E.c.seq.in_(await firsts(connection, destination, now_us, most)))
+        else:
+            query = query.order_by(_E.c.next_us, _E.c.seq).limit(most)
+        rows = [dict(row) for row in (await connection.execute(query.with_for_update(skip_locked=True))).mappings()]
         batches = _batches(rows, traits.batch_max)[:requests_max]
         if not batches:  # another replica has them
             return None
         taken = [await _take(connection, destination, batch, now_us) for batch in batches]
         await move(connection, [change for _, moves in taken for change in moves])
     return [claimed for claimed, _ in taken if claimed]
-
-
-def _first_of_each(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first of every customer's rows for a meter."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in rows:
-        found.setdefault((row["meter"], row["customer"]), row)
-    return list(found.values())
 
 
 def _batches(rows: Sequence[dict[str, Any]], batch_max: int) -> list[list[dict[str, Any]]]:
