@@ -140,3 +140,20 @@ async def test_what_a_claim_reads_does_not_grow_with_how_many_wait(ledger_url: U
             written = number
             found[number] = await work(it)
     assert found[3000] < 1.5 * found[300], found
+
+
+async def test_a_correction_waits_only_for_earlier_entries_of_its_outcome_at_its_meter(ledger_url: URL) -> None:
+    async with exporting(ledger_url, ["lago"]) as it:
+        now, later = it.clock.now_us, it.clock.now_us + AHEAD_US
+        before = [
+            {"next_us": later}, {"state": "parked"}, {"state": "acknowledged"},
+            {"next_us": later, "target": "another"}, {"next_us": later, "meter": "another"},
+        ]  # fmt: skip
+        rows = []
+        for number, first in enumerate(before):
+            second = {"outcome_id": f"out_{number}", "number": 1, "quantity": "-1"}
+            rows.append(entry(number, "a", now) | {"target": "lago"} | first)
+            rows.append(entry(100 + number, "a", now) | {"target": "lago"} | second)
+        await write(it, rows)
+        assert sorted(identifier for _, _, identifier in await claimed(it)) == ["exp_102", "exp_103", "exp_104"]
+        assert await claimed(it) == []

@@ -307,6 +307,7 @@ class Orb(Fake):
 
     def events(self, content: Any) -> web.Response:
         failed = []
+        assert len(content["events"]) <= 500
         for one in content["events"]:
             assert set(one) == {"event_name", "idempotency_key", "external_customer_id", "timestamp", "properties"}
             if one["external_customer_id"] in self.broken or micros(one["timestamp"]) > self.clock() + 300_000_000:
@@ -353,11 +354,11 @@ class Flexprice(Fake):
         content = json.loads(raw)
         events = content["events"] if path == "/v1/events/bulk" else [content]
         assert path in {"/v1/events", "/v1/events/bulk"}
+        assert 0 < len(events) <= 1000
         for one in events:
             assert set(one) == {"event_id", "event_name", "external_customer_id", "timestamp", "properties"}
-            if one["external_customer_id"] in self.broken:
+            if one["external_customer_id"] in self.broken:  # those before it are kept
                 return web.json_response({"error": "invalid"}, status=400)
-        for one in events:
             key = f"{one['event_id']}@{one['timestamp']}"  # another time is another event
             self.store(key, one["external_customer_id"], one["event_name"], one["properties"]["quantity"], one)
         return web.json_response({"message": "accepted"}, status=202)
@@ -365,13 +366,17 @@ class Flexprice(Fake):
 
 class Polar(Fake):
     path = "/v1/events/ingest"
+    behind_us = 0  # its clock
 
     def events(self, content: Any) -> web.Response:
         detail = []
         for index, one in enumerate(content["events"]):
             assert set(one) == {"name", "external_customer_id", "external_id", "timestamp", "metadata"}
-            if one["external_customer_id"] in self.broken or micros(one["timestamp"]) > self.clock():
-                detail.append({"loc": ["body", "events", index, "timestamp"], "msg": "must be in the past"})
+            place = ["body", "events", index]
+            if one["external_customer_id"] in self.broken:
+                detail.append({"loc": [*place, "external_customer_id"], "msg": "no such customer"})
+            elif micros(one["timestamp"]) > self.clock() - self.behind_us:
+                detail.append({"loc": [*place, "timestamp"], "msg": "Value error, Timestamp must be in the past."})
         if detail:
             return web.json_response({"error": "RequestValidationError", "detail": detail}, status=422)
         inserted = 0

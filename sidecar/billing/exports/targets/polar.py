@@ -1,11 +1,13 @@
 """Polar: `POST /v1/events/ingest` → `{inserted, duplicates}` (https://polar.sh/docs/api-reference/events/ingest).
 
-Refuses any time in the future. A 422 names events as FastAPI does, by a path with their place in it.
+Refuses any time in the future, by its own clock: what is sent was in the past by ours, so it is only sent later. A 422
+names events as FastAPI does, by a path with their place in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sidecar.billing.events import canonical_json
 from sidecar.billing.exports.target import (
@@ -50,7 +52,7 @@ def judge(answer: Answer, sent: Sequence[Sent]) -> list[Verdict]:
     content = answer.json if isinstance(answer.json, dict) else {}
     if answer.status == 422 and isinstance(content.get("detail"), list):
         faults = {
-            place[2]: Verdict("refused", f"answered 422: {canonical_json(one.get('msg'))[:300]}", unstored=True)
+            place[2]: _fault(place, one.get("msg"))
             for one in content["detail"]
             if isinstance(one, dict)
             and isinstance(place := one.get("loc"), list)
@@ -65,6 +67,12 @@ def judge(answer: Answer, sent: Sequence[Sent]) -> list[Verdict]:
             return [Verdict("retry", f"answered {answer.status} but counts do not add up")] * len(sent)
         return [TAKEN] * len(sent)
     return judged(answer, sent)
+
+
+def _fault(place: list[Any], message: Any) -> Verdict:
+    """A clock that is behind ours, or something that will never be taken."""
+    early = place[-1] == "timestamp" and "in the past" in str(message)
+    return Verdict("retry" if early else "refused", f"answered 422: {canonical_json(message)[:300]}", unstored=True)
 
 
 POLAR = Target(
