@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from exporting import METER, Setting, exporting
 from sqlalchemy import text
 from sqlalchemy.engine import URL
@@ -157,3 +158,28 @@ async def test_a_correction_waits_only_for_earlier_entries_of_its_outcome_at_its
         await write(it, rows)
         assert sorted(identifier for _, _, identifier in await claimed(it)) == ["exp_102", "exp_103", "exp_104"]
         assert await claimed(it) == []
+
+
+async def test_what_was_acknowledged_since_it_was_found_is_not_claimed(
+    ledger_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer may come late, to whoever had it before."""
+    async with exporting(ledger_url, ["stripe_v1"]) as it:
+        now = it.clock.now_us
+        await write(it, [entry(0, "a", now) | {"seq": 1}, entry(1, "b", now) | {"seq": 2, "state": "acknowledged"}])
+
+        async def before(*_: Any) -> list[int]:
+            return [1, 2]
+
+        monkeypatch.setattr("sidecar.billing.exports.outbox.firsts", before)
+        assert await claimed(it) == [(METER, "a", "exp_0")]
+
+
+async def test_a_claim_reads_no_more_entries_than_it_takes(ledger_url: URL) -> None:
+    async with exporting(ledger_url, ["lago"]) as it:
+        await write(it, [entry(number, "a", it.clock.now_us) | {"target": "lago"} for number in range(250)])
+        async with asked(it) as questions:
+            assert len(await claimed(it, 2)) == 200
+        looked = [statement for statement, _ in questions if "next_us <= " in statement]
+        assert len(looked) == 2
+        assert all("LIMIT" in statement for statement in looked), looked
