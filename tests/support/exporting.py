@@ -76,10 +76,10 @@ class Setting:
         return answer.json()
 
 
-def file(fakes: dict[str, Fake], more: str = "") -> bytes:
+def file(fakes: dict[str, Fake], more: str = "", codes: Sequence[str] = (METER,)) -> bytes:
+    meters = ", ".join(f"{{code: {code}, metrics: [m]}}" for code in codes)
     targets = [
-        f"- name: {kind}\n  kind: {kind}\n  url: {fake.url}\n  secret: {{env: KEY}}\n{more}"
-        f"  meters:\n    - {{code: {METER}, metrics: [m]}}\n"
+        f"- name: {kind}\n  kind: {kind}\n  url: {fake.url}\n  secret: {{env: KEY}}\n{more}  meters: [{meters}]\n"
         for kind, fake in fakes.items()
     ]
     return ("exports:\n" + "".join(targets)).encode()
@@ -88,7 +88,7 @@ def file(fakes: dict[str, Fake], more: str = "") -> bytes:
 @asynccontextmanager
 async def exporting(
     url: URL, kinds: Sequence[str], *, replicas: int = 1, plan: str | None = None, more: str = "",
-    fakes: dict[str, Fake] | None = None,
+    fakes: dict[str, Fake] | None = None, codes: Sequence[str] = (METER,),
 ) -> AsyncIterator[Setting]:  # fmt: skip
     clock = Clock()
     fakes = fakes or {kind: FAKES[kind](clock) for kind in kinds}
@@ -99,7 +99,7 @@ async def exporting(
             await stack.enter_async_context(fake.listening())
         api = await stack.enter_async_context(serving(url, clock=clock))
         await put_plan(api, "default", plan or simple_plan())
-        destinations = load_exports(file(fakes, more), "exports.yaml", {"KEY": SECRET})
+        destinations = load_exports(file(fakes, more, codes), "exports.yaml", {"KEY": SECRET})
         made = []
         for number in range(replicas):
             database = api.billing.database
