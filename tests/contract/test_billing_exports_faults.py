@@ -150,14 +150,15 @@ async def test_a_wrong_key_blames_no_event(ledger_url: URL) -> None:
 
 
 @pytest.mark.parametrize("kind", ["webhook", "stripe_v1"])
-async def test_a_target_that_has_too_much_is_left_alone(ledger_url: URL, kind: str) -> None:
-    async with exporting(ledger_url, [kind]) as it:
+@pytest.mark.parametrize("at_once", [1, 3])
+async def test_a_target_that_has_too_much_is_left_alone(ledger_url: URL, kind: str, at_once: int) -> None:
+    async with exporting(ledger_url, [kind], more=f"  concurrency_max: {at_once}\n") as it:
         fake = it.fakes[kind]
         await post(it.api, *(event(number, subject=f"customer-{number}") for number in range(5)))
-        fake.faults = ["429"]
+        fake.faults = ["429"] * at_once
         await it.run()
         await it.run(6)
-        assert len(fake.requests) == 1, "Retry-After says 7 seconds, to all"
+        assert len(fake.requests) == at_once, "Retry-After says 7 seconds, to all"
         await it.run(1)
         await it.run(10)
         assert fake.total(METER) == 5
