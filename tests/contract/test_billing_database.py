@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from billing_api import billing_on, event, simple_plan
 from ledgers import postgres_database
-from sqlalchemy import func, select, text
+from sqlalchemy import Executable, delete, func, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
@@ -15,6 +15,7 @@ from sidecar.billing import upkeep
 from sidecar.billing.events import read_event
 from sidecar.billing.ingest import TRANSACTIONS
 from sidecar.billing.ledger.append import append
+from sidecar.billing.ledger.database import CLOSING, Database
 from sidecar.billing.ledger.entries import Wanted, rows_where
 from sidecar.billing.ledger.tables import outcomes, pending
 from sidecar.billing.service import Billing
@@ -135,6 +136,32 @@ async def test_postgresql_looks_rows_up_by_their_keys_before_it_has_analyzed_the
             await reader.execute(text("SELECT pg_stat_force_next_flush()"))
         async with billing.database.reading() as reader:
             assert (await reader.execute(read)).scalar_one() == before
+
+
+async def test_a_transaction_that_is_cancelled_holds_nobody_up(ledger_url: URL) -> None:
+    """Not even while somebody keeps what is left of it."""
+    long = text(
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 2000000) "
+        "SELECT x FROM n LIMIT 2 OFFSET 1999990"
+    )
+    begun = asyncio.Event()
+
+    async def write(database: Database, *statements: Executable) -> None:
+        async with database.writing(lock=CLOSING) as connection:
+            for statement in (delete(pending), *statements):
+                await connection.execute(statement)
+                begun.set()
+
+    async with billing_on(ledger_url) as billing, billing_on(ledger_url) as other:
+        reads = asyncio.create_task(write(billing.database, long))
+        await begun.wait()
+        await asyncio.sleep(0.05)  # by now it is in the middle of the long one
+        reads.cancel()
+        await asyncio.wait([reads])
+        async with asyncio.timeout(20):
+            await write(other.database)
+            await write(billing.database)
+        assert reads.cancelled()
 
 
 async def test_a_step_that_fails_in_any_way_is_tried_again(ledger_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:

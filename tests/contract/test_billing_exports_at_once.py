@@ -40,7 +40,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def feeding(sender: Sender) -> AsyncIterator[None]:
-    """As upkeep does, but that it ends between two claims: one that is cancelled may leave SQLite's lock behind."""
+    """As upkeep does, but that it ends between two claims."""
     stopped = asyncio.Event()
 
     async def feed() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from pathlib import Path
@@ -64,6 +65,18 @@ def sqlite_url(path: Path) -> URL:
     return URL.create(_DRIVERS["sqlite"], database=str(path))
 
 
+class _Connection(sqlite3.Connection):
+    """Ends its transaction when it is closed: SQLite's lock is held as long as anybody refers to one of its cursors, as
+    the traceback of a task does that was cancelled in the middle of a statement.
+    """
+
+    def close(self) -> None:
+        """Called in the driver's thread, behind whatever was begun."""
+        if self.in_transaction:
+            self.rollback()
+        super().close()
+
+
 class Database:
     """An engine; on SQLite with one writer at a time in this process. `url` as `database_url` gives it."""
 
@@ -73,7 +86,7 @@ class Database:
             if url.database:
                 # The file is made here, so that it is never readable for others, not even for a moment.
                 os.close(os.open(url.database, os.O_CREAT | os.O_RDWR, 0o600))
-            arguments: dict[str, Any] = {"connect_args": {"timeout": _BUSY_TIMEOUT_SECONDS}}
+            arguments: dict[str, Any] = {"connect_args": {"timeout": _BUSY_TIMEOUT_SECONDS, "factory": _Connection}}
         else:
             arguments = {"pool_pre_ping": True, "pool_size": _POOL_SIZE}
         self.engine: AsyncEngine = create_async_engine(url, hide_parameters=True, **arguments)
