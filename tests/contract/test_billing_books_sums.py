@@ -13,7 +13,7 @@ import orjson
 import pytest
 from alembic import command
 from alembic.config import Config
-from billing_api import NOW_US, Clock, event, get, post, serving, statement
+from billing_api import NOW_US, Clock, event, get, post, statement
 from session_facts import HOUR, RESOLVE, T0, Talk
 from sqlalchemy import Connection, func, select, text
 from sqlalchemy import event as listening
@@ -29,17 +29,6 @@ from sidecar.billing.ledger.tables import statements, tallies
 from sidecar.billing.ledger.tallied import Tallied, hour_of, waiting
 from sidecar.billing.rating.periods import from_us
 from sidecar.delivery.event import event_of
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def api(ledger_url: URL, clock: Clock) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(ledger_url, clock=clock) as client:
-        yield client
 
 
 @pytest.fixture
