@@ -28,6 +28,7 @@ log = structlog.get_logger()
 NOTES_MAX = 1000  # taken off in one transaction
 REBUILT_MAX = 20  # customers summed up anew in one
 CAPS_MAX = 20  # looked at in one
+VACUUMED = 20_000  # notes taken off leave room that must be used again
 _IDLE_SECONDS = 0.5
 _CLOSING_SECONDS = 30.0
 _FAILED_SECONDS = 5.0
@@ -41,6 +42,7 @@ class Upkeep:
         self._deliveries = deliveries
         self._tasks: list[asyncio.Task[None]] = []
         self._notes_max = NOTES_MAX
+        self._gone = 0  # notes since the last vacuum
         self._caps: set[str] = set()  # of these customers, to be looked at
         self._caps_of: tuple[Period, int] | None = None  # month and newest plan when all were last put there
 
@@ -86,6 +88,10 @@ class Upkeep:
             if notes:
                 changed |= await sums.apply(group)
             await note_alerts(connection, catalog, changed, billing.clock())
+        self._gone += len(notes)
+        if self._gone >= VACUUMED:
+            self._gone = 0
+            await billing.database.vacuum(pending)
         return more or bool(billing.stale or self._caps)
 
     async def _next_notes(self, connection: AsyncConnection, sums: Aggregates) -> tuple[Sequence[Record], Group, bool]:

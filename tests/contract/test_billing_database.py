@@ -138,6 +138,24 @@ async def test_postgresql_looks_rows_up_by_their_keys_before_it_has_analyzed_the
             assert (await reader.execute(read)).scalar_one() == before
 
 
+async def test_notes_that_were_taken_off_leave_nothing_to_read_through(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "VACUUMED", 500)
+    monkeypatch.setattr(upkeep, "NOTES_MAX", 100)
+    pages = text("SELECT pg_relation_size('pending')")
+    async with postgres_database(postgres) as url, billing_on(url) as billing:
+        async with billing.database.writing() as connection:
+            await connection.execute(text("ALTER TABLE pending SET (autovacuum_enabled = off)"))
+        for start in range(0, 1000, 100):
+            assert (await billing.post([event(number) for number in range(start, start + 100)])).accepted == 100
+        async with billing.database.reading() as reader:
+            assert (await reader.execute(pages)).scalar_one() > 0
+        await Upkeep(billing).settle()
+        async with billing.database.reading() as reader:
+            assert (await reader.execute(pages)).scalar_one() == 0
+
+
 async def test_a_transaction_that_is_cancelled_holds_nobody_up(ledger_url: URL) -> None:
     """Not even while somebody keeps what is left of it."""
     long = text(

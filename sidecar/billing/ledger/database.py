@@ -24,7 +24,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event, make_url, text
+from sqlalchemy import Connection, Table, event, make_url, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -137,6 +137,17 @@ class Database:
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 raise UnreachableError(None, None, error) from error
             yield connection
+
+    async def vacuum(self, table: Table) -> None:
+        """Have room that deleted rows leave used again, and what is known of the table brought up to date.
+
+        PostgreSQL does so by itself once a minute; until then, readers of a table that fills and empties go through
+        all that is gone.
+        """
+        if not self.sqlite:
+            async with self._connected() as connection:
+                alone = await connection.execution_options(isolation_level="AUTOCOMMIT")
+                await alone.execute(text(f"VACUUM (ANALYZE) {table.name}"))
 
     async def check(self) -> None:
         """Raise when the database does not answer."""
