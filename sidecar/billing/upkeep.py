@@ -28,7 +28,7 @@ log = structlog.get_logger()
 NOTES_MAX = 1000  # taken off in one transaction
 REBUILT_MAX = 20  # customers summed up anew in one
 CAPS_MAX = 20  # looked at in one
-VACUUMED = 20_000  # notes taken off leave room that must be used again
+VACUUMED = 20_000  # so many notes that were taken off are vacuumed, or `NOTES_MAX` once none are left
 _IDLE_SECONDS = 0.5
 _CLOSING_SECONDS = 30.0
 _FAILED_SECONDS = 5.0
@@ -89,7 +89,7 @@ class Upkeep:
                 changed |= await sums.apply(group)
             await note_alerts(connection, catalog, changed, billing.clock())
         self._gone += len(notes)
-        if self._gone >= VACUUMED:
+        if self._gone >= (VACUUMED if more else NOTES_MAX):
             self._gone = 0
             await billing.database.vacuum(pending)
         return more or bool(billing.stale or self._caps)

@@ -141,8 +141,8 @@ async def test_postgresql_looks_rows_up_by_their_keys_before_it_has_analyzed_the
 async def test_notes_that_were_taken_off_leave_nothing_to_read_through(
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "VACUUMED", 500)
-    monkeypatch.setattr(upkeep, "NOTES_MAX", 100)
+    monkeypatch.setattr(upkeep, "VACUUMED", 900)
+    monkeypatch.setattr(upkeep, "NOTES_MAX", 60)  # 1,000 are no multiple of either
     pages = text("SELECT pg_relation_size('pending')")
     async with postgres_database(postgres) as url, billing_on(url) as billing:
         async with billing.database.writing() as connection:
