@@ -35,7 +35,7 @@ from sidecar.billing.ledger.model_prices import PriceChange, PriceVersion
 from sidecar.billing.ledger.summing import Roll, Summing
 from sidecar.billing.ledger.worth import worth
 from sidecar.billing.rating.account import Account, Customer
-from sidecar.billing.rating.backtest import Tested, backtest
+from sidecar.billing.rating.backtest import Backtest, Tested
 from sidecar.billing.rating.cost import Costs
 from sidecar.billing.rating.invoice import invoice, written
 from sidecar.billing.rating.llm_cost import PriceHistory
@@ -202,11 +202,13 @@ class Billing:
         return {**result, "decisions": decided, "status": status}
 
     async def backtest(self, loaded: LoadedPlan, period: Period) -> Tested:
-        """What a plan would have charged in a period, beside what was charged."""
-        plan = compiled(loaded.source.decode(), loaded.name, loaded.digest)
+        """What a plan would have charged in a period, beside what was charged: one account in memory at a time."""
+        test = Backtest(compiled(loaded.source.decode(), loaded.name, loaded.digest), period)
         async with self.database.reading() as connection:
-            accounts = await self._accounts(connection, period)
-        return await asyncio.to_thread(backtest, accounts, plan, period)
+            known = Catalog(connection)
+            for name in await entries.active_customers(connection, period):
+                await asyncio.to_thread(test.add, *await self._account(connection, known, name))
+        return await asyncio.to_thread(test.result)
 
     async def entries(self, wanted: entries.Wanted) -> list[dict[str, Any]]:
         """Ledger rows, newest first."""
@@ -275,11 +277,6 @@ class Billing:
     async def close_due(self) -> Period | None:
         """Close the periods whose grace time is over; the newest of them, or None."""
         return await close_due(self.database, self.clock(), self.grace_us)
-
-    async def _accounts(self, connection: AsyncConnection, period: Period) -> list[tuple[Account, SectionsOf]]:
-        known = Catalog(connection)
-        names = await entries.active_customers(connection, period)
-        return [await self._account(connection, known, name) for name in names]
 
     async def _account(self, connection: AsyncConnection, known: Catalog, name: str) -> tuple[Account, SectionsOf]:
         customer = (await known.customers([name]))[name]

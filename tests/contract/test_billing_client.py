@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,6 +17,8 @@ from billing_api import event, get, post, put_plan, reversal, serving, simple_pl
 from sqlalchemy.engine import URL
 
 from sidecar import cli
+from sidecar.billing.rating.account import Account
+from sidecar.billing.service import Billing
 
 PLANS = Path(__file__).parents[2] / "examples" / "plans"
 
@@ -60,6 +65,26 @@ async def test_a_backtest_stands_beside_what_was_charged(
     shown = capsys.readouterr().out
     for words in ("customer-17", "6.00 USD", "-3.50 USD", "ses_5", "unmatched → charged"):
         assert words in shown
+
+
+async def test_a_backtest_has_one_account_in_memory_at_a_time(
+    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, alive = list[weakref.ref[Account]](), list[int]()
+
+    async def one(*arguments: Any) -> Any:
+        gc.collect()
+        alive.append(sum(account() is not None for account in made))
+        found = await Billing._account(api.billing, *arguments)
+        made.append(weakref.ref(found[0]))
+        return found
+
+    monkeypatch.setattr(api.billing, "_account", one)
+    await post(api, *(event(number, subject=f"customer-{number}") for number in range(5)))
+    answer = await api.post("/v1/plans/backtest", json={"plan": simple_plan(3), "period": "2026-11"})
+    assert [one["customer"] for one in answer.json()["customers"]] == [f"customer-{number}" for number in range(5)]
+    assert len(alive) == 5
+    assert max(alive) <= 1, "the one that was rated last may not be gone yet"
 
 
 async def test_what_a_backtest_says_when_it_cannot(

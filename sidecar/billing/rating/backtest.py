@@ -32,20 +32,12 @@ class _Compared:
     changed: int
 
 
-def backtest(accounts: Iterable[tuple[Account, SectionsOf]], plan: RatedPlan, period: Period) -> Tested:
-    """Rate a period's accounts by their own plans and by another one.
+class Backtest:
+    """Rates a period's accounts by their own plans and by another one, one after the other.
 
     Earlier periods are rated by the tested plan as well, so credits of the period are what it would have credited.
     `sessions` are those that would change side: charged now and not then, or the other way round.
     """
-    test = Backtest(plan, period)
-    for account, sections_of in accounts:
-        test.add(account, sections_of)
-    return test.result()
-
-
-class Backtest:
-    """The same account by account, so that one is in memory at a time."""
 
     def __init__(self, plan: RatedPlan, period: Period) -> None:
         self._plan = plan
