@@ -46,6 +46,9 @@ EVENTS: Final = _measure(
 WAITING: Final = _measure("gauge", "ingest_waiting_events", "Events that wait for a transaction in this replica")
 REFUSED: Final = _measure("counter", "ingest_refused_events_total", "Events sent away because too many waited")
 PENDING: Final = _measure("gauge", "pending_rows", "Events and decisions not summed up yet")
+OUTDATED: Final = _measure(
+    "gauge", "outdated_customers", "Customers that this replica has found to sum up anew, after a change of a plan, say"
+)
 CLOSED: Final = _measure("gauge", "closed_period", "The newest closed period, as 202611; 0: none")
 ALERTS_WAITING: Final = _measure("gauge", "alerts_waiting", "Alerts about spending not delivered yet")
 ALERTS_GIVEN_UP: Final = _measure("gauge", "alerts_given_up", "Alerts that the receiver never took")
@@ -97,6 +100,7 @@ SHOWN: Final = (
     WAITING,
     REFUSED,
     PENDING,
+    OUTDATED,
     CLOSED,
     ALERTS_WAITING,
     ALERTS_GIVEN_UP,
@@ -123,6 +127,7 @@ class Metrics:
         self._refused = measures.counter(REFUSED, registry)
         self._refused_told = 0
         self._pending = measures.gauge(PENDING, registry)
+        self._outdated = measures.gauge(OUTDATED, registry)
         self._closed = measures.gauge(CLOSED, registry)
         self._waiting = measures.gauge(ALERTS_WAITING, registry)
         self._given_up = measures.gauge(ALERTS_GIVEN_UP, registry)
@@ -151,6 +156,7 @@ class Metrics:
     async def text(self) -> bytes:
         """In Prometheus' text format, read from the database as of now."""
         self._queued.set(self._billing.ingest.waiting)
+        self._outdated.set(len(self._billing.stale))
         refused = self._billing.ingest.refused
         self._refused.inc(refused - self._refused_told)
         self._refused_told = refused

@@ -195,10 +195,12 @@ class Billing:
         """All customers of a period together, from sums; see `rating.summary.Summary.shown`."""
         async with self.database.reading() as connection:
             summing = Summing(connection, self._roll, self.clock())
-            result, self._roll = await summing.summary(period)
+            try:
+                result, self._roll = await summing.summary(period)
+            finally:
+                self.stale |= summing.stale
             decided = await deciding.count(connection, period)
             status = "open" if (await catalog.read_closings(connection)).of(period) is None else "closed"
-        self.stale |= summing.stale
         return {**result, "decisions": decided, "status": status}
 
     async def backtest(self, loaded: LoadedPlan, period: Period) -> Tested:

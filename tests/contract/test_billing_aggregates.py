@@ -12,8 +12,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from billing_api import DAY_US, Clock, billing_on, event, simple_plan
+from billing_api import DAY_US, Clock, billing_on, event, get, post, put_plan, simple_plan
 from histories import AMOUNTS, MONTHS, PLANS, START, History
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.engine import URL
 
 from sidecar.billing import accounts, upkeep
+from sidecar.billing.ledger import summing
 from sidecar.billing.ledger.aggregates import Aggregates
 from sidecar.billing.ledger.database import sqlite_url
 from sidecar.billing.ledger.deciding import Ruling
@@ -158,6 +160,25 @@ async def test_a_summary_finds_out_that_a_replica_summed_up_late_by_an_older_pla
         assert (await billing.summary(MONTHS[1]))["revenue"] == "2.00"
         await upkeep.Upkeep(billing).settle()
         assert (await billing.summary(MONTHS[1]))["revenue"] == "2.00"
+
+
+async def test_a_summary_waits_until_not_too_much_is_summed_up_anew(
+    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summing, "WAITING_MAX", 5)
+    await put_plan(api, "default", simple_plan(1))
+    for customer in ("few", "many", "others"):
+        await post(api, *(event(f"{customer}-{number}", subject=customer) for number in range(3)))
+        await api.upkeep.settle()
+    await put_plan(api, "default", simple_plan(2))
+    for _ in range(2):  # whoever asks again is told the same
+        answer = await api.get("/v1/summary?period=2026-11")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+        assert answer.json()["detail"] == "9 events of 3 customers are being summed up anew"
+    assert "sidecar_billing_outdated_customers 3.0" in (await api.get("/metrics")).text
+    await api.upkeep.settle()
+    assert (await get(api, "/v1/summary?period=2026-11"))["revenue"] == "18.00"
+    assert "sidecar_billing_outdated_customers 0.0" in (await api.get("/metrics")).text
 
 
 async def test_few_customers_are_summed_up_anew_in_one_transaction(

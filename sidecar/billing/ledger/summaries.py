@@ -152,6 +152,14 @@ class Summaries:
             for name, events, text, llm_cost, *charged in (await self._connection.execute(query)).all()
         }
 
+    async def events(self, names: Iterable[str]) -> int:
+        """How many events of some customers were summed up, of all periods."""
+        found = 0
+        for some in chunks(names):
+            query = select(func.coalesce(func.sum(earnings.c.events), 0)).where(earnings.c.customer.in_(some))
+            found += int((await self._connection.execute(query)).scalar_one())
+        return found
+
     async def undecided(self, period: Period) -> set[str]:
         """Customers whose events must be looked at together."""
         query = (

@@ -34,7 +34,9 @@ from sidecar.billing.rating.price import EXACT
 from sidecar.billing.rating.sections import SectionsOf
 from sidecar.billing.rating.summary import Summary, Totals, totals
 
-WAITING_MAX = 50_000  # notes that a reader puts to the sums itself; past it, it is asked to come again
+# Notes that a reader puts to the sums itself, and events that it rates from the rows, of customers whose sums do not
+# hold; past it, it is asked to come again.
+WAITING_MAX = 50_000
 CHECKED_US = 60 * 1_000_000
 DUE_MAX = 24  # periods of which is kept what is owed when nothing happens
 Seen = tuple[int, int, int]
@@ -77,7 +79,9 @@ class Summing:
         self.stale: set[str] = set()
 
     async def summary(self, period: Period) -> tuple[dict[str, Any], Roll]:
-        """The summary, and what the next reader can use. `stale` has whose sums must be made anew."""
+        """The summary, and what the next reader can use. `stale` has whose sums must be made anew, also when it raises
+        BusyError, for there are too many of them.
+        """
         roll = self._roll = await self._called()
         found = Summary(period)
         if roll.whole is None:
@@ -86,6 +90,9 @@ class Summing:
         if roll.checked_us is None or not roll.checked_us <= self._now_us < roll.checked_us + CHECKED_US:
             self.stale = await self._outdated()
             roll.checked_us = None if self.stale else self._now_us
+            many = await self._summaries.events(self.stale)
+            if many > WAITING_MAX:
+                raise BusyError(f"{many:,} events of {len(self.stale):,} customers are being summed up anew")
         whole = roll.whole | self.stale | await self._summaries.undecided(period)
         waiting = await self._waiting(period, whole)
         for day, kind, shadow, number in await self._summaries.of_days(period):
