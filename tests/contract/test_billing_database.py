@@ -116,14 +116,19 @@ async def test_ids_that_another_replica_adds_in_the_same_moment_are_decided_by_i
     ]  # fmt: skip
 
 
+async def _fill(billing: Billing, events: int, *, left_alone: str) -> None:
+    """With a table that the server does not look after by itself."""
+    async with billing.database.writing() as connection:
+        await connection.execute(text(f"ALTER TABLE {left_alone} SET (autovacuum_enabled = off)"))
+    for start in range(0, events, 100):
+        assert (await billing.post([event(number) for number in range(start, start + 100)])).accepted == 100
+
+
 async def test_postgresql_looks_rows_up_by_their_keys_before_it_has_analyzed_the_table(postgres: str) -> None:
     """It would rather read all of them: without statistics every value has a two hundredth of the rows."""
     read = text("SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'outcomes'")
     async with postgres_database(postgres) as url, billing_on(url) as billing:
-        async with billing.database.writing() as connection:
-            await connection.execute(text("ALTER TABLE outcomes SET (autovacuum_enabled = off)"))
-        for start in range(0, 2000, 100):
-            assert (await billing.post([event(number) for number in range(start, start + 100)])).accepted == 100
+        await _fill(billing, 2000, left_alone="outcomes")
         async with billing.database.reading() as reader:
             analyzed = text("SELECT reltuples FROM pg_class WHERE relname = 'outcomes'")
             assert (await reader.execute(analyzed)).scalar_one() == -1
@@ -145,10 +150,7 @@ async def test_notes_that_were_taken_off_leave_nothing_to_read_through(
     monkeypatch.setattr(upkeep, "NOTES_MAX", 60)  # 1,000 are no multiple of either
     pages = text("SELECT pg_relation_size('pending')")
     async with postgres_database(postgres) as url, billing_on(url) as billing:
-        async with billing.database.writing() as connection:
-            await connection.execute(text("ALTER TABLE pending SET (autovacuum_enabled = off)"))
-        for start in range(0, 1000, 100):
-            assert (await billing.post([event(number) for number in range(start, start + 100)])).accepted == 100
+        await _fill(billing, 1000, left_alone="pending")
         async with billing.database.reading() as reader:
             assert (await reader.execute(pages)).scalar_one() > 0
         await Upkeep(billing).settle()

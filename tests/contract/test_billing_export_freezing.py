@@ -46,15 +46,20 @@ async def test_a_customer_that_has_another_id_now_is_told_by_it_in_what_is_sent_
         assert fake.amounts == {("cus_1", METER): 1, ("cus_2", METER): 1}
 
 
+async def cancel_late(it: Setting, fault: str) -> None:
+    """What was sent is cancelled within the last hour in which it can be, and the target fails."""
+    await post(it.api, event(1))
+    await it.run()
+    await it.run(23 * HOUR)
+    await post(it.api, reversal(2, 1, LATER))
+    it.fakes["stripe_v1"].faults = [fault]
+    await it.run()
+
+
 async def test_a_cancellation_that_was_never_taken_becomes_a_credit_when_it_is_too_late(ledger_url: URL) -> None:
     async with exporting(ledger_url, ["stripe_v1"]) as it:
         fake = it.fakes["stripe_v1"]
-        await post(it.api, event(1))
-        await it.run()
-        await it.run(23 * HOUR)
-        await post(it.api, reversal(2, 1, LATER))
-        fake.faults = ["429"]
-        await it.run()
+        await cancel_late(it, "429")
         assert [row["act"] for row in await rows(it)] == ["usage", "cancel"]
         await it.run(HOUR)
         assert [row["act"] for row in await rows(it)] == ["usage", "credit"]
@@ -66,12 +71,7 @@ async def test_a_cancellation_that_may_have_been_taken_never_becomes_a_credit(le
     """It is too late to cancel, but not to ask again under the same key whether it was done."""
     async with exporting(ledger_url, ["stripe_v1"]) as it:
         fake = it.fakes["stripe_v1"]
-        await post(it.api, event(1))
-        await it.run()
-        await it.run(23 * HOUR)
-        await post(it.api, reversal(2, 1, LATER))
-        fake.faults = ["lost"]
-        await it.run()
+        await cancel_late(it, "lost")
         await it.run(HOUR)
         assert [(row["act"], row["state"]) for row in await rows(it)] == [
             ("usage", "acknowledged"), ("cancel", "acknowledged")
