@@ -10,6 +10,7 @@ import orjson
 import pytest
 import redis.asyncio as redis_async
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from ports import held_port
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -52,13 +53,9 @@ async def billing():
     billing = Billing()
     app = web.Application(client_max_size=10 << 20)
     app.router.add_post("/v1/outcomes", billing.handle)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    billing.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"
-    yield billing
-    await runner.cleanup()
+    async with TestServer(app) as server:
+        billing.url = str(server.make_url("")).rstrip("/")
+        yield billing
 
 
 @pytest.fixture

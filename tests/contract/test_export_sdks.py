@@ -7,8 +7,8 @@ own checks, and by the types that it declares.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -32,6 +32,7 @@ import stripe
 import stripe.params.billing
 import stripe.params.v2.billing
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from typeguard import check_type
 
 from sidecar.billing.exports.target import Act, Endpoint, Item, Sent
@@ -54,29 +55,18 @@ def item(kind: str, act: Act, number: int) -> Item:
 class Server:
     """Answers as the vendor does, and keeps what it got."""
 
-    url: str = ""
-    status: int = 200
-    body: Any = None
+    status: int
+    body: Any
     got: list[tuple[str, Mapping[str, str], bytes]] = field(default_factory=list)
 
     async def answer(self, request: web.Request) -> web.Response:
         self.got.append((request.path, dict(request.headers), await request.read()))
         return web.json_response(self.body, status=self.status)
 
-
-@asynccontextmanager
-async def serving(status: int, body: Any) -> AsyncIterator[Server]:
-    server, app = Server(status=status, body=body), web.Application()
-    app.router.add_post("/{path:.*}", server.answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
-        yield server
-    finally:
-        await runner.cleanup()
+    def application(self) -> web.Application:
+        app = web.Application()
+        app.router.add_post("/{path:.*}", self.answer)
+        return app
 
 
 @contextmanager
@@ -230,10 +220,12 @@ def test_each_vendor_has_its_client() -> None:
 async def test_the_vendors_own_client_sends_what_we_send(kind: str, act: Act, number: int) -> None:
     sdk, target = SDKS[kind], TARGETS[kind]
     sent = [Sent(f"exp_{n}", act, target.write(item(kind, act, n))) for n in range(number)]
-    async with serving(sdk.status, sdk.body) as server:
-        entries = [read(target.write(item(kind, act, n)).encode()) for n in range(number)]
-        await asyncio.to_thread(sdk.send, server.url + sdk.base, entries, sent[0].key)
-        ours = target.request(Endpoint(server.url + sdk.base, SECRET), sent, AT_US)
+    entries = [read(target.write(item(kind, act, n)).encode()) for n in range(number)]
+    server = Server(sdk.status, sdk.body)
+    async with TestServer(server.application()) as listening:
+        url = str(listening.make_url(sdk.base)).rstrip("/")
+        await asyncio.to_thread(sdk.send, url, entries, sent[0].key)
+        ours = target.request(Endpoint(url, SECRET), sent, AT_US)
     [(path, headers, body)] = server.got
     assert path == sdk.base + ours.path
     theirs = {name.lower(): value for name, value in headers.items()}
