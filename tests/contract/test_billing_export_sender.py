@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 from billing_api import DAY_US, Clock, event, post
-from export_targets import Fake, Hook
+from export_fake import Fake
+from export_targets import Hook
 from exporting import METER, Setting, exporting, feed_until_idle
 from sqlalchemy.engine import URL
 

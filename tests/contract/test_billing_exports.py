@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from billing_api import event, get, post, reversal, simple_plan
-from export_targets import FAKES, SECRET
+from export_fake import SECRET
+from export_targets import FAKES
 from exporting import KINDS, LATER, METER, exporting, units
 from pydantic import TypeAdapter
 from sqlalchemy.engine import URL

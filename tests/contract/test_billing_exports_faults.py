@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 from billing_api import DAY_US, Clock, event, post
-from export_targets import FAKES, HOUR_US, OrbStrict
+from export_fake import HOUR_US
+from export_targets import FAKES, OrbStrict
 from exporting import KINDS, METER, exporting, units
 from sqlalchemy.engine import URL
 

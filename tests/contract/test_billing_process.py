@@ -17,7 +17,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from export_targets import FAKES, SECRET
+from export_fake import SECRET
+from export_targets import FAKES
 
 ARGV = [sys.executable, "-c", "import sys; from sidecar.billing.main import run; sys.exit(run())"]
 FIN = Path(__file__).parents[2] / "examples" / "plans" / "fin.yaml"

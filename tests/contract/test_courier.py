@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 
 import orjson
@@ -11,41 +10,12 @@ import pytest
 import redis.asyncio as redis_async
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from couriers import Billing, Pauses, fill
 from ports import held_port
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sidecar.delivery.courier import DOWN, OK, UNKNOWN, Courier
 from sidecar.sessions.store import GROUP, Store
-
-
-class Billing:
-    """Records what is posted; answers from `script` (one function per request), then 200 to all."""
-
-    def __init__(self):
-        self.requests = []
-        self.script = []
-        self.taken = {}
-        self.conflicts = 0
-        self.url = ""
-
-    async def handle(self, request):
-        body = await request.read()
-        document = orjson.loads(body)
-        events = document if isinstance(document, list) else [document]
-        self.requests.append((request.headers.copy(), body, [event["id"] for event in events]))
-        answer = self.script.pop(0) if self.script else None
-        if answer is not None:
-            result = answer(events)
-            return await result if asyncio.iscoroutine(result) else result
-        return self.take(events)
-
-    def take(self, events, rejected=()):
-        for event in events:
-            if event["id"] in {item["id"] for item in rejected}:
-                continue
-            raw = orjson.dumps(event, option=orjson.OPT_SORT_KEYS)
-            self.conflicts += self.taken.setdefault(event["id"], raw) != raw
-        return web.json_response({"accepted": len(events), "duplicates": 0, "rejected": list(rejected)})
 
 
 @pytest.fixture
@@ -71,17 +41,6 @@ def nobody():
         yield port
 
 
-class Pauses:
-    """A clock that does not wait: remembers how long it was asked to."""
-
-    def __init__(self):
-        self.seconds = []
-
-    async def __call__(self, seconds):
-        self.seconds.append(seconds)
-        await asyncio.sleep(0)
-
-
 @pytest.fixture
 async def post(store, billing):
     """Runs couriers that are closed at the end; `post(**options)` gives (courier, pauses)."""
@@ -97,33 +56,6 @@ async def post(store, billing):
     yield make
     for courier in made:
         await courier._client.aclose()
-
-
-def snapshot(n, **fields):
-    return {
-        "v": 1,
-        "session_id": f"ses_{n}",
-        "tenant": "acme",
-        "customer": f"cust-{n}",
-        "revision": 0,
-        "state": "RESOLVED",
-        "outcome": "RESOLVED",
-        "confirmation": "CONFIRMED",
-        "time_ms": 1_795_000_000_000,
-        "started_ms": 1_794_999_000_000,
-        "ended_ms": 1_795_000_000_000,
-        "plan": "fin",
-        "plan_digest": "sha256:aa",
-        "models": {},
-        "evidence": {},
-        "attributes": {},
-        **fields,
-    }
-
-
-async def fill(store, count, **fields):
-    for n in range(count):
-        await store.redis.xadd(store.key("outbox"), {"kind": "outcome", "body": json.dumps(snapshot(n, **fields))})
 
 
 async def test_one_is_posted_as_itself_many_as_a_batch(store, billing, post):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from billing_api import DAY_US, event, post
-from export_targets import FAULTS
+from export_fake import FAULTS
 from exporting import METER, Setting, exporting, feed_until_idle, units
 from ledgers import postgres_database, postgres_server
 from sqlalchemy import select

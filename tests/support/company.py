@@ -18,7 +18,8 @@ from typing import Any
 
 from billing_api import Clock
 from console_server import NOBODY_IS_ASKED, ConsoleServer, console_server
-from export_targets import FAKES, SECRET, Fake
+from export_fake import SECRET, Fake
+from export_targets import FAKES
 from exporting import feed_until_idle
 
 from sidecar import identity

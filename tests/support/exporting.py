@@ -11,7 +11,8 @@ from typing import Any
 
 import httpx
 from billing_api import Clock, get, put_plan, serving, simple_plan
-from export_targets import FAKES, SECRET, Fake
+from export_fake import SECRET, Fake
+from export_targets import FAKES
 from sqlalchemy.engine import URL
 
 from sidecar.billing.exports.config import load_exports

@@ -10,7 +10,8 @@ from urllib.parse import quote
 from aiohttp import web
 from billing_api import Clock, event, post, simple_plan
 from console_server import ConsoleServer, console_server
-from export_targets import FAKES, SECRET
+from export_fake import SECRET
+from export_targets import FAKES
 from exporting import feed_until_idle
 
 from sidecar.billing.exports.config import load_exports

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
 from sidecar.observer.exchange import Exchange
+from sidecar.observer.journal import Journal
 from sidecar.observer.observe import Observing
 from sidecar.observer.reader import RawExchange
 from sidecar.policy.loading import builtin_plan
@@ -97,3 +100,15 @@ def observer() -> Observer:
 @pytest.fixture
 def make_observer() -> type[Observer]:
     return Observer
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.sqlite3"
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[Journal]:
+    opened = Journal(path, hours=1, bytes_max=16 << 20)
+    yield opened
+    opened.close()
