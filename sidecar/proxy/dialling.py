@@ -76,6 +76,22 @@ async def first_of(attempts: Sequence[Callable[[], Awaitable[_T]]], stagger_seco
     raise failure or OSError("the name has no address")
 
 
+async def dial(host: str, port: int, protocol: asyncio.Protocol) -> None:
+    """Connect a protocol to a name; raises OSError."""
+    loop = asyncio.get_running_loop()
+    found = await resolve(host, port)
+    if len(found) == 1:
+        where = found[0][1]
+        await loop.create_connection(lambda: protocol, str(where[0]), int(where[1]))
+        return
+    sock = await connect(found)
+    try:
+        await loop.create_connection(lambda: protocol, sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+
+
 async def connect(found: Iterable[Found], stagger_seconds: float = STAGGER_SECONDS) -> socket.socket:
     """A connected TCP socket to the first of these addresses that answers; raises OSError when none does."""
     attempts = [_attempt(family, where) for family, where in in_turns(found)]

@@ -399,16 +399,6 @@ class Origin:
         protocol: asyncio.Protocol = connection
         if self._tls is not None:
             protocol = TlsTransport(self._tls.to_origin(address.host), connection, self._loop)
-        found = await dialling.resolve(address.host, address.port)
-        if len(found) == 1:
-            where = found[0][1]
-            await self._loop.create_connection(lambda: protocol, str(where[0]), int(where[1]))
-        else:
-            sock = await dialling.connect(found)
-            try:
-                await self._loop.create_connection(lambda: protocol, sock=sock)
-            except BaseException:
-                sock.close()
-                raise
+        await dialling.dial(address.host, address.port, protocol)
         if isinstance(protocol, TlsTransport):
             await protocol.handshake()
